@@ -1,0 +1,3 @@
+//! The `pinlane` command.
+
+fn main() {}

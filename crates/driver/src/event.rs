@@ -1,0 +1,87 @@
+//! An event that is given back on drop.
+
+use std::time::Duration;
+
+use crate::{Driver, RawEvent, Result, Stream, sync::Arc};
+
+/// Whether an event can tell the time. Events that only order work are cheaper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// For [`Driver::elapsed`].
+    Enabled,
+    /// For ordering only.
+    Disabled,
+}
+
+/// A point in a stream's work that can be waited for.
+#[derive(Debug)]
+pub struct Event {
+    driver: Arc<dyn Driver>,
+    raw: RawEvent,
+}
+
+impl Event {
+    /// Makes an event, which counts as fired until it is recorded.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says; nothing is made then.
+    pub fn new(driver: &Arc<dyn Driver>, timing: Timing) -> Result<Self> {
+        let raw = driver.create_event(timing)?;
+        Ok(Self {
+            driver: Arc::clone(driver),
+            raw,
+        })
+    }
+
+    /// The driver's handle.
+    #[must_use]
+    pub fn raw(&self) -> RawEvent {
+        self.raw
+    }
+
+    /// Fires when everything enqueued on `stream` so far is done; see [`Driver::record`].
+    ///
+    /// # Errors
+    ///
+    /// What the driver says; the event then stays as it was.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        self.driver.record(self.raw, stream.raw())
+    }
+
+    /// Whether it has fired. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// What failed before the event on its stream.
+    pub fn query(&self) -> Result<bool> {
+        self.driver.query(self.raw)
+    }
+
+    /// Blocks, without spinning, until it has fired.
+    ///
+    /// # Errors
+    ///
+    /// What failed before the event on its stream.
+    pub fn synchronize(&self) -> Result<()> {
+        self.driver.synchronize_event(self.raw)
+    }
+
+    /// The time on the device from `earlier` to this event.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotReady`](crate::ErrorKind::NotReady) when either was not recorded or has not fired,
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when either was made without timing.
+    pub fn elapsed_since(&self, earlier: &Event) -> Result<Duration> {
+        self.driver.elapsed(earlier.raw, self.raw)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: `raw` was created by `new` and no one can use it after this drop. A driver that is already gone has
+        // nothing left to destroy.
+        let _gone = unsafe { self.driver.destroy_event(self.raw) };
+    }
+}

@@ -1,0 +1,30 @@
+//! The verbs of one accelerator, and nothing else: memory, streams, events and asynchronous copies.
+//!
+//! - [`Driver`] is the trait that an accelerator's crate implements: small, object-safe, enqueue-only. Its handles are
+//!   plain integers ([`RawStream`], [`RawEvent`], [`DevicePtr`]).
+//! - [`Stream`], [`Event`], [`DeviceMemory`] and [`PinnedRange`] wrap those integers and give them back on drop.
+//! - [`sim`] is the simulated device: a real asynchronous machine in threads, with faults on demand.
+//! - [`conformance`] is the suite that every driver must pass.
+//!
+//! Nothing here knows of tensors, pools or plans: that is the engine's, one floor up.
+
+pub mod conformance;
+mod driver;
+mod error;
+mod event;
+mod memory;
+mod pinned;
+mod properties;
+mod raw;
+pub mod sim;
+mod stream;
+pub mod sync;
+
+pub use driver::Driver;
+pub use error::{Code, Error, ErrorKind, Result};
+pub use event::{Event, Timing};
+pub use memory::DeviceMemory;
+pub use pinned::PinnedRange;
+pub use properties::{Backend, DeviceId, Link, MemoryInfo, Properties};
+pub use raw::{Address, DevicePtr, MemCopy, RawEvent, RawStream};
+pub use stream::Stream;

@@ -1,0 +1,55 @@
+//! Device memory that is given back on drop.
+
+use crate::{DevicePtr, Driver, Result, sync::Arc};
+
+/// One allocation of device memory.
+///
+/// Whoever enqueues work on it keeps it alive until that work is done: dropping it earlier gives memory back that the
+/// device still uses. The engine's transfers do so by owning it; code that uses streams directly must synchronise.
+#[derive(Debug)]
+pub struct DeviceMemory {
+    driver: Arc<dyn Driver>,
+    ptr: DevicePtr,
+    bytes: usize,
+}
+
+impl DeviceMemory {
+    /// Allocates `bytes`; see [`Driver::allocate`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) and whatever else the driver says.
+    pub fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Self> {
+        let ptr = driver.allocate(bytes)?;
+        Ok(Self {
+            driver: Arc::clone(driver),
+            ptr,
+            bytes,
+        })
+    }
+
+    /// The first byte's address.
+    #[must_use]
+    pub fn ptr(&self) -> DevicePtr {
+        self.ptr
+    }
+
+    /// The size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The driver that the memory belongs to.
+    #[must_use]
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // SAFETY: `ptr` came from `allocate` with these bytes; the type's contract is that no work still uses it.
+        let _gone = unsafe { self.driver.free(self.ptr, self.bytes) };
+    }
+}

@@ -1,0 +1,34 @@
+//! The one place that threads, locks and clocks come from.
+//!
+//! Built with `--cfg shuttle`, every lock, condition variable, atomic and thread of the driver and of the engine is
+//! shuttle's, so that a test decides the interleaving. Nothing else in the two crates names `std::sync` or
+//! `std::thread`.
+
+#[cfg(not(shuttle))]
+pub use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, Weak, atomic},
+    thread,
+};
+
+#[cfg(shuttle)]
+pub use shuttle::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, Weak, atomic},
+    thread,
+};
+
+pub use std::time::{Duration, Instant};
+
+/// Locks `mutex`, and takes the state as it stands when another thread panicked while holding it.
+///
+/// Every critical section of the project leaves its state whole at each statement, so a poisoned lock carries no news
+/// that the panic itself has not already told.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Waits on `condvar` with the same view of poisoning as [`lock`].
+pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar
+        .wait(guard)
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
