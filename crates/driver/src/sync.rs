@@ -32,3 +32,8 @@ pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a
         .wait(guard)
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+/// Lets other threads run for about `duration`.
+pub fn pause(duration: Duration) {
+    thread::sleep(duration);
+}

@@ -1,1 +1,56 @@
-//! The engine.
+//! Moves tensors between host memory, disk and accelerators at the speed of the link, and makes the well-known
+//! mistakes of asynchronous copies impossible.
+//!
+//! ```
+//! use pinlane::{DType, Device, Tensor, TensorMap, Tree};
+//!
+//! let device = Device::preferred()?;
+//!
+//! let mut batch = TensorMap::new();
+//! batch.insert("images", Tensor::rand(DType::F32, &[32, 3, 64, 64], 1)?)?;
+//! batch.insert("labels", Tensor::zeros(DType::I64, &[32])?)?;
+//!
+//! let on_device = batch.to(&device)?; // waits
+//! let transfer = batch.transfer(&device)?; // does not: a `Transfer` can be waited for, awaited, or dropped
+//! let also_on_device = transfer.wait()?;
+//! # assert_eq!(on_device.get("labels").map(Tensor::device), also_on_device.get("labels").map(Tensor::device));
+//! # Ok::<(), pinlane::Error>(())
+//! ```
+//!
+//! A transfer is one pipeline: **source → pinned slot → device**, or backwards. A pure planner decides how each byte
+//! goes ([`Plan`] says why); lanes fill slots and start copies so that both overlap; the [`Transfer`] owns everything
+//! the copies need, and gives the result when it has landed.
+
+mod device;
+mod dtype;
+mod element;
+mod error;
+mod fill;
+mod gather;
+mod host_memory;
+mod layout;
+mod memory;
+mod prefetch;
+mod profile;
+mod reduce;
+mod registry;
+mod tensor;
+mod tensor_map;
+mod transfer;
+mod tree;
+
+pub use device::{Device, DeviceOptions, DeviceStats};
+pub use dtype::{DType, DTypeError};
+pub use element::Element;
+pub use error::{Error, Result};
+pub use gather::StridedCopy;
+pub use host_memory::HostMemory;
+pub use layout::{Layout, LayoutError};
+pub use memory::pool::PinnedUsage;
+pub use pinlane_driver as driver;
+pub use prefetch::{Fetch, Prefetch, prefetch};
+pub use profile::Profile;
+pub use tensor::Tensor;
+pub use tensor_map::{Node, TensorMap};
+pub use transfer::{Direction, Placement, Plan, Route, Transfer, TransferOptions};
+pub use tree::Tree;

@@ -1,0 +1,225 @@
+//! Where tensors are: the host, or an accelerator with its engine.
+
+use std::fmt;
+
+use pinlane_driver::{DeviceId, Driver, sync::Arc};
+
+use crate::{
+    Error, PinnedUsage, Profile, Result, registry,
+    memory::pool::PinnedPool,
+    transfer::engine::RunningEngine,
+};
+
+/// The host, or one accelerator with its engine. Cheap to clone; clones are the same device.
+///
+/// The engine's threads end when the last clone, tensor and transfer of the device are gone.
+///
+/// ```
+/// use pinlane::{Device, Tensor, Tree};
+///
+/// let device = Device::open("sim:0")?;
+/// let tensor = Tensor::from_slice(&[1.0f32, 2.0, 3.0], &[3])?;
+/// let there = tensor.to(&device)?;
+/// let back = there.to(&Device::host())?;
+/// assert_eq!(back.as_slice::<f32>()?, &[1.0, 2.0, 3.0]);
+/// # Ok::<(), pinlane::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Device(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Host,
+    Accelerator(Arc<Accelerator>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Accelerator {
+    pub(crate) running: RunningEngine,
+}
+
+/// How an accelerator's engine is set up. `Default` follows the hardware.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeviceOptions {
+    /// The most host memory that is ever pinned for this device, in bytes; 256 MiB if not said.
+    pub pinned_budget: Option<usize>,
+    /// How many lanes carry large transfers.
+    pub lanes: Option<usize>,
+    /// How many slots there are for each lane.
+    pub slots_per_lane: Option<usize>,
+    /// Bytes of a slot, the longest chunk.
+    pub slot_bytes: Option<usize>,
+    /// What the machine can do, where it was measured.
+    pub profile: Option<Profile>,
+}
+
+/// What a device's engine holds at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceStats {
+    /// Pinned host memory.
+    pub pinned: PinnedUsage,
+    /// Bytes of slots and transfers given up on because a lost device may still use them.
+    pub leaked_bytes: u64,
+}
+
+const DEFAULT_BUDGET: usize = 256 << 20;
+/// The least a slot may hold: shorter chunks spend their time on calls.
+const SHORTEST_SLOT: usize = 4 << 10;
+
+impl Device {
+    /// The host: ordinary memory.
+    #[must_use]
+    pub fn host() -> Self {
+        Self(Kind::Host)
+    }
+
+    /// The best accelerator there is; where there is none, the simulated one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn preferred() -> Result<Self> {
+        Self::open("sim:0")
+    }
+
+    /// The device of that name: `host` (or `cpu`), `sim:0`, `sim:1`. Opening one twice gives the same device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchDevice`] with what there is.
+    pub fn open(name: &str) -> Result<Self> {
+        match name {
+            "host" | "cpu" => Ok(Self::host()),
+            _ => registry::open(name),
+        }
+    }
+
+    /// A device of its own over `driver`, with an engine set up as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] where the options contradict each other, such as a pinned budget below one slot.
+    pub fn with_options(driver: Arc<dyn Driver>, options: &DeviceOptions) -> Result<Self> {
+        let settings = options.settle(&driver)?;
+        let pool = PinnedPool::new(Arc::clone(&driver), settings.budget);
+        let running = RunningEngine::new(driver, settings.profile, pool, settings.slots);
+        Ok(Self(Kind::Accelerator(Arc::new(Accelerator { running }))))
+    }
+
+    /// Whether this is the host.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        matches!(self.0, Kind::Host)
+    }
+
+    /// The device's name within the process; `None` for the host.
+    #[must_use]
+    pub fn id(&self) -> Option<DeviceId> {
+        self.driver().map(|driver| driver.properties().id)
+    }
+
+    /// The driver below, for work that pinlane does not do, such as streams of the caller's own; `None` for the host.
+    #[must_use]
+    pub fn driver(&self) -> Option<&Arc<dyn Driver>> {
+        Some(&self.accelerator()?.running.engine().driver)
+    }
+
+    /// What the planner believes of this device; `None` for the host.
+    #[must_use]
+    pub fn profile(&self) -> Option<&Profile> {
+        Some(&self.accelerator()?.running.engine().profile)
+    }
+
+    /// What the engine holds; `None` for the host.
+    #[must_use]
+    pub fn stats(&self) -> Option<DeviceStats> {
+        let engine = self.accelerator()?.running.engine();
+        Some(DeviceStats {
+            pinned: engine.pool.usage(),
+            leaked_bytes: engine.leaks.bytes() + engine.slots.lost_bytes() as u64,
+        })
+    }
+
+    /// Gives pinned memory that nothing uses back to the system; returns the bytes given back.
+    pub fn trim(&self) -> usize {
+        self.accelerator().map_or(0, |accelerator| accelerator.running.engine().pool.trim())
+    }
+
+    /// The accelerator behind it, if it is one.
+    pub(crate) fn accelerator(&self) -> Option<&Arc<Accelerator>> {
+        match &self.0 {
+            Kind::Host => None,
+            Kind::Accelerator(accelerator) => Some(accelerator),
+        }
+    }
+
+    /// The accelerator behind it, for what only an accelerator can do.
+    pub(crate) fn require_accelerator(&self, doing: &'static str) -> Result<&Arc<Accelerator>> {
+        self.accelerator().ok_or_else(|| Error::Unsupported {
+            doing,
+            reason: "the host does that for no one; name the accelerator".to_owned(),
+        })
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Kind::Host, Kind::Host) => true,
+            (Kind::Accelerator(a), Kind::Accelerator(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id() {
+            Some(id) => id.fmt(f),
+            None => f.write_str("host"),
+        }
+    }
+}
+
+/// Options that are whole and fit together.
+struct Settings {
+    budget: usize,
+    slots: usize,
+    profile: Profile,
+}
+
+impl DeviceOptions {
+    fn settle(&self, driver: &Arc<dyn Driver>) -> Result<Settings> {
+        let refuse = |reason: String| Err(Error::Options { reason });
+        let mut profile = self.profile.clone().unwrap_or_else(|| Profile::assumed(driver.properties()));
+        let budget = self.pinned_budget.unwrap_or(DEFAULT_BUDGET);
+        profile.lanes = self.lanes.unwrap_or(profile.lanes);
+        profile.slots_per_lane = self.slots_per_lane.unwrap_or(profile.slots_per_lane);
+        // A size that nobody asked for gives way to the budget; one that was asked for does not.
+        let largest = (budget / 2).max(SHORTEST_SLOT) / SHORTEST_SLOT * SHORTEST_SLOT;
+        profile.slot_bytes = self.slot_bytes.unwrap_or(profile.slot_bytes.min(largest));
+        if profile.lanes == 0 || profile.slots_per_lane == 0 {
+            return refuse("lanes and slots for each lane must be at least 1".to_owned());
+        }
+        if profile.slot_bytes < SHORTEST_SLOT || !profile.slot_bytes.is_multiple_of(SHORTEST_SLOT) {
+            return refuse(format!(
+                "a slot of {} bytes: must be a multiple of {SHORTEST_SLOT}, and not 0",
+                profile.slot_bytes
+            ));
+        }
+        if budget < profile.slot_bytes {
+            return refuse(format!(
+                "a pinned budget of {budget} bytes is below one slot of {} bytes: raise the budget or lower slot_bytes",
+                profile.slot_bytes
+            ));
+        }
+        // At least half of the budget is left to pinned tensors and results, unless that leaves no slot.
+        let affordable = (budget / 2 / profile.slot_bytes).max(1);
+        let slots = profile.lanes.saturating_mul(profile.slots_per_lane).min(affordable);
+        profile.lanes = profile.lanes.min(slots);
+        Ok(Settings { budget, slots, profile })
+    }
+}

@@ -1,0 +1,139 @@
+//! Making tensors in host memory, pageable or pinned.
+
+use crate::{
+    DType, Device, Element, Layout, Result, Tensor, fill,
+    memory::storage::Storage,
+    tensor::check_count,
+};
+
+/// Where on the host a new tensor lies.
+///
+/// ```
+/// use pinlane::{DType, Device, HostMemory, Tensor};
+///
+/// let device = Device::open("sim:0")?;
+/// let pinned = HostMemory::Pinned(&device).randn(DType::F32, &[1000], 7)?;
+/// let pageable = Tensor::randn(DType::F32, &[1000], 7)?;
+/// assert!(pinned.is_pinned() && !pageable.is_pinned());
+/// assert_eq!(pinned.as_slice::<f32>()?, pageable.as_slice::<f32>()?);
+/// # Ok::<(), pinlane::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub enum HostMemory<'a> {
+    /// Ordinary memory, which the system may move and swap.
+    Pageable,
+    /// Page-locked memory out of the pinned budget of this device.
+    Pinned(&'a Device),
+}
+
+/// Every method fails with [`Error::Layout`](crate::Error::Layout) where the size overflows and with
+/// [`Error::HostMemory`](crate::Error::HostMemory) or [`Error::PinnedBudget`](crate::Error::PinnedBudget) where there
+/// is no room.
+impl HostMemory<'_> {
+    /// A copy of `elements`.
+    ///
+    /// # Errors
+    ///
+    /// Also where `shape` has not as many elements.
+    pub fn copy_of<T: Element>(self, elements: &[T], shape: &[usize]) -> Result<Tensor> {
+        check_count(&Layout::contiguous(shape)?, elements.len())?;
+        self.build(T::DTYPE, shape, |bytes| {
+            bytes.copy_from_slice(T::as_bytes(elements));
+            Ok(())
+        })
+    }
+
+    /// All zeros.
+    ///
+    /// # Errors
+    ///
+    /// As for all.
+    pub fn zeros(self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        self.build(dtype, shape, |bytes| {
+            // Pageable memory comes zeroed, mostly without being touched.
+            if let Self::Pinned(_) = self {
+                bytes.fill(0);
+            }
+            Ok(())
+        })
+    }
+
+    /// All ones.
+    ///
+    /// # Errors
+    ///
+    /// Also [`Error::DType`](crate::Error::DType) where the dtype has no one here.
+    pub fn ones(self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        self.build(dtype, shape, |bytes| Ok(fill::ones(dtype, bytes)?))
+    }
+
+    /// All `value`, converted to the dtype.
+    ///
+    /// # Errors
+    ///
+    /// Also [`Error::DType`](crate::Error::DType) where the dtype can't hold it.
+    pub fn full(self, dtype: DType, shape: &[usize], value: f64) -> Result<Tensor> {
+        self.build(dtype, shape, |bytes| Ok(fill::full(dtype, value, bytes)?))
+    }
+
+    /// `start`, `start + step` and so on, as long as they are before `end`.
+    ///
+    /// # Errors
+    ///
+    /// Also [`Error::DType`](crate::Error::DType) where the dtype can't hold them, or `step` leads nowhere.
+    pub fn arange(self, dtype: DType, start: f64, end: f64, step: f64) -> Result<Tensor> {
+        let elements = fill::arange_len(start, end, step)?;
+        self.build(dtype, &[elements], |bytes| Ok(fill::arange(dtype, start, end, step, bytes)?))
+    }
+
+    /// Uniform in 0..1, the same for the same seed.
+    ///
+    /// # Errors
+    ///
+    /// Also [`Error::DType`](crate::Error::DType) where the dtype is no float of 16 bits or more.
+    pub fn rand(self, dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor> {
+        self.build(dtype, shape, |bytes| Ok(fill::rand(dtype, seed, bytes)?))
+    }
+
+    /// Normal with mean 0 and deviation 1, the same for the same seed.
+    ///
+    /// # Errors
+    ///
+    /// Also [`Error::DType`](crate::Error::DType) where the dtype is no float of 16 bits or more.
+    pub fn randn(self, dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor> {
+        self.build(dtype, shape, |bytes| Ok(fill::randn(dtype, seed, bytes)?))
+    }
+
+    /// A contiguous tensor whose bytes `write` writes. They are initialised, and zero if pageable.
+    pub(crate) fn build(
+        self,
+        dtype: DType,
+        shape: &[usize],
+        write: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<Tensor> {
+        let layout = Layout::contiguous(shape)?;
+        let bytes = dtype.bytes_for(layout.elements())?;
+        let storage = self.build_storage(bytes, write)?;
+        Ok(Tensor::new(dtype, layout, storage))
+    }
+
+    /// The same without a shape.
+    pub(crate) fn build_storage(
+        self,
+        bytes: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<Storage> {
+        let mut storage = match self {
+            Self::Pageable => Storage::zeroed(bytes)?,
+            Self::Pinned(device) => {
+                let engine = device.require_accelerator("pinning host memory")?.running.engine();
+                let lease = engine.pool.lease(bytes)?;
+                Storage::pinned(lease, bytes, engine.driver.properties().id.backend)
+            }
+        };
+        if let Some(fresh) = storage.bytes_mut() {
+            write(fresh)?;
+        }
+        Ok(storage)
+    }
+}

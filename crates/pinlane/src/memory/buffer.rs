@@ -1,0 +1,56 @@
+//! One pageable allocation of host memory, aligned for vector loads.
+
+use std::{
+    alloc::{self, Layout},
+    ptr::NonNull,
+};
+
+use crate::{Error, Result};
+
+/// Alignment of every allocation: a cache line, which is also the widest vector register.
+pub(crate) const ALIGNMENT: usize = 64;
+
+/// Owns `bytes` bytes of pageable memory. Says nothing of who may read or write them: that is its owner's duty.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    ptr: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the buffer owns its memory, as a `Box<[u8]>` does; access goes through its owner.
+unsafe impl Send for Buffer {}
+// SAFETY: no method reads or writes through the pointer.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// Memory whose content is undefined, for someone who writes all of it before anyone reads.
+    pub(crate) fn uninit(bytes: usize) -> Result<Self> {
+        Self::with(bytes, alloc::alloc)
+    }
+
+    /// Memory that reads as zeros; large blocks come from the kernel untouched.
+    pub(crate) fn zeroed(bytes: usize) -> Result<Self> {
+        Self::with(bytes, alloc::alloc_zeroed)
+    }
+
+    fn with(bytes: usize, allocate: unsafe fn(Layout) -> *mut u8) -> Result<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT)
+            .map_err(|_| Error::HostMemory { bytes })?;
+        // SAFETY: the layout's size is at least 1.
+        let ptr = unsafe { allocate(layout) };
+        let ptr = NonNull::new(ptr).ok_or(Error::HostMemory { bytes })?;
+        Ok(Self { ptr, layout })
+    }
+
+    /// The first byte.
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `with` with this layout.
+        unsafe { alloc::dealloc(self.ptr.as_ptr(), self.layout) };
+    }
+}

@@ -1,0 +1,13 @@
+//! Host memory, pageable and pinned, and what a tensor's bytes lie in.
+//!
+//! - [`buffer`]: one pageable allocation.
+//! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
+//! - [`pool`]: the pinned pool, its byte budget and its leases.
+//! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
+//! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
+
+pub(crate) mod buffer;
+pub(crate) mod mapping;
+pub(crate) mod pool;
+pub(crate) mod slots;
+pub(crate) mod storage;

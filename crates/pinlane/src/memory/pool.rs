@@ -1,0 +1,272 @@
+//! The pinned pool: page-locked memory under one byte budget, handed out as leases of exact size.
+//!
+//! The pool owns *regions* (a mapping, pinned as a whole) and cuts leases out of their free ranges, best fit first.
+//! A region that no lease uses stays pinned, ready for the next lease, until [`PinnedPool::trim`] or until another
+//! size needs its share of the budget.
+//!
+//! Invariants, all under the one lock:
+//! - the bytes of all regions, and of regions being made, never exceed the budget;
+//! - part of the budget may be *reserved* (for the slots): other leases never grow into it;
+//! - free ranges of a region are disjoint, sorted and never adjacent (neighbours are merged).
+//!
+//! A lease that is leaked on purpose, because a lost device may still use it, keeps its region, and the pool, for ever.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ptr::NonNull,
+};
+
+use pinlane_driver::{
+    Driver, PinnedRange,
+    sync::{Arc, Mutex, lock},
+};
+
+use super::mapping::{Mapping, round_to_pages};
+use crate::{Error, Result};
+
+/// Alignment of every lease, as device memory has.
+const ALIGNMENT: usize = 256;
+/// What a region holds at least, where the budget allows: small leases share it.
+const REGION_BYTES: usize = 2 << 20;
+
+/// Page-locked memory under a byte budget.
+pub(crate) struct PinnedPool {
+    driver: Arc<dyn Driver>,
+    budget: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    regions: BTreeMap<u64, Region>,
+    next_region: u64,
+    pinned: usize,
+    leased: usize,
+    reserved: usize,
+    peak: usize,
+}
+
+/// Pinned pages and the ranges of them that no lease holds. The range is unpinned before its pages are unmapped:
+/// fields drop in this order.
+struct Region {
+    _pin: PinnedRange,
+    mapping: Mapping,
+    free: BTreeMap<usize, usize>,
+}
+
+/// What the pool holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinnedUsage {
+    /// The most that may ever be pinned.
+    pub budget: usize,
+    /// Pinned now, leased or kept for the next lease.
+    pub pinned: usize,
+    /// Leased now: pinned tensors, slots, results.
+    pub leased: usize,
+    /// The most that was pinned at any time.
+    pub peak: usize,
+}
+
+impl PinnedPool {
+    pub(crate) fn new(driver: Arc<dyn Driver>, budget: usize) -> Arc<Self> {
+        Arc::new(Self { driver, budget, state: Mutex::default() })
+    }
+
+    pub(crate) fn budget(&self) -> usize {
+        self.budget
+    }
+
+    pub(crate) fn usage(&self) -> PinnedUsage {
+        let state = lock(&self.state);
+        PinnedUsage { budget: self.budget, pinned: state.pinned, leased: state.leased, peak: state.peak }
+    }
+
+    /// Sets `bytes` of the budget aside for [`lease_reserved`](Self::lease_reserved).
+    pub(crate) fn reserve(&self, bytes: usize) {
+        lock(&self.state).reserved += bytes;
+    }
+
+    /// Leases `bytes` bytes outside the reserved share.
+    pub(crate) fn lease(self: &Arc<Self>, bytes: usize) -> Result<PinnedLease> {
+        self.lease_from(bytes, false)
+    }
+
+    /// Leases `bytes` bytes of the reserved share and, if that succeeds, takes them off it.
+    pub(crate) fn lease_reserved(self: &Arc<Self>, bytes: usize) -> Result<PinnedLease> {
+        self.lease_from(bytes, true)
+    }
+
+    /// Gives every region that no lease uses back to the system; returns the bytes given back.
+    pub(crate) fn trim(&self) -> usize {
+        lock(&self.state).release_idle(usize::MAX)
+    }
+
+    fn lease_from(self: &Arc<Self>, bytes: usize, reserved: bool) -> Result<PinnedLease> {
+        let asked = bytes;
+        let bytes = bytes
+            .max(1)
+            .checked_next_multiple_of(ALIGNMENT)
+            .ok_or(Error::HostMemory { bytes })?;
+        let grow = {
+            let mut state = lock(&self.state);
+            if let Some(lease) = self.cut(&mut state, bytes, reserved) {
+                return Ok(lease);
+            }
+            let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
+            let limit = if reserved { self.budget } else { self.budget.saturating_sub(state.reserved) };
+            state.release_idle(exact.saturating_sub(limit.saturating_sub(state.pinned)));
+            let room = limit.saturating_sub(state.pinned);
+            if exact > room {
+                return Err(Error::PinnedBudget {
+                    asked,
+                    leased: state.leased,
+                    reserved: if reserved { 0 } else { state.reserved },
+                    budget: self.budget,
+                });
+            }
+            let grow = exact.max(REGION_BYTES.min(room / rustix::param::page_size() * rustix::param::page_size()));
+            state.pinned += grow;
+            grow
+        };
+        // Pinning is slow and does not happen under the lock; the region's bytes are already counted.
+        let made = self.make_region(grow);
+        let mut state = lock(&self.state);
+        match made {
+            Ok(region) => {
+                state.peak = state.peak.max(state.pinned);
+                let id = state.next_region;
+                state.next_region += 1;
+                state.regions.insert(id, region);
+                Ok(self.cut_from(&mut state, id, 0, bytes, reserved))
+            }
+            Err(error) => {
+                state.pinned -= grow;
+                Err(error)
+            }
+        }
+    }
+
+    fn make_region(&self, bytes: usize) -> Result<Region> {
+        let mapping = Mapping::new(bytes)?;
+        // SAFETY: the mapping is new, so nothing of it is pinned; `Region` drops the pin before the mapping; leases
+        // keep the region until no work uses it.
+        let pin = unsafe { PinnedRange::new(&self.driver, mapping.ptr(), mapping.bytes()) }
+            .map_err(|source| Error::driver(format!("pinning {bytes} bytes of host memory"), source))?;
+        let free = BTreeMap::from([(0, mapping.bytes())]);
+        Ok(Region { _pin: pin, mapping, free })
+    }
+
+    /// A lease out of the smallest free range that holds it.
+    fn cut(self: &Arc<Self>, state: &mut State, bytes: usize, reserved: bool) -> Option<PinnedLease> {
+        let (_, id, offset) = state
+            .regions
+            .iter()
+            .flat_map(|(&id, region)| region.free.iter().map(move |(&offset, &len)| (len, id, offset)))
+            .filter(|&(len, ..)| len >= bytes)
+            .min()?;
+        Some(self.cut_from(state, id, offset, bytes, reserved))
+    }
+
+    /// Takes `bytes` from the free range at `offset` of region `id`, which is at least that long.
+    fn cut_from(
+        self: &Arc<Self>,
+        state: &mut State,
+        id: u64,
+        offset: usize,
+        bytes: usize,
+        reserved: bool,
+    ) -> PinnedLease {
+        let region = state.regions.get_mut(&id).expect("the caller found the region under this lock");
+        let len = region.free.remove(&offset).expect("the caller found the range under this lock");
+        if len > bytes {
+            region.free.insert(offset + bytes, len - bytes);
+        }
+        // SAFETY: the range lies inside the mapping.
+        let ptr = unsafe { region.mapping.ptr().add(offset) };
+        state.leased += bytes;
+        if reserved {
+            state.reserved = state.reserved.saturating_sub(bytes);
+        }
+        PinnedLease { pool: Arc::clone(self), region: id, offset, bytes, ptr }
+    }
+
+    fn give_back(&self, region: u64, offset: usize, bytes: usize) {
+        let mut state = lock(&self.state);
+        state.leased -= bytes;
+        if let Some(region) = state.regions.get_mut(&region) {
+            region.insert_free(offset, bytes);
+        }
+    }
+}
+
+impl State {
+    /// Unpins regions that no lease uses until at least `bytes` are gone or none is left; returns the bytes gone. It
+    /// happens under the lock, though unpinning is slow, because bytes still pinned must not be promised to others.
+    fn release_idle(&mut self, bytes: usize) -> usize {
+        let mut gone = 0;
+        while gone < bytes {
+            let Some((&id, _)) = self.regions.iter().find(|(_, region)| region.is_idle()) else { break };
+            if let Some(region) = self.regions.remove(&id) {
+                gone += region.mapping.bytes();
+                drop(region);
+            }
+        }
+        self.pinned -= gone;
+        gone
+    }
+}
+
+impl Region {
+    fn is_idle(&self) -> bool {
+        self.free.get(&0) == Some(&self.mapping.bytes())
+    }
+
+    fn insert_free(&mut self, mut offset: usize, mut bytes: usize) {
+        if let Some((&before, &len)) = self.free.range(..offset).next_back()
+            && before + len == offset
+        {
+            self.free.remove(&before);
+            offset = before;
+            bytes += len;
+        }
+        if let Some(len) = self.free.remove(&(offset + bytes)) {
+            bytes += len;
+        }
+        self.free.insert(offset, bytes);
+    }
+}
+
+impl fmt::Debug for PinnedPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedPool").field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}
+
+/// Pinned memory of the pool, given back on drop. Whoever lets the device use it keeps the lease until that is done.
+#[derive(Debug)]
+pub(crate) struct PinnedLease {
+    pool: Arc<PinnedPool>,
+    region: u64,
+    offset: usize,
+    bytes: usize,
+    ptr: NonNull<u8>,
+}
+
+// SAFETY: a lease is the only owner of its range; access goes through its holder.
+unsafe impl Send for PinnedLease {}
+// SAFETY: no method reads or writes through the pointer.
+unsafe impl Sync for PinnedLease {}
+
+impl PinnedLease {
+    /// The first byte.
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+}
+
+impl Drop for PinnedLease {
+    fn drop(&mut self) {
+        self.pool.give_back(self.region, self.offset, self.bytes);
+    }
+}

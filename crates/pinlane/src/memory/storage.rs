@@ -1,0 +1,168 @@
+//! What a tensor shares: bytes on the host, on a device, or in a file, with whatever keeps them alive.
+//!
+//! A storage is immutable while it is shared. The only way to write is [`Storage::bytes_mut`], which needs the one
+//! `&mut` there is; a transfer holds a clone of the `Arc` for as long as the device may use the bytes, and so nobody
+//! can write to what a copy still reads.
+
+use std::{any::Any, fs::File, path::PathBuf, ptr::NonNull};
+
+use pinlane_driver::{Backend, DevicePtr, sync::Arc};
+
+use super::{buffer::Buffer, pool::PinnedLease};
+use crate::{Device, Result};
+
+/// A run of bytes somewhere, and what keeps it alive.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    bytes: usize,
+    place: Place,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Host(HostBytes),
+    Device(DeviceBytes),
+    File(FileBytes),
+}
+
+/// Bytes on the host.
+pub(crate) struct HostBytes {
+    ptr: NonNull<u8>,
+    pinned: Option<Backend>,
+    /// Whether the bytes may be written by the storage's only holder.
+    writable: bool,
+    _keep: Arc<dyn Any + Send + Sync>,
+}
+
+/// Bytes on a device: a part of memory that several tensors may share.
+#[derive(Debug)]
+pub(crate) struct DeviceBytes {
+    pub(crate) device: Device,
+    pub(crate) memory: Arc<DeviceBlock>,
+    pub(crate) offset: usize,
+}
+
+/// One allocation on a device.
+#[derive(Debug)]
+pub(crate) struct DeviceBlock(pub(crate) pinlane_driver::DeviceMemory);
+
+impl DeviceBytes {
+    /// The first byte's address.
+    pub(crate) fn ptr(&self) -> DevicePtr {
+        self.memory.0.ptr().offset(self.offset)
+    }
+}
+
+/// Bytes of a file, read when they are moved.
+#[derive(Debug)]
+pub(crate) struct FileBytes {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    pub(crate) offset: u64,
+}
+
+// SAFETY: the bytes are only read while shared, and only written through `&mut Storage` (see `bytes_mut`); what keeps
+// them alive is `Send + Sync` itself.
+unsafe impl Send for HostBytes {}
+// SAFETY: as above.
+unsafe impl Sync for HostBytes {}
+
+impl std::fmt::Debug for HostBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostBytes").field("ptr", &self.ptr).field("pinned", &self.pinned).finish_non_exhaustive()
+    }
+}
+
+impl HostBytes {
+    /// The first byte.
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// The family of drivers that knows the bytes as pinned, if any does.
+    pub(crate) fn pinned(&self) -> Option<Backend> {
+        self.pinned
+    }
+}
+
+impl Storage {
+    /// Fresh pageable bytes that read as zeros.
+    pub(crate) fn zeroed(bytes: usize) -> Result<Self> {
+        let buffer = Buffer::zeroed(bytes)?;
+        let ptr = buffer.ptr();
+        // SAFETY: the buffer holds `bytes` initialised bytes and lives in the storage.
+        Ok(unsafe { Self::host(ptr, bytes, None, true, Arc::new(buffer)) })
+    }
+
+    /// Fresh pinned bytes: zeros, or what an earlier lease left there.
+    pub(crate) fn pinned(lease: PinnedLease, bytes: usize, backend: Backend) -> Self {
+        let ptr = lease.ptr();
+        // SAFETY: the lease holds at least `bytes` bytes of a zeroed mapping, alone, and lives in the storage.
+        unsafe { Self::host(ptr, bytes, Some(backend), true, Arc::new(lease)) }
+    }
+
+    /// The elements of a vector, where they are.
+    pub(crate) fn from_vec<T: bytemuck::NoUninit + Send + Sync>(mut vec: Vec<T>) -> Self {
+        let bytes = size_of_val(vec.as_slice());
+        let ptr = NonNull::new(vec.as_mut_ptr().cast()).unwrap_or(NonNull::dangling());
+        // SAFETY: the vector holds `bytes` initialised bytes on the heap, does not move them, and lives in the storage.
+        unsafe { Self::host(ptr, bytes, None, true, Arc::new(vec)) }
+    }
+
+    /// Host bytes that someone else owns.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is good for reads of `bytes` initialised bytes while `keep` lives; nobody writes them meanwhile, except,
+    /// if `writable`, through this storage, which then is their only name. Pinned means pinned until `keep` is dropped.
+    pub(crate) unsafe fn host(
+        ptr: NonNull<u8>,
+        bytes: usize,
+        pinned: Option<Backend>,
+        writable: bool,
+        keep: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
+        Self { bytes, place: Place::Host(HostBytes { ptr, pinned, writable, _keep: keep }) }
+    }
+
+    /// Part of a device's memory.
+    pub(crate) fn device(device: Device, memory: Arc<DeviceBlock>, offset: usize, bytes: usize) -> Self {
+        Self { bytes, place: Place::Device(DeviceBytes { device, memory, offset }) }
+    }
+
+    /// Part of an open file.
+    pub(crate) fn file(file: File, path: PathBuf, offset: u64, bytes: usize) -> Self {
+        Self { bytes, place: Place::File(FileBytes { file, path, offset }) }
+    }
+
+    /// The size in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where the bytes are.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The bytes, where they are on the host.
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match &self.place {
+            // SAFETY: initialised, alive and not written while borrowed: the promises of `host`.
+            Place::Host(host) => Some(unsafe { std::slice::from_raw_parts(host.ptr.as_ptr(), self.bytes) }),
+            Place::Device(_) | Place::File(_) => None,
+        }
+    }
+
+    /// The bytes to write, where they are on the host and the storage is their only name.
+    pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        match &mut self.place {
+            // SAFETY: as in `bytes`; `writable` says that this storage, borrowed mutably, is the only name.
+            Place::Host(host) if host.writable => {
+                Some(unsafe { std::slice::from_raw_parts_mut(host.ptr.as_ptr(), self.bytes) })
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What this machine can do, as the planner sees it: rates, latencies, and the sizes that follow from them.
+
+use std::time::Duration;
+
+use pinlane_driver::Properties;
+
+/// Rates and latencies of one device and its host. Assumed from the hardware where nothing was measured.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Profile {
+    /// The link in one direction, bytes per second.
+    pub link_bytes_per_second: f64,
+    /// One thread copying between pageable and pinned memory, bytes per second.
+    pub memcpy_bytes_per_second: f64,
+    /// Host time to enqueue one copy.
+    pub copy_call: Duration,
+    /// From enqueueing a copy to seeing it done, without its bytes.
+    pub latency: Duration,
+    /// Lanes to run at most.
+    pub lanes: usize,
+    /// Slots for each lane.
+    pub slots_per_lane: usize,
+    /// Bytes of a slot: the longest chunk.
+    pub slot_bytes: usize,
+    /// Up to this many bytes the caller's own thread does the work: a hand-off would cost more than it saves.
+    pub inline_bytes: usize,
+    /// Up to this many bytes one pageable tensor is left to the driver.
+    pub plain_bytes: usize,
+}
+
+/// The rate assumed for a link that the driver knows nothing of: PCIe Gen4 x16 in practice.
+const ASSUMED_LINK: f64 = 25e9;
+/// One core's memcpy out of cache on current servers.
+const ASSUMED_MEMCPY: f64 = 10e9;
+
+impl Profile {
+    /// What the hardware suggests, before anything was measured.
+    ///
+    /// Lanes: as many cores as it takes to fill the link with memcpy, no more than the host has, at least one.
+    #[must_use]
+    pub fn assumed(properties: &Properties) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let link = properties.link.bytes_per_second.unwrap_or(ASSUMED_LINK);
+        // A memory bus shared by many copying threads gives each of them about half of what one alone gets.
+        let to_fill_the_link = (link / (ASSUMED_MEMCPY / 2.0)).ceil() as usize;
+        Self {
+            link_bytes_per_second: link,
+            memcpy_bytes_per_second: ASSUMED_MEMCPY,
+            copy_call: Duration::from_micros(2),
+            latency: Duration::from_micros(8),
+            lanes: to_fill_the_link.clamp(1, cores.max(1)),
+            slots_per_lane: 3,
+            slot_bytes: 4 << 20,
+            inline_bytes: 1 << 20,
+            plain_bytes: 4 << 10,
+        }
+    }
+
+    /// The longest chunk for a transfer of `bytes`: long enough that each copy is worth its call, short enough that
+    /// every lane gets several, so that filling one chunk overlaps with the link carrying another.
+    pub(crate) fn chunk_bytes(&self, bytes: u64, lanes: usize, slot_bytes: usize) -> usize {
+        const SHORTEST: usize = 256 << 10;
+        let share = usize::try_from(bytes / (4 * lanes.max(1) as u64)).unwrap_or(usize::MAX);
+        share.next_multiple_of(64 << 10).max(SHORTEST).min(slot_bytes)
+    }
+
+    /// Below this size a pinned tensor is cheaper to pack with others than to copy by itself.
+    pub(crate) fn direct_bytes(&self) -> u64 {
+        (self.copy_call.as_secs_f64() * self.memcpy_bytes_per_second) as u64
+    }
+}

@@ -1,0 +1,406 @@
+//! The tensor: a dtype, a layout, and shared bytes on the host, a device or in a file.
+
+use std::{any::Any, fs::File, ops::Range, path::Path, ptr::NonNull};
+
+use pinlane_driver::{Backend, DevicePtr, sync::Arc};
+
+use crate::{
+    DType, Device, Element, Error, HostMemory, Layout, Result, StridedCopy,
+    memory::storage::{Place, Storage},
+};
+
+/// An n-dimensional array of one dtype, on the host, on a device, or still in a file.
+///
+/// A tensor's bytes are shared by its clones and views and never change while they are: what a transfer reads stays as
+/// it is until it has landed. [`as_mut_slice`](Self::as_mut_slice) writes in place where nobody shares the bytes.
+///
+/// Moving is in the trait [`Tree`](crate::Tree), which tensors share with maps and lists of them.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    dtype: DType,
+    layout: Layout,
+    storage: Arc<Storage>,
+}
+
+/// # Making tensors in pageable memory
+///
+/// [`HostMemory`] makes the same in pinned memory.
+impl Tensor {
+    /// The elements of `elements`, where they are, without copying them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where `shape` has not as many elements.
+    pub fn from_vec<T: Element>(elements: Vec<T>, shape: &[usize]) -> Result<Self> {
+        let layout = Layout::contiguous(shape)?;
+        check_count(&layout, elements.len())?;
+        Ok(Self::new(T::DTYPE, layout, Storage::from_vec(elements)))
+    }
+
+    /// A copy of `elements`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where `shape` has not as many elements; [`Error::HostMemory`].
+    pub fn from_slice<T: Element>(elements: &[T], shape: &[usize]) -> Result<Self> {
+        HostMemory::Pageable.copy_of(elements, shape)
+    }
+
+    /// Elements of `dtype` in their own byte order (little-endian), where they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where `shape` has not as many bytes.
+    pub fn from_bytes(bytes: Vec<u8>, dtype: DType, shape: &[usize]) -> Result<Self> {
+        let layout = Layout::contiguous(shape)?;
+        let needed = dtype.bytes_for(layout.elements())?;
+        if needed != bytes.len() {
+            return Err(Error::Unsupported {
+                doing: "making a tensor from bytes",
+                reason: format!("{dtype} of shape {shape:?} takes {needed} bytes, and {} were given", bytes.len()),
+            });
+        }
+        Ok(Self::new(dtype, layout, Storage::from_vec(bytes)))
+    }
+
+    /// All zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where the size overflows; [`Error::HostMemory`].
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Self> {
+        HostMemory::Pageable.zeros(dtype, shape)
+    }
+
+    /// All ones.
+    ///
+    /// # Errors
+    ///
+    /// As for [`HostMemory::ones`].
+    pub fn ones(dtype: DType, shape: &[usize]) -> Result<Self> {
+        HostMemory::Pageable.ones(dtype, shape)
+    }
+
+    /// All `value`, converted to the dtype.
+    ///
+    /// # Errors
+    ///
+    /// As for [`HostMemory::full`].
+    pub fn full(dtype: DType, shape: &[usize], value: f64) -> Result<Self> {
+        HostMemory::Pageable.full(dtype, shape, value)
+    }
+
+    /// `start`, `start + step` and so on, as long as they are before `end`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`HostMemory::arange`].
+    pub fn arange(dtype: DType, start: f64, end: f64, step: f64) -> Result<Self> {
+        HostMemory::Pageable.arange(dtype, start, end, step)
+    }
+
+    /// Uniform in 0..1, the same for the same seed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`HostMemory::rand`].
+    pub fn rand(dtype: DType, shape: &[usize], seed: u64) -> Result<Self> {
+        HostMemory::Pageable.rand(dtype, shape, seed)
+    }
+
+    /// Normal with mean 0 and deviation 1, the same for the same seed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`HostMemory::randn`].
+    pub fn randn(dtype: DType, shape: &[usize], seed: u64) -> Result<Self> {
+        HostMemory::Pageable.randn(dtype, shape, seed)
+    }
+
+    /// The bytes of a file from `offset` on, read when the tensor is moved.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] where the file can't be opened or is shorter than `offset` and the tensor together.
+    pub fn from_file(path: impl AsRef<Path>, offset: u64, dtype: DType, shape: &[usize]) -> Result<Self> {
+        let path = path.as_ref();
+        let layout = Layout::contiguous(shape)?;
+        let bytes = dtype.bytes_for(layout.elements())?;
+        let fail = |doing: String, source| Error::File { doing, path: path.to_owned(), source };
+        let file = File::open(path).map_err(|source| fail("opening".to_owned(), source))?;
+        let length = file.metadata().map_err(|source| fail("asking for the size of".to_owned(), source))?.len();
+        if offset.checked_add(bytes as u64).is_none_or(|end| end > length) {
+            let short = std::io::Error::new(
+                std::io::ErrorKind::UnexpectedEof,
+                format!("the file has {length} bytes"),
+            );
+            return Err(fail(format!("taking {bytes} bytes at offset {offset} of"), short));
+        }
+        Ok(Self::new(dtype, layout, Storage::file(file, path.to_owned(), offset, bytes)))
+    }
+
+    /// Elements in memory that someone else owns, such as another library's tensor, without copying them.
+    ///
+    /// `pinned` says which family of drivers has pinned the memory, if any. `owner` is dropped, on any thread, when no
+    /// tensor and no transfer uses the memory any more.
+    ///
+    /// # Safety
+    ///
+    /// From `ptr` on, `bytes` initialised bytes can be read while `owner` lives; nobody writes them meanwhile; what is
+    /// said to be pinned stays so meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where the layout reaches past the bytes.
+    pub unsafe fn from_raw_parts(
+        ptr: NonNull<u8>,
+        bytes: usize,
+        dtype: DType,
+        layout: Layout,
+        pinned: Option<Backend>,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Self> {
+        layout.check_within(bytes.saturating_mul(8) / dtype.bits())?;
+        // SAFETY: the caller's promise, passed on; never writable through the storage.
+        let storage = unsafe { Storage::host(ptr, bytes, pinned, false, owner) };
+        Ok(Self::new(dtype, layout, storage))
+    }
+
+    pub(crate) fn new(dtype: DType, layout: Layout, storage: Storage) -> Self {
+        Self { dtype, layout, storage: Arc::new(storage) }
+    }
+}
+
+/// # What it is
+impl Tensor {
+    /// The type of its elements.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The size of each dimension.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        self.layout.shape()
+    }
+
+    /// Shape, strides and offset, in elements.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.layout.elements()
+    }
+
+    /// The bytes of its elements, packed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DType`] for elements narrower than a byte that do not fill whole bytes.
+    pub fn bytes(&self) -> Result<usize> {
+        Ok(self.dtype.bytes_for(self.elements())?)
+    }
+
+    /// Where its bytes are. A tensor still in a file is on the host.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        match self.storage.place() {
+            Place::Device(device) => device.device.clone(),
+            Place::Host(_) | Place::File(_) => Device::host(),
+        }
+    }
+
+    /// Whether it lies in pinned host memory.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        matches!(self.storage.place(), Place::Host(host) if host.pinned().is_some())
+    }
+
+    /// The address of its first element on its device, for work that pinlane does not do; `None` on the host.
+    ///
+    /// Whoever enqueues work on it keeps the tensor until that work is done.
+    #[must_use]
+    pub fn device_ptr(&self) -> Option<DevicePtr> {
+        let offset = self.dtype.bytes_for(self.layout.offset()).ok()?;
+        match self.storage.place() {
+            Place::Device(device) => Some(device.ptr().offset(offset)),
+            Place::Host(_) | Place::File(_) => None,
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<Storage> {
+        &self.storage
+    }
+}
+
+/// # Views
+///
+/// All share the tensor's bytes and copy nothing, wherever it is.
+impl Tensor {
+    /// The same elements in another shape.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where the number of elements differs, or where the strides would need a copy.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        self.view(self.layout.reshape(shape)?)
+    }
+
+    /// The dimensions in another order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where `order` is not a permutation of the dimensions.
+    pub fn permute(&self, order: &[usize]) -> Result<Self> {
+        self.view(self.layout.permute(order)?)
+    }
+
+    /// Two dimensions exchanged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where there is no such dimension.
+    pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
+        self.view(self.layout.transpose(a, b)?)
+    }
+
+    /// Every `step`-th index of `range` in dimension `dim`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where the dimension or the range does not exist, or `step` is 0.
+    pub fn slice(&self, dim: usize, range: Range<usize>, step: usize) -> Result<Self> {
+        self.view(self.layout.slice(dim, range, step)?)
+    }
+
+    /// Dimensions of size 1 repeated to `shape`, without copying.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] where the shapes do not fit.
+    pub fn expand(&self, shape: &[usize]) -> Result<Self> {
+        self.view(self.layout.expand(shape)?)
+    }
+
+    fn view(&self, layout: Layout) -> Result<Self> {
+        Ok(Self { dtype: self.dtype, layout, storage: Arc::clone(&self.storage) })
+    }
+
+    /// The elements packed in row-major order: this tensor if they are, else a copy in pageable memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOnHost`] where they would have to be copied and are not in host memory.
+    pub fn contiguous(&self) -> Result<Self> {
+        if self.layout.is_contiguous() {
+            return Ok(self.clone());
+        }
+        let storage = self.host_bytes("packing a tensor")?;
+        let copy = StridedCopy::new(&self.layout, self.dtype)?;
+        HostMemory::Pageable.build(self.dtype, self.shape(), |packed| Ok(copy.gather_slice(storage, 0, packed)?))
+    }
+}
+
+/// # Reading and writing on the host
+impl Tensor {
+    /// The elements, in row-major order, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOnHost`]; [`Error::NotContiguous`]; [`Error::DType`] where `T` is not the tensor's dtype, or a byte
+    /// is no `bool`.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
+        Ok(T::cast(self.dtype, self.as_bytes()?)?)
+    }
+
+    /// The elements' bytes, in row-major order, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOnHost`]; [`Error::NotContiguous`].
+    pub fn as_bytes(&self) -> Result<&[u8]> {
+        let bytes = self.host_bytes("reading a tensor in place")?;
+        Ok(&bytes[self.packed_range("reading a tensor in place")?])
+    }
+
+    /// A copy of the elements in row-major order, whatever the strides.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOnHost`]; [`Error::DType`] as for [`as_slice`](Self::as_slice).
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let packed = self.contiguous()?;
+        Ok(T::to_vec(self.dtype, packed.as_bytes()?)?)
+    }
+
+    /// The elements to write in place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shared`] where a clone, a view or a transfer in flight holds the same bytes, or someone else owns them;
+    /// otherwise as for [`as_slice`](Self::as_slice).
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+        self.host_bytes("writing a tensor in place")?;
+        let range = self.packed_range("writing a tensor in place")?;
+        let storage = Arc::get_mut(&mut self.storage).ok_or(Error::Shared)?;
+        let bytes = storage.bytes_mut().ok_or(Error::Shared)?;
+        Ok(T::cast_mut(self.dtype, &mut bytes[range])?)
+    }
+
+    /// The sum of the elements, accumulated in 64 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOnHost`]; [`Error::DType`] where the dtype has no sum here.
+    pub fn sum(&self) -> Result<f64> {
+        Ok(crate::reduce::sum(self.dtype, &self.layout, self.host_bytes("summing a tensor")?)?)
+    }
+
+    /// The mean of the elements, accumulated in 64 bits; not a number where there are none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`sum`](Self::sum).
+    pub fn mean(&self) -> Result<f64> {
+        Ok(crate::reduce::mean(self.dtype, &self.layout, self.host_bytes("averaging a tensor")?)?)
+    }
+
+    /// All bytes of the storage, where they are on the host.
+    pub(crate) fn host_bytes(&self, doing: &'static str) -> Result<&[u8]> {
+        self.storage.bytes().ok_or_else(|| Error::NotOnHost {
+            doing,
+            place: match self.storage.place() {
+                Place::File(file) => format!("in the file {}", file.path.display()),
+                _ => format!("on {}", self.device()),
+            },
+        })
+    }
+
+    /// Which bytes of the storage the elements are, where they are packed.
+    fn packed_range(&self, doing: &'static str) -> Result<Range<usize>> {
+        if !self.layout.is_contiguous() {
+            return Err(Error::NotContiguous { doing });
+        }
+        let span = self.layout.span();
+        Ok(self.dtype.bytes_for(span.start)?..self.dtype.bytes_for(span.end)?)
+    }
+}
+
+pub(crate) fn check_count(layout: &Layout, elements: usize) -> Result<()> {
+    if layout.elements() == elements {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        doing: "making a tensor",
+        reason: format!(
+            "shape {:?} has {} elements, and {elements} were given",
+            layout.shape(),
+            layout.elements()
+        ),
+    })
+}

@@ -1,0 +1,182 @@
+//! Nested, ordered, named tensors.
+
+use indexmap::IndexMap;
+
+use crate::{Error, Result, Tensor, Tree};
+
+/// The deepest nesting: every walk of a tree recurses, and a tree deeper than this is a mistake.
+const DEEPEST: usize = 4096;
+
+/// Named tensors and maps of them, in the order in which they were inserted: what torch users know as a TensorDict or
+/// a state dict. Moves as one.
+///
+/// Names may contain dots, as those of checkpoints do. A path joins the names on the way with dots.
+///
+/// ```
+/// use pinlane::{DType, Device, Tensor, TensorMap, Tree};
+///
+/// let mut layer = TensorMap::new();
+/// layer.insert("weight", Tensor::randn(DType::F32, &[4, 4], 1)?)?;
+/// layer.insert("bias", Tensor::zeros(DType::F32, &[4])?)?;
+/// let mut model = TensorMap::new();
+/// model.insert("layer", layer)?;
+///
+/// let there = model.to(&Device::open("sim:0")?)?;
+/// let back = there.to(&Device::host())?;
+/// assert_eq!(back.get("layer.bias").expect("inserted above").sum()?, 0.0);
+/// assert_eq!(back.flatten().map(|(path, _)| path).collect::<Vec<_>>(), ["layer.weight", "layer.bias"]);
+/// # Ok::<(), pinlane::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct TensorMap {
+    entries: IndexMap<String, Node>,
+    /// Levels of maps below this one.
+    height: usize,
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// A tensor.
+    Tensor(Tensor),
+    /// A map of its own.
+    Map(TensorMap),
+}
+
+impl From<Tensor> for Node {
+    fn from(tensor: Tensor) -> Self {
+        Self::Tensor(tensor)
+    }
+}
+
+impl From<TensorMap> for Node {
+    fn from(map: TensorMap) -> Self {
+        Self::Map(map)
+    }
+}
+
+impl TensorMap {
+    /// An empty map.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a tensor or a map under a new name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DuplicateName`] where the name is taken; [`Error::BadName`] where it is empty, or where the map would be
+    /// nested more than 4096 levels deep. The map stays as it was.
+    pub fn insert(&mut self, name: impl Into<String>, node: impl Into<Node>) -> Result<()> {
+        let (name, node) = (name.into(), node.into());
+        if name.is_empty() {
+            return Err(Error::BadName { name, reason: "a name must not be empty" });
+        }
+        if self.entries.contains_key(&name) {
+            return Err(Error::DuplicateName { path: name });
+        }
+        if let Node::Map(map) = &node {
+            if map.height + 1 >= DEEPEST {
+                return Err(Error::BadName { name, reason: "the tree would be nested more than 4096 levels deep" });
+            }
+            self.height = self.height.max(map.height + 1);
+        }
+        self.entries.insert(name, node);
+        Ok(())
+    }
+
+    /// The tensor at a path, such as `layer.weight`.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Tensor> {
+        match self.node(path)? {
+            Node::Tensor(tensor) => Some(tensor),
+            Node::Map(_) => None,
+        }
+    }
+
+    /// The map at a path.
+    #[must_use]
+    pub fn get_map(&self, path: &str) -> Option<&TensorMap> {
+        match self.node(path)? {
+            Node::Map(map) => Some(map),
+            Node::Tensor(_) => None,
+        }
+    }
+
+    /// What is at a path. Where names contain dots, the longest name on the way wins.
+    fn node(&self, path: &str) -> Option<&Node> {
+        if let Some(node) = self.entries.get(path) {
+            return Some(node);
+        }
+        path.rmatch_indices('.').find_map(|(dot, _)| match self.entries.get(&path[..dot])? {
+            Node::Map(map) => map.node(&path[dot + 1..]),
+            Node::Tensor(_) => None,
+        })
+    }
+
+    /// Names and what they stand for, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.entries.iter().map(|(name, node)| (name.as_str(), node))
+    }
+
+    /// Names of this level.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no name.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Every tensor with its path, in order.
+    pub fn flatten(&self) -> impl Iterator<Item = (String, &Tensor)> {
+        let mut flat = Vec::new();
+        self.flatten_into(&mut String::new(), &mut flat);
+        flat.into_iter()
+    }
+
+    fn flatten_into<'a>(&'a self, path: &mut String, flat: &mut Vec<(String, &'a Tensor)>) {
+        let parent = path.len();
+        for (name, node) in &self.entries {
+            if parent > 0 {
+                path.push('.');
+            }
+            path.push_str(name);
+            match node {
+                Node::Tensor(tensor) => flat.push((path.clone(), tensor)),
+                Node::Map(map) => map.flatten_into(path, flat),
+            }
+            path.truncate(parent);
+        }
+    }
+}
+
+impl Tree for TensorMap {
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+        for node in self.entries.values() {
+            match node {
+                Node::Tensor(tensor) => visit(tensor),
+                Node::Map(map) => map.visit(visit),
+            }
+        }
+    }
+
+    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+        let entries = self.entries.iter().map(|(name, node)| {
+            let node = match node {
+                Node::Tensor(_) => Node::Tensor(next()),
+                Node::Map(map) => Node::Map(map.rebuild(next)),
+            };
+            (name.clone(), node)
+        });
+        Self { entries: entries.collect(), height: self.height }
+    }
+
+    fn path(&self, index: usize) -> String {
+        self.flatten().nth(index).map_or_else(|| format!("#{index}"), |(path, _)| path)
+    }
+}

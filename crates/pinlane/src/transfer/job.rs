@@ -1,0 +1,218 @@
+//! One planned transfer while it runs: what lanes, the waiting caller and the reactor share.
+//!
+//! | state | meaning | who moves it on |
+//! | --- | --- | --- |
+//! | staging | some chunk is not settled: not yet claimed, being filled, or waiting to be emptied | lanes: [`Job::settle`] |
+//! | flying | every chunk is settled; the device may still use memory until the marks are reached | whoever calls [`Job::land`] |
+//! | landed | the marks are reached; what was kept for the device is let go | - |
+//! | failed | the same, with an error: the first that happened | - |
+//! | lost | the device is gone: what it may still use is never let go, and counted | - |
+//!
+//! A job that was cancelled, by an error or because its handle was dropped, settles its remaining chunks without work.
+//! `keep` is let go by `land` alone. A job that is dropped without having landed forgets it: memory that a device may
+//! still use is never freed.
+
+use std::{
+    any::Any,
+    mem,
+    task::Waker,
+};
+
+use pinlane_driver::{
+    DeviceId, DevicePtr, Event, Stream,
+    sync::{Arc, Condvar, Mutex, atomic::{AtomicBool, Ordering}, lock, wait},
+};
+
+use super::{leaks::Leaks, mark::Mark, plan::Plan};
+use crate::{Error, Result, StridedCopy, memory::storage::Storage};
+
+/// The end of a leaf that is not the executing device's memory.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Host memory in one piece.
+    Memory(*mut u8),
+    /// Host memory to gather from.
+    Strided(*const u8, Box<StridedCopy>),
+    /// A file's bytes, from this offset of the file on.
+    File(Arc<Storage>, u64),
+    /// Memory of the same device.
+    Device(DevicePtr),
+    /// Memory of another device.
+    Peer(DeviceId, DevicePtr),
+}
+
+// SAFETY: the pointers name memory that the job keeps alive, and that nobody writes (a source) or reads (a result)
+// until the job has landed; each chunk's part of it is touched by the one lane that claimed the chunk.
+unsafe impl Send for End {}
+// SAFETY: as above.
+unsafe impl Sync for End {}
+
+/// A planned transfer while it runs.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) plan: Plan,
+    /// For each leaf, its end that is not the executing device's.
+    pub(crate) ends: Vec<End>,
+    /// For each allocation of the plan, its address.
+    pub(crate) bases: Vec<DevicePtr>,
+    /// What every copy waits for on the device, if anything.
+    pub(crate) after: Option<Arc<Event>>,
+    leaks: Arc<Leaks>,
+    cancelled: AtomicBool,
+    progress: Mutex<Progress>,
+    settled: Condvar,
+}
+
+#[derive(Debug)]
+struct Progress {
+    unsettled: usize,
+    marks: Vec<Arc<Mark>>,
+    error: Option<Error>,
+    lost: bool,
+    keep: Option<Box<dyn Any + Send>>,
+    waker: Option<Waker>,
+}
+
+impl Job {
+    /// A job that keeps `keep` alive until the device no longer uses it.
+    pub(crate) fn new(
+        plan: Plan,
+        ends: Vec<End>,
+        bases: Vec<DevicePtr>,
+        after: Option<Arc<Event>>,
+        keep: Box<dyn Any + Send>,
+        leaks: &Arc<Leaks>,
+    ) -> Arc<Self> {
+        let progress = Progress {
+            unsettled: plan.chunks.len(),
+            marks: Vec::new(),
+            error: None,
+            lost: false,
+            keep: Some(keep),
+            waker: None,
+        };
+        Arc::new(Self {
+            plan,
+            ends,
+            bases,
+            after,
+            leaks: Arc::clone(leaks),
+            cancelled: AtomicBool::new(false),
+            progress: Mutex::new(progress),
+            settled: Condvar::new(),
+        })
+    }
+
+    /// Whether chunks that are not yet filled need no work any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Nobody wants the result any more.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// One chunk is done with, on the host: the device is done with it at `mark`, or already.
+    pub(crate) fn settle(&self, mark: Option<Arc<Mark>>) {
+        let mut progress = lock(&self.progress);
+        if let Some(mark) = mark {
+            match progress.marks.iter_mut().find(|known| known.is_on(mark.stream())) {
+                Some(known) => *known = mark,
+                None => progress.marks.push(mark),
+            }
+        }
+        progress.unsettled -= 1;
+        if progress.unsettled == 0 {
+            self.settled.notify_all();
+        }
+    }
+
+    /// Records an error and cancels what is left; the chunk it happened in has still to be settled.
+    pub(crate) fn fail(&self, error: Error) {
+        self.cancel();
+        let mut progress = lock(&self.progress);
+        progress.lost |= error.leaves_memory_in_use();
+        progress.error.get_or_insert(error);
+    }
+
+    /// The job could not be handed to anyone: no chunk of it will be claimed.
+    pub(crate) fn abort(&self, error: Error) {
+        self.fail(error);
+        lock(&self.progress).unsettled = 0;
+    }
+
+    /// Blocks until every chunk is settled.
+    pub(crate) fn wait_settled(&self) {
+        let mut progress = lock(&self.progress);
+        while progress.unsettled > 0 {
+            progress = wait(&self.settled, progress);
+        }
+    }
+
+    /// Whether [`land`](Self::land) would not block.
+    pub(crate) fn has_landed(&self) -> bool {
+        let progress = lock(&self.progress);
+        progress.unsettled == 0 && progress.marks.iter().all(|mark| mark.is_reached())
+    }
+
+    /// Blocks until the device is done with the job, lets go of what was kept, and tells the first error. Called once:
+    /// by the handle, or by the reactor after the handle was dropped.
+    pub(crate) fn land(&self) -> Result<()> {
+        self.wait_settled();
+        let marks = mem::take(&mut lock(&self.progress).marks);
+        for mark in &marks {
+            if let Err(error) = mark.settle() {
+                self.fail(Error::driver("waiting for copies to land", error));
+            }
+        }
+        let (keep, error) = {
+            let mut progress = lock(&self.progress);
+            let keep = progress.keep.take();
+            let keep = if progress.lost { self.leak(keep) } else { keep };
+            (keep, progress.error.take())
+        };
+        // Dropping tensors and device memory runs their owners' code: not under the lock.
+        drop(keep);
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Forgets what a device may still use.
+    fn leak(&self, keep: Option<Box<dyn Any + Send>>) -> Option<Box<dyn Any + Send>> {
+        if keep.is_some() {
+            self.leaks.add(self.plan.bytes());
+            mem::forget(keep);
+        }
+        None
+    }
+
+    /// Makes `stream` wait for the device's part of the job, once every chunk is settled.
+    pub(crate) fn fence(&self, stream: &Stream) -> Result<()> {
+        self.wait_settled();
+        let progress = lock(&self.progress);
+        for mark in &progress.marks {
+            mark.fence(stream).map_err(|source| Error::driver("fencing a stream behind a transfer", source))?;
+        }
+        Ok(())
+    }
+
+    /// Sets who is woken when [`has_landed`](Self::has_landed) becomes true; the latest counts.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        lock(&self.progress).waker = Some(waker.clone());
+    }
+
+    /// Wakes who waits.
+    pub(crate) fn wake(&self) {
+        let waker = lock(&self.progress).waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let keep = lock(&self.progress).keep.take();
+        self.leak(keep);
+    }
+}

@@ -1,0 +1,288 @@
+//! A lane: a stream, and whoever drives it (a thread of its own, or a caller with little to move).
+//!
+//! To the device: take a slot, fill it, enqueue its DMAs, mark, settle the chunk; the slot flies until the mark.
+//! To the host: take a slot, enqueue DMAs into it, mark; the chunk is *pending* until the lane empties the slot.
+//! A lane that is about to sleep, or that finds no free slot, empties its pending slots, oldest first.
+
+use std::collections::VecDeque;
+
+use pinlane_driver::{MemCopy, sync::Arc};
+
+use super::{
+    engine::Engine,
+    file,
+    job::{End, Job},
+    mark::{LaneStream, Mark},
+    plan::{Chunk, Direction, Segment},
+    queue::Claim,
+};
+use crate::{
+    Error, Result,
+    memory::{slots::Slot, storage::Place},
+};
+
+/// A stream and the chunks from the device that are pending on it.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    engine: Arc<Engine>,
+    index: usize,
+    stream: Arc<LaneStream>,
+    pending: VecDeque<Pending>,
+    /// Reused for each chunk's copies.
+    copies: Vec<MemCopy>,
+}
+
+/// A chunk whose bytes are on their way into a slot.
+#[derive(Debug)]
+struct Pending {
+    job: Arc<Job>,
+    chunk: usize,
+    slot: Slot,
+    mark: Arc<Mark>,
+}
+
+impl Lane {
+    pub(crate) fn new(engine: Arc<Engine>, index: usize, stream: Arc<LaneStream>) -> Self {
+        Self { engine, index, stream, pending: VecDeque::new(), copies: Vec::new() }
+    }
+
+    /// What a lane's thread does until the queue is closed.
+    pub(crate) fn serve(mut self) {
+        loop {
+            match self.engine.queue.claim(self.pending.is_empty()) {
+                Claim::Chunk(job, chunk) => self.run(&job, chunk),
+                Claim::Empty => self.empty_oldest(),
+                Claim::Closed => break,
+            }
+        }
+        self.empty_all();
+    }
+
+    /// Runs every chunk of a job on the caller's thread.
+    pub(crate) fn run_whole(&mut self, job: &Arc<Job>) {
+        for chunk in 0..job.plan.chunks.len() {
+            self.run(job, chunk);
+        }
+        self.empty_all();
+    }
+
+    /// The stream, for who uses it next.
+    pub(crate) fn into_stream(self) -> Arc<LaneStream> {
+        self.stream
+    }
+
+    /// Starts a chunk, and settles it unless it is left pending.
+    fn run(&mut self, job: &Arc<Job>, chunk: usize) {
+        if job.is_cancelled() {
+            return job.settle(None);
+        }
+        match self.start(job, chunk) {
+            Ok(Some(mark)) => job.settle(Some(mark)),
+            Ok(None) => {}
+            Err(error) => {
+                job.fail(error);
+                job.settle(None);
+            }
+        }
+    }
+
+    /// Enqueues a chunk. Gives its mark, or nothing where the chunk is pending.
+    fn start(&mut self, job: &Arc<Job>, index: usize) -> Result<Option<Arc<Mark>>> {
+        if let Some(after) = &job.after {
+            let waited = self.stream.stream().wait(after);
+            waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
+        }
+        let chunk = &job.plan.chunks[index];
+        if !chunk.needs_slot() {
+            self.collect_direct(job, chunk);
+            return self.enqueue(job, chunk).map(Some);
+        }
+        let slot = self.acquire()?;
+        if job.plan.direction() == Direction::ToDevice
+            && let Err(error) = self.fill(job, chunk, &slot)
+        {
+            self.engine.slots.put_back(slot);
+            return Err(error);
+        }
+        self.collect_slotted(job, chunk, &slot);
+        match self.enqueue(job, chunk) {
+            Ok(mark) if job.plan.direction() == Direction::ToDevice => {
+                self.engine.slots.put_flying(slot, Arc::clone(&mark));
+                Ok(Some(mark))
+            }
+            Ok(mark) => {
+                self.pending.push_back(Pending { job: Arc::clone(job), chunk: index, slot, mark });
+                Ok(None)
+            }
+            Err(error) => {
+                self.return_slot(slot, error.leaves_memory_in_use());
+                Err(error)
+            }
+        }
+    }
+
+    /// A slot, after emptying pending ones as far as need be.
+    fn acquire(&mut self) -> Result<Slot> {
+        if self.pending.len() >= self.engine.profile.slots_per_lane {
+            self.empty_oldest();
+        }
+        loop {
+            match self.engine.slots.acquire(self.pending.is_empty())? {
+                Some(slot) => return Ok(slot),
+                None => self.empty_oldest(),
+            }
+        }
+    }
+
+    fn return_slot(&self, slot: Slot, in_use: bool) {
+        if in_use {
+            self.engine.slots.lose(slot);
+        } else {
+            self.engine.slots.put_back(slot);
+        }
+    }
+
+    /// Copies the chunk's segments from their sources into the slot.
+    fn fill(&self, job: &Job, chunk: &Chunk, slot: &Slot) -> Result<()> {
+        let _span = tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index).entered();
+        for segment in job.plan.segments(chunk) {
+            // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
+            // the source alive and unwritten, and the plan keeps the segment within the leaf.
+            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot)? };
+        }
+        Ok(())
+    }
+
+    /// Collects the copies between a slot and the device.
+    fn collect_slotted(&mut self, job: &Job, chunk: &Chunk, slot: &Slot) {
+        self.copies.clear();
+        for run in job.plan.runs(chunk) {
+            let device = job.bases[run.region.allocation as usize].offset(run.region.offset as usize);
+            // SAFETY: inside the slot, by the plan.
+            let host = unsafe { slot.ptr().add(run.slot_offset) };
+            self.copies.push(match job.plan.direction() {
+                Direction::ToHost => MemCopy::to_host(host, device, run.bytes),
+                Direction::ToDevice | Direction::OnDevice => MemCopy::to_device(device, host, run.bytes),
+            });
+        }
+    }
+
+    /// Collects the copies that need no slot.
+    fn collect_direct(&mut self, job: &Job, chunk: &Chunk) {
+        self.copies.clear();
+        for segment in job.plan.segments(chunk) {
+            let leaf = segment.leaf as usize;
+            let region = job.plan.regions[leaf];
+            let offset = segment.offset as usize;
+            let device = job.bases[region.allocation as usize].offset(region.offset as usize + offset);
+            let copy = match (&job.ends[leaf], job.plan.direction()) {
+                // SAFETY: inside the leaf, by the plan.
+                (End::Memory(ptr), Direction::ToHost) => {
+                    MemCopy::to_host(unsafe { ptr.add(offset) }, device, segment.bytes)
+                }
+                // SAFETY: inside the leaf, by the plan.
+                (End::Memory(ptr), _) => MemCopy::to_device(device, unsafe { ptr.add(offset) }, segment.bytes),
+                (End::Device(from), _) => MemCopy::on_device(device, from.offset(offset), segment.bytes),
+                (End::Peer(peer, from), _) => {
+                    MemCopy::from_peer(device, *peer, from.offset(offset), segment.bytes)
+                }
+                (End::Strided(..) | End::File(..), _) => unreachable!("the planner sends these through slots"),
+            };
+            self.copies.push(copy);
+        }
+    }
+
+    /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
+    /// more, unless the error says that the device is lost.
+    fn enqueue(&self, job: &Job, chunk: &Chunk) -> Result<Arc<Mark>> {
+        let _span = tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index).entered();
+        let stream = self.stream.stream();
+        // SAFETY: the job and the slot keep both ends of every copy valid until the mark is reached; runs of one plan
+        // do not overlap.
+        let enqueued = match self.copies.as_slice() {
+            [copy] => unsafe { stream.copy(*copy) },
+            copies => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
+        };
+        enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
+            // Some of the copies may be in flight without a mark: wait them out. What the stream itself reports
+            // matters only where the device is lost, and then the next call says so as well.
+            let drained = stream.synchronize().err().filter(|error| error.kind().leaves_memory_in_use());
+            let doing = format!("copying {} bytes ({}) {}", chunk.bytes, chunk.route, job.plan.direction());
+            Error::driver(doing, drained.unwrap_or(source))
+        })
+    }
+
+    /// Waits for the oldest pending chunk and copies it out of its slot.
+    fn empty_oldest(&mut self) {
+        let Some(Pending { job, chunk, slot, mark }) = self.pending.pop_front() else { return };
+        let chunk = &job.plan.chunks[chunk];
+        let arrived = {
+            let _span =
+                tracing::debug_span!("wait", bytes = chunk.bytes, route = %chunk.route, lane = self.index).entered();
+            mark.settle()
+        };
+        let in_use = match arrived {
+            Ok(()) => {
+                if !job.is_cancelled() {
+                    self.empty(&job, chunk, &slot);
+                }
+                false
+            }
+            Err(error) => {
+                let in_use = error.kind().leaves_memory_in_use();
+                job.fail(Error::driver(format!("copying {} bytes {}", chunk.bytes, job.plan.direction()), error));
+                in_use
+            }
+        };
+        self.return_slot(slot, in_use);
+        job.settle(None);
+    }
+
+    fn empty_all(&mut self) {
+        while !self.pending.is_empty() {
+            self.empty_oldest();
+        }
+    }
+
+    /// Copies the chunk's segments from the slot to where they belong.
+    fn empty(&self, job: &Job, chunk: &Chunk, slot: &Slot) {
+        let _span = tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index).entered();
+        for segment in job.plan.segments(chunk) {
+            let End::Memory(ptr) = job.ends[segment.leaf as usize] else {
+                unreachable!("results on the host are made in one piece")
+            };
+            // SAFETY: the mark is reached, so the slot holds the chunk; the plan keeps both ranges inside slot and
+            // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
+            unsafe {
+                let from = slot.ptr().add(segment.slot_offset);
+                std::ptr::copy_nonoverlapping(from, ptr.add(segment.offset as usize), segment.bytes);
+            }
+        }
+    }
+}
+
+/// Copies one segment into its place in a slot.
+///
+/// # Safety
+///
+/// The segment lies inside the leaf that `end` names and inside the slot; the leaf's memory is alive and not written;
+/// the caller holds the slot.
+unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot) -> Result<()> {
+    let (offset, bytes) = (segment.offset as usize, segment.bytes);
+    // SAFETY: inside the slot, by the caller's promise.
+    let place = unsafe { slot.ptr().add(segment.slot_offset) };
+    match end {
+        // SAFETY: both ranges are valid and apart, by the caller's promise.
+        End::Memory(ptr) => unsafe { std::ptr::copy_nonoverlapping(ptr.add(offset), place, bytes) },
+        // SAFETY: as above; `gather` reads only what the layout reaches.
+        End::Strided(storage, copy) => unsafe { copy.gather(*storage, offset..offset + bytes, place) },
+        End::File(storage, start) => {
+            let Place::File(source) = storage.place() else { unreachable!("the end was made from a file") };
+            // SAFETY: slots are zeroed when made, so the bytes are initialised; the caller holds the slot.
+            let place = unsafe { std::slice::from_raw_parts_mut(place, bytes) };
+            file::read_at(source, start + segment.offset, place)?;
+        }
+        End::Device(_) | End::Peer(..) => unreachable!("device memory goes without a slot"),
+    }
+    Ok(())
+}

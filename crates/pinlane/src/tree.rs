@@ -1,0 +1,252 @@
+//! Trees: whatever holds tensors and moves as one.
+
+use crate::{
+    Device, Error, HostMemory, Layout, Plan, Result, StridedCopy, Tensor, Transfer, TransferOptions,
+    memory::storage::Place,
+    transfer::{self, request},
+};
+
+/// A tensor, or something that holds tensors in a fixed order, and that moves as one transfer.
+///
+/// Implemented for [`Tensor`], [`TensorMap`](crate::TensorMap), vectors, arrays, options and tuples of trees; implement
+/// it for a batch of your own with the two required methods.
+///
+/// What moves keeps dtype, shape and, where its elements fill their memory without gaps, strides; other strided
+/// tensors arrive contiguous. Tensors that are where they should be already are shared, not copied.
+///
+/// ```
+/// use pinlane::{DType, Device, Tensor, Tree};
+///
+/// struct Batch { images: Tensor, labels: Tensor }
+///
+/// impl Tree for Batch {
+///     fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+///         visit(&self.images);
+///         visit(&self.labels);
+///     }
+///     fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+///         Self { images: next(), labels: next() }
+///     }
+/// }
+///
+/// let device = Device::open("sim:0")?;
+/// let batch = Batch {
+///     images: Tensor::rand(DType::F32, &[8, 3, 32, 32], 1)?,
+///     labels: Tensor::zeros(DType::I64, &[8])?,
+/// };
+/// let there = batch.to(&device)?;
+/// assert_eq!(there.images.device(), device);
+/// # Ok::<(), pinlane::Error>(())
+/// ```
+pub trait Tree: Sized {
+    /// Calls `visit` with each tensor, always in the same order.
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor));
+
+    /// The same tree with other tensors: calls `next` once for each tensor, in the order of [`visit`](Self::visit).
+    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self;
+
+    /// What to call the tensor that is visited as number `index`, in errors.
+    fn path(&self, index: usize) -> String {
+        format!("#{index}")
+    }
+
+    /// Moves the tree to `device` and waits until it is there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`transfer_with`](Self::transfer_with), and what fails while the bytes move.
+    fn to(&self, device: &Device) -> Result<Self> {
+        self.to_with(device, &TransferOptions::default())
+    }
+
+    /// [`to`](Self::to) with a choice of route, placement and order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`to`](Self::to).
+    fn to_with(&self, device: &Device, options: &TransferOptions) -> Result<Self> {
+        request::start(self, device, options, true)?.wait()
+    }
+
+    /// Starts moving the tree to `device`. The result is had from the [`Transfer`] when it has landed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`transfer_with`](Self::transfer_with).
+    fn transfer(&self, device: &Device) -> Result<Transfer<Self>> {
+        self.transfer_with(device, &TransferOptions::default())
+    }
+
+    /// [`transfer`](Self::transfer) with a choice of route, placement and order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Leaf`] names a tensor that can't be moved, and why; [`Error::Driver`] where the destination has no
+    /// room, for one. Nothing has moved then, and nothing is held.
+    fn transfer_with(&self, device: &Device, options: &TransferOptions) -> Result<Transfer<Self>> {
+        request::start(self, device, options, false)
+    }
+
+    /// How the tree would be moved, and why: one plan for each pair of devices that bytes move between.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Leaf`] as for [`transfer_with`](Self::transfer_with).
+    fn plan(&self, device: &Device, options: &TransferOptions) -> Result<Vec<Plan>> {
+        request::plan(self, device, options)
+    }
+
+    /// The tree in host memory that `device` reaches by itself. Blocks while the bytes are copied.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Leaf`] around [`Error::PinnedBudget`] or, for a tensor on a device, [`Error::NotOnHost`].
+    fn pin_memory(&self, device: &Device) -> Result<Self> {
+        let mut pinned = Vec::new();
+        let mut failure = None;
+        self.visit(&mut |tensor| {
+            if failure.is_none() {
+                match pin(tensor, device) {
+                    Ok(tensor) => pinned.push(tensor),
+                    Err(error) => failure = Some((pinned.len(), error)),
+                }
+            }
+        });
+        if let Some((index, error)) = failure {
+            return Err(Error::Leaf { path: self.path(index), source: Box::new(error) });
+        }
+        Ok(rebuild_from(self, pinned))
+    }
+
+    /// Whether every tensor lies in pinned host memory.
+    fn is_pinned(&self) -> bool {
+        let mut all = true;
+        self.visit(&mut |tensor| all &= tensor.is_pinned());
+        all
+    }
+}
+
+/// `tree` with `tensors` in place of its own, one for each.
+pub(crate) fn rebuild_from<T: Tree>(tree: &T, tensors: Vec<Tensor>) -> T {
+    let mut tensors = tensors.into_iter();
+    tree.rebuild(&mut || tensors.next().expect("`rebuild` asks once for each tensor that `visit` visits"))
+}
+
+fn pin(tensor: &Tensor, device: &Device) -> Result<Tensor> {
+    let backend = device.require_accelerator("pinning host memory")?.running.engine().driver.properties().id.backend;
+    let memory = HostMemory::Pinned(device);
+    let dtype = tensor.dtype();
+    match tensor.storage().place() {
+        Place::Host(host) if host.pinned() == Some(backend) => Ok(tensor.clone()),
+        Place::File(_) => pin(&transfer::file::read(tensor)?, device),
+        Place::Host(_) | Place::Device(_) => {
+            let bytes = tensor.host_bytes("pinning a tensor")?;
+            let (layout, copy) = landing(tensor)?;
+            let storage = match copy {
+                Some(copy) => {
+                    memory.build_storage(copy.bytes(), |packed| Ok(copy.gather_slice(bytes, 0, packed)?))?
+                }
+                None => {
+                    let span = span_bytes(tensor)?;
+                    memory.build_storage(span.len(), |packed| {
+                        packed.copy_from_slice(&bytes[span]);
+                        Ok(())
+                    })?
+                }
+            };
+            Ok(Tensor::new(dtype, layout, storage))
+        }
+    }
+}
+
+/// The layout in which a tensor's elements land somewhere else, and the copy that packs them, where they do not fill
+/// their memory without gaps.
+pub(crate) fn landing(tensor: &Tensor) -> Result<(Layout, Option<StridedCopy>)> {
+    let layout = tensor.layout();
+    if layout.is_contiguous() {
+        return Ok((Layout::contiguous(layout.shape())?, None));
+    }
+    if layout.is_dense() && !tensor.dtype().is_sub_byte() {
+        let moved = Layout::with_strides(layout.shape(), layout.strides(), 0, usize::MAX)?;
+        return Ok((moved, None));
+    }
+    let copy = StridedCopy::new(layout, tensor.dtype())?;
+    Ok((Layout::contiguous(layout.shape())?, Some(copy)))
+}
+
+/// The bytes of the storage that a tensor's elements reach from first to last.
+pub(crate) fn span_bytes(tensor: &Tensor) -> Result<std::ops::Range<usize>> {
+    let span = tensor.layout().span();
+    Ok(tensor.dtype().bytes_for(span.start)?..tensor.dtype().bytes_for(span.end)?)
+}
+
+impl Tree for Tensor {
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+        visit(self);
+    }
+
+    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+        next()
+    }
+
+    fn path(&self, _index: usize) -> String {
+        format!("{} {:?}", self.dtype(), self.shape())
+    }
+}
+
+impl<T: Tree> Tree for Vec<T> {
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+        self.iter().for_each(|tree| tree.visit(visit));
+    }
+
+    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+        self.iter().map(|tree| tree.rebuild(next)).collect()
+    }
+}
+
+impl<T: Tree, const N: usize> Tree for [T; N] {
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+        self.iter().for_each(|tree| tree.visit(visit));
+    }
+
+    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+        self.each_ref().map(|tree| tree.rebuild(next))
+    }
+}
+
+impl<T: Tree> Tree for Option<T> {
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+        self.iter().for_each(|tree| tree.visit(visit));
+    }
+
+    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+        self.as_ref().map(|tree| tree.rebuild(next))
+    }
+}
+
+impl Tree for () {
+    fn visit<'a>(&'a self, _visit: &mut dyn FnMut(&'a Tensor)) {}
+
+    fn rebuild(&self, _next: &mut dyn FnMut() -> Tensor) -> Self {}
+}
+
+macro_rules! tuples {
+    ($(($($name:ident $index:tt),+))*) => {$(
+        impl<$($name: Tree),+> Tree for ($($name,)+) {
+            fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+                $(self.$index.visit(visit);)+
+            }
+
+            fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+                ($(self.$index.rebuild(next),)+)
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (A 0)
+    (A 0, B 1)
+    (A 0, B 1, C 2)
+    (A 0, B 1, C 2, D 3)
+}
