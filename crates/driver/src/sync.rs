@@ -32,3 +32,14 @@ pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a
         .wait(guard)
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+/// Sleeps for `duration`. Under shuttle, where no time passes, it only lets the other threads go on.
+pub fn sleep(duration: Duration) {
+    #[cfg(not(shuttle))]
+    thread::sleep(duration);
+    #[cfg(shuttle)]
+    {
+        let _ = duration;
+        thread::yield_now();
+    }
+}
