@@ -27,6 +27,9 @@ pub enum ErrorKind {
     Unsupported,
     /// There is no such device.
     NoSuchDevice,
+    /// The driver refused the call for a reason that has no kind of its own here; the error's code and message say
+    /// which.
+    Refused,
     /// The call is right but came before its time, such as the elapsed time of events that have not fired.
     NotReady,
 }

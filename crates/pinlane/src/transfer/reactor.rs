@@ -4,7 +4,7 @@
 //! is let go when the device is done with it. It asks and never blocks on one of them: a transfer behind a stalled
 //! stream does not delay the others. With nothing to look after it sleeps.
 
-use pinlane_driver::sync::{Arc, Condvar, Duration, Mutex, lock, pause, wait};
+use pinlane_driver::sync::{Arc, Condvar, Duration, Mutex, lock, sleep, wait};
 
 use super::job::Job;
 
@@ -58,7 +58,7 @@ impl Reactor {
                 false
             });
             if !watched.is_empty() {
-                pause(PAUSE);
+                sleep(PAUSE);
             }
         }
     }

@@ -1,0 +1,450 @@
+//! The trait's verbs on the simulated device.
+
+use std::{ptr::NonNull, time::Duration};
+
+use super::{
+    Machine, Step,
+    allocations::{Block, FreeError, Freed},
+    arena::Key,
+    order::{Op, StreamState},
+    pinned::PinError,
+    route::Route,
+    state::{Core, EventState, State, error},
+    work::{Job, Mishap, Work},
+};
+use crate::{
+    DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
+    Timing, sync::Instant,
+};
+
+/// One device of a [`Machine`], with what tests may see and do besides driving it.
+///
+/// ```
+/// use pinlane_driver::{Driver, sim::{DeviceConfig, Machine, Step}};
+///
+/// let sim = Machine::new(DeviceConfig::default()).sim(0)?;
+/// let stream = sim.create_stream()?;
+/// assert_eq!(sim.alive().streams, 1);
+/// assert_eq!(sim.calls(Step::CreateStream), 1);
+/// // SAFETY: the stream is this device's, and not used any more.
+/// unsafe { sim.destroy_stream(stream)? };
+/// assert_eq!(sim.alive().streams, 0);
+/// # Ok::<(), pinlane_driver::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SimDriver {
+    machine: Machine,
+    ordinal: usize,
+}
+
+impl SimDriver {
+    pub(super) fn new(machine: Machine, ordinal: usize) -> Self {
+        Self { machine, ordinal }
+    }
+
+    /// The machine that the device belongs to.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.machine.0.core
+    }
+
+    pub(super) fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    pub(super) fn bounce_bytes(&self) -> usize {
+        self.machine.0.config.devices[self.ordinal].bounce_bytes.max(1)
+    }
+
+    fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        error(self.ordinal, kind, message)
+    }
+
+    /// Counts the call, lets faults have their way, and does it.
+    fn call<R>(&self, step: Step, act: impl FnOnce(&mut State, Option<Mishap>) -> Result<R>) -> Result<R> {
+        self.core().with(|state| {
+            let mishap = state.enter(self.ordinal, step)?;
+            act(state, mishap)
+        })
+    }
+
+    /// As [`call`](Self::call) for what gives something back: on a lost device it does so too, then fails.
+    fn give_back<R>(&self, step: Step, act: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
+        self.core().with(|state| {
+            let entered = state.enter(self.ordinal, step);
+            let given_back = act(state)?;
+            entered.map(|_| given_back)
+        })
+    }
+
+    /// Counts memory that was given back while enqueued work used it. On a lost device that is nobody's fault.
+    fn count_use(&self, state: &mut State, in_use: bool) {
+        let device = &mut state.devices[self.ordinal];
+        device.freed_in_use += u64::from(in_use && device.lost.is_none());
+    }
+
+    fn free_error(&self, ptr: DevicePtr, bytes: usize, why: &FreeError) -> Error {
+        match why {
+            FreeError::Unknown => self.error(
+                ErrorKind::InvalidHandle,
+                format!(
+                    "freeing {bytes} bytes at {:#x}: no live allocation starts there",
+                    ptr.0
+                ),
+            ),
+            FreeError::WrongSize { bytes: all } => self.error(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "freeing {bytes} bytes at {:#x}: the allocation there has {all}",
+                    ptr.0
+                ),
+            ),
+        }
+    }
+
+    fn pin_error(&self, verb: &str, ptr: NonNull<u8>, bytes: usize, why: &PinError) -> Error {
+        let what = format!("{verb} {bytes} bytes at {ptr:p}");
+        match why {
+            PinError::Empty => self.error(
+                ErrorKind::InvalidArgument,
+                format!("{what}: there is nothing to pin"),
+            ),
+            PinError::Overlap { start, bytes } => self.error(
+                ErrorKind::InvalidArgument,
+                format!("{what}: the {bytes} bytes at {start:#x} are pinned already; unpin them first"),
+            ),
+            PinError::Limit { used, limit } => self.error(
+                ErrorKind::PinLimit,
+                format!("{what}: the host allows {limit} bytes, of which {used} are pinned; unpin some"),
+            ),
+            PinError::Unknown => self.error(
+                ErrorKind::InvalidArgument,
+                format!("{what}: no pinned range starts there"),
+            ),
+            PinError::WrongSize { bytes } => self.error(
+                ErrorKind::InvalidArgument,
+                format!("{what}: the range pinned there has {bytes} bytes"),
+            ),
+        }
+    }
+}
+
+/// A job as it is enqueued.
+fn job(stream: Key, work: Work, mishap: Option<Mishap>) -> Job {
+    Job {
+        stream,
+        work,
+        mishap,
+        ready_at: Instant::now(),
+    }
+}
+
+impl Driver for SimDriver {
+    fn properties(&self) -> &Properties {
+        &self.machine.0.properties[self.ordinal]
+    }
+
+    fn memory_info(&self) -> Result<MemoryInfo> {
+        self.call(Step::MemoryInfo, |state, _| {
+            Ok(MemoryInfo {
+                free: state.devices[self.ordinal].memory.free_bytes(),
+                total: self.properties().memory_bytes,
+            })
+        })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DevicePtr> {
+        // Fresh pages and poison take their time, so the block is made between two visits to the lock.
+        let (size, recycled) = self.call(Step::Allocate, |state, _| {
+            let memory = &mut state.devices[self.ordinal].memory;
+            let size = Block::size_for(bytes).filter(|_| memory.reserve(bytes));
+            let size = size.ok_or_else(|| {
+                let free = memory.free_bytes();
+                self.error(
+                    ErrorKind::OutOfMemory,
+                    format!(
+                        "allocating {bytes} bytes: {free} are free; free some, or ask for less at a time"
+                    ),
+                )
+            })?;
+            Ok((size, memory.recycle(size)))
+        })?;
+        let block = recycled.or_else(|| Block::new(size)).map(|mut block| {
+            if self.machine.0.config.devices[self.ordinal].poison {
+                block.poison();
+            }
+            block
+        });
+        self.core().with(|state| {
+            let memory = &mut state.devices[self.ordinal].memory;
+            if let Some(block) = block {
+                return Ok(DevicePtr(memory.insert(block, bytes)));
+            }
+            memory.give_up(bytes);
+            Err(self.error(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "allocating {bytes} bytes: the host that simulates the device has not that much memory"
+                ),
+            ))
+        })
+    }
+
+    unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        let freed = self.give_back(Step::Free, |state| {
+            let memory = &mut state.devices[self.ordinal].memory;
+            let freed = memory.free(ptr.0, bytes);
+            let freed = freed.map_err(|why| self.free_error(ptr, bytes, &why))?;
+            self.count_use(state, matches!(freed, Freed::InUse));
+            Ok(freed)
+        });
+        freed.map(drop)
+    }
+
+    unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        self.call(Step::Pin, |state, _| {
+            let pinned = state.pinned.pin(ptr.addr().get(), bytes);
+            pinned.map_err(|why| self.pin_error("pinning", ptr, bytes, &why))
+        })
+    }
+
+    unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        self.give_back(Step::Unpin, |state| {
+            let unpinned = state.pinned.unpin(ptr.addr().get(), bytes);
+            let in_use = unpinned.map_err(|why| self.pin_error("unpinning", ptr, bytes, &why))?;
+            self.count_use(state, in_use);
+            Ok(())
+        })
+    }
+
+    fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool {
+        self.core().with(|state| state.pinned.covers(ptr.addr(), bytes))
+    }
+
+    fn create_stream(&self) -> Result<RawStream> {
+        self.call(Step::CreateStream, |state, _| {
+            state.devices[self.ordinal].streams += 1;
+            Ok(RawStream(state.streams.insert(StreamState::new(self.ordinal)).0))
+        })
+    }
+
+    unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
+        self.give_back(Step::DestroyStream, |state| {
+            let stream = state.stream(self.ordinal, stream.0)?;
+            state.destroy_stream(stream);
+            Ok(())
+        })
+    }
+
+    fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
+        let (stream, end) = self.call(Step::SynchronizeStream, |state, _| {
+            let stream = state.stream(self.ordinal, stream.0)?;
+            Ok((stream, state.end_of(stream)))
+        })?;
+        let failure = match end {
+            None => self.core().with(|state| state.take_failure(stream, None)),
+            Some(end) => self.core().wait_for(end).result.err().inspect(|failure| {
+                self.core()
+                    .with(|state| state.take_failure(stream, Some(failure)));
+            }),
+        };
+        failure.map_or(Ok(()), |failure| Err((*failure).clone()))
+    }
+
+    fn create_event(&self, timing: Timing) -> Result<RawEvent> {
+        self.call(Step::CreateEvent, |state, _| {
+            state.devices[self.ordinal].events += 1;
+            let event = state.events.insert(EventState {
+                device: self.ordinal,
+                timing,
+                latest: None,
+            });
+            Ok(RawEvent(event.0))
+        })
+    }
+
+    unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
+        self.give_back(Step::DestroyEvent, |state| {
+            let &mut EventState { device, latest, .. } = state.event(self.ordinal, event.0)?;
+            state.events.remove(Key(event.0));
+            state.devices[device].events -= 1;
+            if let Some(ticket) = latest {
+                state.tickets.release(ticket);
+            }
+            Ok(())
+        })
+    }
+
+    fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        self.call(Step::Record, |state, _| {
+            let stream = state.stream(self.ordinal, stream.0)?;
+            let of = state.event(self.ordinal, event.0)?.device;
+            if of != self.ordinal {
+                return Err(self.error(
+                    ErrorKind::InvalidHandle,
+                    format!(
+                        "recording event {:#x} of sim:{of}; record it on a stream of its own device",
+                        event.0
+                    ),
+                ));
+            }
+            let ticket = state.enqueue_record(stream, 1);
+            if let Some(earlier) = state.event(self.ordinal, event.0)?.latest.replace(ticket) {
+                state.tickets.release(earlier);
+            }
+            Ok(())
+        })
+    }
+
+    fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        self.call(Step::StreamWait, |state, _| {
+            let stream = state.stream(self.ordinal, stream.0)?;
+            if let Some(ticket) = state.event(self.ordinal, event.0)?.latest {
+                state.tickets.hold(ticket);
+                state.enqueue(stream, Op::Wait { ticket });
+            }
+            Ok(())
+        })
+    }
+
+    fn query(&self, event: RawEvent) -> Result<bool> {
+        self.call(Step::Query, |state, _| {
+            let Some(ticket) = state.event(self.ordinal, event.0)?.latest else {
+                return Ok(true);
+            };
+            match state.tickets.outcome(ticket) {
+                None => Ok(false),
+                Some(outcome) => outcome
+                    .result
+                    .clone()
+                    .map_or_else(|failure| Err((*failure).clone()), |()| Ok(true)),
+            }
+        })
+    }
+
+    fn synchronize_event(&self, event: RawEvent) -> Result<()> {
+        let ticket = self.call(Step::SynchronizeEvent, |state, _| {
+            let ticket = state.event(self.ordinal, event.0)?.latest;
+            if let Some(ticket) = ticket {
+                state.tickets.hold(ticket);
+            }
+            Ok(ticket)
+        })?;
+        let result = ticket.map_or(Ok(()), |ticket| self.core().wait_for(ticket).result);
+        result.map_err(|failure| (*failure).clone())
+    }
+
+    fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {
+        self.call(Step::Elapsed, |state, _| {
+            let mut fired_at = |event: RawEvent| {
+                let &mut EventState { timing, latest, .. } = state.event(self.ordinal, event.0)?;
+                if timing == Timing::Disabled {
+                    return Err(self.error(
+                        ErrorKind::InvalidArgument,
+                        format!("the time of event {:#x} was asked, which was made without timing", event.0),
+                    ));
+                }
+                let outcome = latest.and_then(|ticket| state.tickets.outcome(ticket));
+                let outcome = outcome.ok_or_else(|| {
+                    let message = format!(
+                        "the time of event {:#x} was asked before it was recorded and had fired; synchronise first",
+                        event.0
+                    );
+                    self.error(ErrorKind::NotReady, message)
+                })?;
+                let reached = outcome.result.clone().map(|()| outcome.at);
+                reached.map_err(|failure| (*failure).clone())
+            };
+            let start = fired_at(start)?;
+            Ok(fired_at(end)?.saturating_duration_since(start))
+        })
+    }
+
+    unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
+        let (stream, route, mishap) = self.call(Step::Copy, |state, mishap| {
+            let stream = state.stream(self.ordinal, stream.0)?;
+            match state.route(self.ordinal, &copy)? {
+                Route::Asynchronous(work) => {
+                    state.enqueue(stream, Op::Run(job(stream, work, mishap)));
+                    Ok((stream, Route::Nothing, None))
+                }
+                route => Ok((stream, route, mishap)),
+            }
+        })?;
+        // SAFETY: the caller's promise.
+        unsafe { self.stage(stream, route, mishap) }
+    }
+
+    unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
+        let mut jobs = Vec::with_capacity(copies.len());
+        let mut staged = Vec::new();
+        let enqueued = self.core().with(|state| {
+            let stream = state.stream(self.ordinal, stream.0)?;
+            let routed = copies.iter().try_for_each(|copy| {
+                let mishap = state.enter(self.ordinal, Step::Copy)?;
+                match state.route(self.ordinal, copy)? {
+                    Route::Nothing => {}
+                    Route::Asynchronous(work) => jobs.push(job(stream, work, mishap)),
+                    route => staged.push((route, mishap)),
+                }
+                Ok(())
+            });
+            // What stands before a copy that is refused goes its way, unless the device is gone.
+            if !jobs.is_empty() && state.devices[self.ordinal].lost.is_none() {
+                state.enqueue(stream, Op::Batch(jobs));
+            }
+            routed.map(|()| stream)
+        });
+        let stream = enqueued?;
+        for (route, mishap) in staged {
+            // SAFETY: the caller's promise.
+            unsafe { self.stage(stream, route, mishap)? };
+        }
+        Ok(())
+    }
+
+    unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
+        self.call(Step::Memset, |state, mishap| {
+            let stream = state.stream(self.ordinal, stream.0)?;
+            if bytes > 0 {
+                let dst = state.device_range(self.ordinal, self.ordinal, dst.0, bytes)?;
+                let work = Work::Fill { dst, value, bytes };
+                state.enqueue(stream, Op::Run(job(stream, work, mishap)));
+            }
+            Ok(())
+        })
+    }
+
+    fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {
+        self.call(Step::Busy, |state, mishap| {
+            let stream = state.stream(self.ordinal, stream.0)?;
+            state.enqueue(stream, Op::Run(job(stream, Work::Busy(duration), mishap)));
+            Ok(())
+        })
+    }
+}
+
+impl SimDriver {
+    /// Does what the calling thread has to do for a copy.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Driver::copy`], for the copy that was routed.
+    unsafe fn stage(&self, stream: Key, route: Route, mishap: Option<Mishap>) -> Result<()> {
+        match route {
+            Route::Nothing | Route::Asynchronous(_) => Ok(()),
+            // SAFETY: the source is valid by this function's contract.
+            Route::StageToDevice { dst, src, bytes } => unsafe {
+                self.stage_to_device(stream, &dst, src, bytes, mishap)
+            },
+            // SAFETY: the destination is valid by this function's contract.
+            Route::StageToHost { dst, src, bytes } => unsafe {
+                self.stage_to_host(stream, dst, &src, bytes, mishap)
+            },
+        }
+    }
+}
