@@ -25,7 +25,7 @@ pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
 /// Shows the command, runs it with its output passed through, and fails unless it ends with 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = line(command);
-    println!("$ {line}");
+    println!("$ {}{line}", variables(command));
     let status = command
         .status()
         .with_context(|| format!("`{line}` could not be started"))?;
@@ -53,30 +53,32 @@ pub(crate) fn probe(command: &mut Command) -> Option<String> {
 
 /// The command as one would type it at the root of the checkout.
 fn line(command: &Command) -> String {
-    let root = format!("{}/", workspace::root().display());
-    let mut words = Vec::new();
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            words.push(format!("{}={}", name.display(), quoted(value)));
-        }
-    }
     let name = Path::new(command.get_program());
-    let known = name.starts_with(workspace::root());
-    let name = if known {
-        Some(name.as_os_str())
-    } else {
-        name.file_name()
-    };
-    words.push(name.unwrap_or(command.get_program()).display().to_string());
-    words.extend(command.get_args().map(quoted));
-    words.join(" ").replace(&root, "")
+    let ours = name.starts_with(workspace::root());
+    let name = name
+        .file_name()
+        .filter(|_| !ours)
+        .unwrap_or(command.get_program());
+    let words: Vec<String> = [name].into_iter().chain(command.get_args()).map(shown).collect();
+    words.join(" ")
 }
 
-fn quoted(word: &OsStr) -> String {
-    let word = word.to_string_lossy();
+/// The variables that the command sets, as one would type them before it.
+fn variables(command: &Command) -> String {
+    let set = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    set.map(|(name, value)| format!("{}={} ", name.display(), shown(value)))
+        .collect()
+}
+
+/// A word for the shell, with paths below the root shortened.
+fn shown(word: &OsStr) -> String {
+    let root = format!("{}/", workspace::root().display());
+    let word = word.to_string_lossy().replace(&root, "");
     if word.contains(' ') {
         format!("'{word}'")
     } else {
-        word.into_owned()
+        word
     }
 }
