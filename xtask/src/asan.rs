@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     command::{capture, cargo, program, run},
     suite::with_model,
-    workspace::{list, metadata, text},
+    workspace::{list, metadata, target, text},
 };
 
 /// The crates that hold unsafe code.
@@ -29,22 +29,16 @@ pub(crate) fn check() -> Result<String> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Zsanitizer=address")
         .env("ASAN_OPTIONS", OPTIONS)
-        .args([
-            "test",
-            "--target",
-            &host,
-            "--target-dir",
-            "target/asan",
-            "--no-fail-fast",
-            "--lib",
-        ]);
+        .args(["test", "--lib", "--no-fail-fast", "--target", &host])
+        .arg("--target-dir")
+        .arg(target("asan"));
     for name in CRATES {
         command.args(["--package", name]);
     }
     for name in test_files()? {
         command.args(["--test", &name]);
     }
-    run(with_model(&mut command))?;
+    run(with_model(&mut command)?)?;
     Ok(String::new())
 }
 

@@ -32,15 +32,9 @@ fn tool() -> Result<PathBuf> {
     let installed = probe(program(&path).arg("--version"));
     if installed.is_none_or(|version| version.trim() != format!("cargo-deny {VERSION}")) {
         run(cargo()
-            .args([
-                "install",
-                "--locked",
-                "--root",
-                "target/tools",
-                "--version",
-                VERSION,
-            ])
-            .args(["--force", "cargo-deny"]))
+            .args(["install", "--locked", "--force", "cargo-deny"])
+            .args(["--version", VERSION, "--root"])
+            .arg(workspace::target("tools")))
         .context("installing cargo-deny, which checks the licences of the dependencies")?;
     }
     Ok(path)

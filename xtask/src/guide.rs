@@ -33,28 +33,30 @@ const VERDICTS: [&str; 3] = ["holds", "does not hold", "depends"];
 
 /// On made-up tensors.
 pub(crate) fn check() -> Result<String> {
-    guide("target/guide.json", &[])
+    guide(&workspace::target("guide.json"), None)
 }
 
 /// On the tensors of the checkpoint.
 pub(crate) fn check_on_model() -> Result<String> {
-    let model = model::installed().context("the checkpoint is gone; `cargo xtask model` fetches it")?;
-    let model = model
-        .to_str()
-        .context("the path of the checkpoint is not UTF-8")?;
-    guide("target/guide-model.json", &["--tensors", model])
+    let model = model::installed()?.context("the checkpoint is gone; `cargo xtask model` fetches it")?;
+    guide(&workspace::target("guide-model.json"), Some(&model))
 }
 
 /// Runs the guide and reads its report back.
-fn guide(report: &str, arguments: &[&str]) -> Result<String> {
-    let path = workspace::root().join(report);
-    if path.exists() {
-        fs::remove_file(&path).with_context(|| format!("removing the last run's {report}"))?;
+fn guide(report: &Path, model: Option<&Path>) -> Result<String> {
+    if report.exists() {
+        fs::remove_file(report)
+            .with_context(|| format!("removing the report of the last run, {}", report.display()))?;
     }
-    run(cargo()
-        .args(["run", "--release", "--", "guide", "--quick", "--json", report])
-        .args(arguments))?;
-    whole(&read(&path)?).with_context(|| format!("checking {report}"))
+    let mut command = cargo();
+    command
+        .args(["run", "--release", "--", "guide", "--quick", "--json"])
+        .arg(report);
+    if let Some(model) = model {
+        command.arg("--tensors").arg(model);
+    }
+    run(&mut command)?;
+    whole(&read(report)?).with_context(|| format!("checking {}", report.display()))
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -97,4 +99,47 @@ fn whole(report: &Value) -> Result<String> {
     Ok(format!(
         "{hold} claims hold, {fall} do not, {depend} depend; {device}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(ids: &[&str]) -> Value {
+        json!({
+            "device": { "simulated": true },
+            "experiments": ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>(),
+            "claims": ids.iter().map(|id| json!({ "id": id, "verdict": "holds" })).collect::<Vec<_>>(),
+        })
+    }
+
+    #[test]
+    fn a_whole_report_passes_with_its_verdicts_counted() {
+        let note = whole(&report(&EXPERIMENTS)).unwrap();
+        assert_eq!(note, "13 claims hold, 0 do not, 0 depend; simulated device");
+    }
+
+    #[test]
+    fn a_report_that_lacks_an_experiment_is_refused() {
+        let error = whole(&report(&EXPERIMENTS[1..])).unwrap_err();
+        assert!(error.to_string().contains("the experiments are"), "{error}");
+    }
+
+    #[test]
+    fn a_report_that_leaves_a_claim_unjudged_is_refused() {
+        let mut report = report(&EXPERIMENTS);
+        report["claims"].as_array_mut().unwrap().remove(0);
+        let error = whole(&report).unwrap_err();
+        assert!(error.to_string().contains("pinned-faster"), "{error}");
+    }
+
+    #[test]
+    fn a_verdict_that_nobody_knows_is_refused() {
+        let mut report = report(&EXPERIMENTS);
+        report["claims"][3]["verdict"] = json!("perhaps");
+        let error = whole(&report).unwrap_err();
+        assert!(error.to_string().contains("`perhaps`"), "{error}");
+    }
 }

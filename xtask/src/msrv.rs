@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     command::{probe, program, run},
-    workspace::{list, metadata, text},
+    workspace::{list, metadata, target, text},
 };
 
 pub(crate) fn check() -> Result<String> {
@@ -94,14 +94,40 @@ fn compile_with(stated: &str) -> Result<String> {
             "not compiled with it: `rustup toolchain install {stated}` adds that"
         ));
     };
-    run(program("rustup").args([
-        "run",
-        toolchain,
-        "cargo",
-        "check",
-        "--workspace",
-        "--target-dir",
-        "target/msrv",
-    ]))?;
+    run(program("rustup")
+        .args(["run", toolchain, "cargo", "check", "--workspace"])
+        .arg("--target-dir")
+        .arg(target("msrv")))?;
     Ok(format!("compiled with {toolchain}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers_and_a_missing_patch_is_zero() {
+        assert_eq!(version("1.88"), version("1.88.0"));
+        assert!(version("1.9") < version("1.88"));
+        assert!(version("") < version("1.0"));
+    }
+
+    #[test]
+    fn what_only_development_needs_is_not_built_by_a_user() {
+        let metadata = json!({
+            "workspace_members": ["engine"],
+            "resolve": { "nodes": [
+                { "id": "engine", "deps": [
+                    { "pkg": "numbers", "dep_kinds": [{ "kind": "dev" }, { "kind": null }] },
+                    { "pkg": "bench", "dep_kinds": [{ "kind": "dev" }] },
+                ] },
+                { "id": "numbers", "deps": [{ "pkg": "probe", "dep_kinds": [{ "kind": "build" }] }] },
+                { "id": "bench", "deps": [] },
+                { "id": "probe", "deps": [] },
+            ] },
+        });
+        assert_eq!(built(&metadata), HashSet::from(["engine", "numbers", "probe"]));
+    }
 }

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::command::{cargo, run};
+use crate::{
+    command::{cargo, run},
+    workspace,
+};
 
 /// Runs them, optimised, for they explore thousands of interleavings; in a build folder of their own, for `--cfg` on
 /// every crate would otherwise throw the usual build away.
@@ -10,6 +13,7 @@ pub(crate) fn check() -> Result<String> {
     run(cargo()
         .env("RUSTFLAGS", "--cfg shuttle")
         .args(["test", "--release", "-p", "pinlane", "--test", "shuttle"])
-        .args(["--target-dir", "target/shuttle"]))?;
+        .arg("--target-dir")
+        .arg(workspace::target("shuttle")))?;
     Ok(String::new())
 }

@@ -110,3 +110,38 @@ fn summarise(records: &[Record], took: Duration) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUILD: Step = Step {
+        name: "build",
+        about: "",
+        needs: &[],
+        run: || bail!("no compiler"),
+    };
+    const LINT: Step = Step {
+        name: "lint",
+        about: "",
+        needs: &[],
+        run: || Ok(String::new()),
+    };
+    const TESTS: Step = Step {
+        name: "tests",
+        about: "",
+        needs: &["build"],
+        run: || Ok(String::new()),
+    };
+
+    #[test]
+    fn a_failed_step_leaves_out_what_needs_it_and_fails_the_run() {
+        let error = run(&[&BUILD, &LINT, &TESTS]).unwrap_err();
+        assert_eq!(error.to_string(), "2 of 3 steps did not pass");
+    }
+
+    #[test]
+    fn a_step_that_needs_one_that_was_not_asked_for_runs() {
+        run(&[&LINT, &TESTS]).unwrap();
+    }
+}

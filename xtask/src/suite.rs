@@ -36,7 +36,7 @@ pub(crate) fn tests() -> Result<String> {
             ],
         )
     };
-    run(with_model(cargo().args(arguments)))?;
+    run(with_model(cargo().args(arguments))?)?;
     Ok(format!("by {runner}"))
 }
 
@@ -47,9 +47,9 @@ pub(crate) fn doctests() -> Result<String> {
 }
 
 /// Tells tests where the checkpoint is, if it is there; the tests that move it fail and say so if it is not.
-pub(crate) fn with_model(command: &mut Command) -> &mut Command {
-    if let Some(path) = model::installed() {
+pub(crate) fn with_model(command: &mut Command) -> Result<&mut Command> {
+    if let Some(path) = model::installed()? {
         command.env(model::VARIABLE, path);
     }
-    command
+    Ok(command)
 }

@@ -16,7 +16,8 @@ pub(crate) fn root() -> &'static Path {
 
 /// A path below the build folder, where everything that the chores make or install goes.
 pub(crate) fn target(path: &str) -> PathBuf {
-    root().join("target").join(path)
+    let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root().join(folder).join(path)
 }
 
 /// `cargo metadata`: the packages, their targets, and the resolved dependency graph.
