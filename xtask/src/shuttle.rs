@@ -1,0 +1,19 @@
+//! The engine's concurrency tests, with shuttle's threads and locks in place of std's.
+
+use anyhow::Result;
+
+use crate::{
+    command::{cargo, run},
+    workspace,
+};
+
+/// Runs them, optimised, for they explore thousands of interleavings; in a build folder of their own, for `--cfg` on
+/// every crate would otherwise throw the usual build away.
+pub(crate) fn check() -> Result<String> {
+    run(cargo()
+        .env("RUSTFLAGS", "--cfg shuttle")
+        .args(["test", "--release", "-p", "pinlane", "--test", "shuttle"])
+        .arg("--target-dir")
+        .arg(workspace::target("shuttle")))?;
+    Ok(String::new())
+}

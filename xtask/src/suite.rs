@@ -1,0 +1,55 @@
+//! Building the crates and running their tests.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{
+    command::{cargo, probe, run},
+    model,
+};
+
+/// Every crate builds.
+pub(crate) fn build() -> Result<String> {
+    run(cargo().args(["build", "--workspace"]))?;
+    Ok(String::new())
+}
+
+/// The tests of every crate, by nextest where it is installed.
+pub(crate) fn tests() -> Result<String> {
+    let nextest = probe(cargo().args(["nextest", "--version"])).is_some();
+    let (runner, arguments): (_, &[&str]) = if nextest {
+        (
+            "cargo nextest",
+            &["nextest", "run", "--workspace", "--no-fail-fast"],
+        )
+    } else {
+        (
+            "cargo test",
+            &[
+                "test",
+                "--workspace",
+                "--lib",
+                "--bins",
+                "--tests",
+                "--no-fail-fast",
+            ],
+        )
+    };
+    run(with_model(cargo().args(arguments))?)?;
+    Ok(format!("by {runner}"))
+}
+
+/// The examples in the documentation, which nextest does not run.
+pub(crate) fn doctests() -> Result<String> {
+    run(cargo().args(["test", "--workspace", "--doc", "--no-fail-fast"]))?;
+    Ok(String::new())
+}
+
+/// Tells tests where the checkpoint is, if it is there; the tests that move it fail and say so if it is not.
+pub(crate) fn with_model(command: &mut Command) -> Result<&mut Command> {
+    if let Some(path) = model::installed()? {
+        command.env(model::VARIABLE, path);
+    }
+    Ok(command)
+}
