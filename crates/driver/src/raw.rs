@@ -33,6 +33,11 @@ pub enum Address {
     Peer(DeviceId, DevicePtr),
 }
 
+// SAFETY: an address is only a name; reading or writing through it is unsafe and says what it needs.
+unsafe impl Send for Address {}
+// SAFETY: as above.
+unsafe impl Sync for Address {}
+
 /// One copy of `bytes` bytes from `src` to `dst`. At least one end is memory of the device that runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemCopy {

@@ -16,6 +16,8 @@ pub use shuttle::{
     thread,
 };
 
+/// For process-wide tables, which no test contends for.
+pub use std::sync::OnceLock;
 pub use std::time::{Duration, Instant};
 
 /// Locks `mutex`, and takes the state as it stands when another thread panicked while holding it.
@@ -42,5 +44,4 @@ pub fn sleep(duration: Duration) {
         let _ = duration;
         thread::yield_now();
     }
-}
 }

@@ -5,9 +5,7 @@ use std::fmt;
 use pinlane_driver::{DeviceId, Driver, sync::Arc};
 
 use crate::{
-    Error, PinnedUsage, Profile, Result, registry,
-    memory::pool::PinnedPool,
-    transfer::engine::RunningEngine,
+    Error, PinnedUsage, Profile, Result, memory::pool::PinnedPool, registry, transfer::engine::RunningEngine,
 };
 
 /// The host, or one accelerator with its engine. Cheap to clone; clones are the same device.
@@ -143,7 +141,8 @@ impl Device {
 
     /// Gives pinned memory that nothing uses back to the system; returns the bytes given back.
     pub fn trim(&self) -> usize {
-        self.accelerator().map_or(0, |accelerator| accelerator.running.engine().pool.trim())
+        self.accelerator()
+            .map_or(0, |accelerator| accelerator.running.engine().pool.trim())
     }
 
     /// The accelerator behind it, if it is one.
@@ -194,7 +193,10 @@ struct Settings {
 impl DeviceOptions {
     fn settle(&self, driver: &Arc<dyn Driver>) -> Result<Settings> {
         let refuse = |reason: String| Err(Error::Options { reason });
-        let mut profile = self.profile.clone().unwrap_or_else(|| Profile::assumed(driver.properties()));
+        let mut profile = self
+            .profile
+            .clone()
+            .unwrap_or_else(|| Profile::assumed(driver.properties()));
         let budget = self.pinned_budget.unwrap_or(DEFAULT_BUDGET);
         profile.lanes = self.lanes.unwrap_or(profile.lanes);
         profile.slots_per_lane = self.slots_per_lane.unwrap_or(profile.slots_per_lane);
@@ -218,8 +220,15 @@ impl DeviceOptions {
         }
         // At least half of the budget is left to pinned tensors and results, unless that leaves no slot.
         let affordable = (budget / 2 / profile.slot_bytes).max(1);
-        let slots = profile.lanes.saturating_mul(profile.slots_per_lane).min(affordable);
+        let slots = profile
+            .lanes
+            .saturating_mul(profile.slots_per_lane)
+            .min(affordable);
         profile.lanes = profile.lanes.min(slots);
-        Ok(Settings { budget, slots, profile })
+        Ok(Settings {
+            budget,
+            slots,
+            profile,
+        })
     }
 }

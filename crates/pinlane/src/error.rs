@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use pinlane_driver::DeviceId;
 
-use crate::{DTypeError, LayoutError, Route};
+use crate::{DTypeError, FillError, LayoutError, Route};
 
 /// The result of a pinlane call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,6 +35,9 @@ pub enum Error {
     /// A dtype that is unknown, or that can't do what was asked of it.
     #[error(transparent)]
     DType(#[from] DTypeError),
+    /// A value that the dtype lacks, or numbers that lead nowhere.
+    #[error(transparent)]
+    Fill(#[from] FillError),
     /// There is no device of that name.
     #[error("opening device {name:?}: {reason}")]
     NoSuchDevice {
@@ -79,7 +82,9 @@ pub enum Error {
         reason: String,
     },
     /// Every slot was in use by a device that is now lost.
-    #[error("waiting for a slot: all {bytes} bytes of slots may still be in use by a lost device; open it again")]
+    #[error(
+        "waiting for a slot: all {bytes} bytes of slots may still be in use by a lost device; open it again"
+    )]
     SlotsLost {
         /// What is lost, in bytes.
         bytes: usize,
@@ -113,7 +118,9 @@ pub enum Error {
     )]
     Shared,
     /// A copy between two devices that can't reach each other.
-    #[error("copying from {from} to {to}: these devices have no path to each other; go through `Device::host()`")]
+    #[error(
+        "copying from {from} to {to}: these devices have no path to each other; go through `Device::host()`"
+    )]
     NoPath {
         /// The source.
         from: DeviceId,
@@ -168,7 +175,10 @@ pub enum Error {
 impl Error {
     /// A driver's error with what the engine was doing.
     pub(crate) fn driver(doing: impl Into<String>, source: pinlane_driver::Error) -> Self {
-        Self::Driver { doing: doing.into(), source }
+        Self::Driver {
+            doing: doing.into(),
+            source,
+        }
     }
 
     /// The driver's kind of error, where a driver is behind it.
@@ -184,6 +194,8 @@ impl Error {
     /// Whether a device may go on using memory that it was given.
     pub(crate) fn leaves_memory_in_use(&self) -> bool {
         matches!(self, Self::SlotsLost { .. })
-            || self.driver_kind().is_some_and(pinlane_driver::ErrorKind::leaves_memory_in_use)
+            || self
+                .driver_kind()
+                .is_some_and(pinlane_driver::ErrorKind::leaves_memory_in_use)
     }
 }

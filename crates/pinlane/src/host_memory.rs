@@ -1,8 +1,7 @@
 //! Making tensors in host memory, pageable or pinned.
 
 use crate::{
-    DType, Device, Element, Layout, Result, Tensor, fill,
-    memory::storage::Storage,
+    DType, Device, Element, Layout, Result, Scalar, Tensor, fill, memory::storage::Storage, random,
     tensor::check_count,
 };
 
@@ -62,28 +61,36 @@ impl HostMemory<'_> {
     ///
     /// # Errors
     ///
-    /// Also [`Error::DType`](crate::Error::DType) where the dtype has no one here.
+    /// Also [`Error::Fill`](crate::Error::Fill) where the dtype has no one here.
     pub fn ones(self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        self.build(dtype, shape, |bytes| Ok(fill::ones(dtype, bytes)?))
+        self.build(dtype, shape, |bytes| Ok(fill::full(dtype, bytes, 1)?))
     }
 
     /// All `value`, converted to the dtype.
     ///
     /// # Errors
     ///
-    /// Also [`Error::DType`](crate::Error::DType) where the dtype can't hold it.
-    pub fn full(self, dtype: DType, shape: &[usize], value: f64) -> Result<Tensor> {
-        self.build(dtype, shape, |bytes| Ok(fill::full(dtype, value, bytes)?))
+    /// Also [`Error::Fill`](crate::Error::Fill) where the dtype can't hold it.
+    pub fn full(self, dtype: DType, shape: &[usize], value: impl Into<Scalar>) -> Result<Tensor> {
+        self.build(dtype, shape, |bytes| Ok(fill::full(dtype, bytes, value)?))
     }
 
     /// `start`, `start + step` and so on, as long as they are before `end`.
     ///
     /// # Errors
     ///
-    /// Also [`Error::DType`](crate::Error::DType) where the dtype can't hold them, or `step` leads nowhere.
-    pub fn arange(self, dtype: DType, start: f64, end: f64, step: f64) -> Result<Tensor> {
-        let elements = fill::arange_len(start, end, step)?;
-        self.build(dtype, &[elements], |bytes| Ok(fill::arange(dtype, start, end, step, bytes)?))
+    /// Also [`Error::Fill`](crate::Error::Fill) where the dtype can't hold them, or `step` leads nowhere.
+    pub fn arange(
+        self,
+        dtype: DType,
+        start: impl Into<Scalar>,
+        end: impl Into<Scalar>,
+        step: impl Into<Scalar>,
+    ) -> Result<Tensor> {
+        let numbers = fill::Arange::new(start, end, step)?;
+        self.build(dtype, &[numbers.elements()], |bytes| {
+            Ok(numbers.fill(dtype, bytes)?)
+        })
     }
 
     /// Uniform in 0..1, the same for the same seed.
@@ -92,7 +99,7 @@ impl HostMemory<'_> {
     ///
     /// Also [`Error::DType`](crate::Error::DType) where the dtype is no float of 16 bits or more.
     pub fn rand(self, dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor> {
-        self.build(dtype, shape, |bytes| Ok(fill::rand(dtype, seed, bytes)?))
+        self.build(dtype, shape, |bytes| Ok(random::uniform(dtype, bytes, seed)?))
     }
 
     /// Normal with mean 0 and deviation 1, the same for the same seed.
@@ -101,7 +108,7 @@ impl HostMemory<'_> {
     ///
     /// Also [`Error::DType`](crate::Error::DType) where the dtype is no float of 16 bits or more.
     pub fn randn(self, dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor> {
-        self.build(dtype, shape, |bytes| Ok(fill::randn(dtype, seed, bytes)?))
+        self.build(dtype, shape, |bytes| Ok(random::normal(dtype, bytes, seed)?))
     }
 
     /// A contiguous tensor whose bytes `write` writes. They are initialised, and zero if pageable.
@@ -126,7 +133,10 @@ impl HostMemory<'_> {
         let mut storage = match self {
             Self::Pageable => Storage::zeroed(bytes)?,
             Self::Pinned(device) => {
-                let engine = device.require_accelerator("pinning host memory")?.running.engine();
+                let engine = device
+                    .require_accelerator("pinning host memory")?
+                    .running
+                    .engine();
                 let lease = engine.pool.lease(bytes)?;
                 Storage::pinned(lease, bytes, engine.driver.properties().id.backend)
             }

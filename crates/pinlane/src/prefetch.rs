@@ -55,7 +55,12 @@ where
     I: IntoIterator,
     I::Item: Fetch,
 {
-    Prefetch { source: source.into_iter().fuse(), device: device.clone(), depth: depth.max(1), ahead: VecDeque::new() }
+    Prefetch {
+        source: source.into_iter().fuse(),
+        device: device.clone(),
+        depth: depth.max(1),
+        ahead: VecDeque::new(),
+    }
 }
 
 /// The iterator that [`prefetch`] makes.
@@ -78,7 +83,8 @@ where
         while self.ahead.len() < self.depth
             && let Some(item) = self.source.next()
         {
-            self.ahead.push_back(item.fetch().and_then(|batch| batch.transfer(&self.device)));
+            self.ahead
+                .push_back(item.fetch().and_then(|batch| batch.transfer(&self.device)));
         }
     }
 }
@@ -99,7 +105,10 @@ where
     fn size_hint(&self) -> (usize, Option<usize>) {
         let (low, high) = self.source.size_hint();
         let ahead = self.ahead.len();
-        (low.saturating_add(ahead), high.and_then(|high| high.checked_add(ahead)))
+        (
+            low.saturating_add(ahead),
+            high.and_then(|high| high.checked_add(ahead)),
+        )
     }
 }
 

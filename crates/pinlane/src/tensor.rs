@@ -5,7 +5,7 @@ use std::{any::Any, fs::File, ops::Range, path::Path, ptr::NonNull};
 use pinlane_driver::{Backend, DevicePtr, sync::Arc};
 
 use crate::{
-    DType, Device, Element, Error, HostMemory, Layout, Result, StridedCopy,
+    DType, Device, Element, Error, HostMemory, Layout, Result, Scalar, StridedCopy,
     memory::storage::{Place, Storage},
 };
 
@@ -57,7 +57,10 @@ impl Tensor {
         if needed != bytes.len() {
             return Err(Error::Unsupported {
                 doing: "making a tensor from bytes",
-                reason: format!("{dtype} of shape {shape:?} takes {needed} bytes, and {} were given", bytes.len()),
+                reason: format!(
+                    "{dtype} of shape {shape:?} takes {needed} bytes, and {} were given",
+                    bytes.len()
+                ),
             });
         }
         Ok(Self::new(dtype, layout, Storage::from_vec(bytes)))
@@ -86,7 +89,7 @@ impl Tensor {
     /// # Errors
     ///
     /// As for [`HostMemory::full`].
-    pub fn full(dtype: DType, shape: &[usize], value: f64) -> Result<Self> {
+    pub fn full(dtype: DType, shape: &[usize], value: impl Into<Scalar>) -> Result<Self> {
         HostMemory::Pageable.full(dtype, shape, value)
     }
 
@@ -95,7 +98,12 @@ impl Tensor {
     /// # Errors
     ///
     /// As for [`HostMemory::arange`].
-    pub fn arange(dtype: DType, start: f64, end: f64, step: f64) -> Result<Self> {
+    pub fn arange(
+        dtype: DType,
+        start: impl Into<Scalar>,
+        end: impl Into<Scalar>,
+        step: impl Into<Scalar>,
+    ) -> Result<Self> {
         HostMemory::Pageable.arange(dtype, start, end, step)
     }
 
@@ -126,9 +134,16 @@ impl Tensor {
         let path = path.as_ref();
         let layout = Layout::contiguous(shape)?;
         let bytes = dtype.bytes_for(layout.elements())?;
-        let fail = |doing: String, source| Error::File { doing, path: path.to_owned(), source };
+        let fail = |doing: String, source| Error::File {
+            doing,
+            path: path.to_owned(),
+            source,
+        };
         let file = File::open(path).map_err(|source| fail("opening".to_owned(), source))?;
-        let length = file.metadata().map_err(|source| fail("asking for the size of".to_owned(), source))?.len();
+        let length = file
+            .metadata()
+            .map_err(|source| fail("asking for the size of".to_owned(), source))?
+            .len();
         if offset.checked_add(bytes as u64).is_none_or(|end| end > length) {
             let short = std::io::Error::new(
                 std::io::ErrorKind::UnexpectedEof,
@@ -136,7 +151,11 @@ impl Tensor {
             );
             return Err(fail(format!("taking {bytes} bytes at offset {offset} of"), short));
         }
-        Ok(Self::new(dtype, layout, Storage::file(file, path.to_owned(), offset, bytes)))
+        Ok(Self::new(
+            dtype,
+            layout,
+            Storage::file(file, path.to_owned(), offset, bytes),
+        ))
     }
 
     /// Elements in memory that someone else owns, such as another library's tensor, without copying them.
@@ -167,7 +186,11 @@ impl Tensor {
     }
 
     pub(crate) fn new(dtype: DType, layout: Layout, storage: Storage) -> Self {
-        Self { dtype, layout, storage: Arc::new(storage) }
+        Self {
+            dtype,
+            layout,
+            storage: Arc::new(storage),
+        }
     }
 }
 
@@ -288,7 +311,11 @@ impl Tensor {
     }
 
     fn view(&self, layout: Layout) -> Result<Self> {
-        Ok(Self { dtype: self.dtype, layout, storage: Arc::clone(&self.storage) })
+        Ok(Self {
+            dtype: self.dtype,
+            layout,
+            storage: Arc::clone(&self.storage),
+        })
     }
 
     /// The elements packed in row-major order: this tensor if they are, else a copy in pageable memory.
@@ -302,7 +329,9 @@ impl Tensor {
         }
         let storage = self.host_bytes("packing a tensor")?;
         let copy = StridedCopy::new(&self.layout, self.dtype)?;
-        HostMemory::Pageable.build(self.dtype, self.shape(), |packed| Ok(copy.gather_slice(storage, 0, packed)?))
+        HostMemory::Pageable.build(self.dtype, self.shape(), |packed| {
+            Ok(copy.gather_slice(storage, 0, packed)?)
+        })
     }
 }
 
@@ -358,7 +387,11 @@ impl Tensor {
     ///
     /// [`Error::NotOnHost`]; [`Error::DType`] where the dtype has no sum here.
     pub fn sum(&self) -> Result<f64> {
-        Ok(crate::reduce::sum(self.dtype, &self.layout, self.host_bytes("summing a tensor")?)?)
+        Ok(crate::reduce::sum(
+            self.dtype,
+            &self.layout,
+            self.host_bytes("summing a tensor")?,
+        )?)
     }
 
     /// The mean of the elements, accumulated in 64 bits; not a number where there are none.
@@ -367,7 +400,11 @@ impl Tensor {
     ///
     /// As for [`sum`](Self::sum).
     pub fn mean(&self) -> Result<f64> {
-        Ok(crate::reduce::mean(self.dtype, &self.layout, self.host_bytes("averaging a tensor")?)?)
+        Ok(crate::reduce::mean(
+            self.dtype,
+            &self.layout,
+            self.host_bytes("averaging a tensor")?,
+        )?)
     }
 
     /// All bytes of the storage, where they are on the host.

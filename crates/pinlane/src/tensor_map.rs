@@ -71,14 +71,20 @@ impl TensorMap {
     pub fn insert(&mut self, name: impl Into<String>, node: impl Into<Node>) -> Result<()> {
         let (name, node) = (name.into(), node.into());
         if name.is_empty() {
-            return Err(Error::BadName { name, reason: "a name must not be empty" });
+            return Err(Error::BadName {
+                name,
+                reason: "a name must not be empty",
+            });
         }
         if self.entries.contains_key(&name) {
             return Err(Error::DuplicateName { path: name });
         }
         if let Node::Map(map) = &node {
             if map.height + 1 >= DEEPEST {
-                return Err(Error::BadName { name, reason: "the tree would be nested more than 4096 levels deep" });
+                return Err(Error::BadName {
+                    name,
+                    reason: "the tree would be nested more than 4096 levels deep",
+                });
             }
             self.height = self.height.max(map.height + 1);
         }
@@ -109,10 +115,11 @@ impl TensorMap {
         if let Some(node) = self.entries.get(path) {
             return Some(node);
         }
-        path.rmatch_indices('.').find_map(|(dot, _)| match self.entries.get(&path[..dot])? {
-            Node::Map(map) => map.node(&path[dot + 1..]),
-            Node::Tensor(_) => None,
-        })
+        path.rmatch_indices('.')
+            .find_map(|(dot, _)| match self.entries.get(&path[..dot])? {
+                Node::Map(map) => map.node(&path[dot + 1..]),
+                Node::Tensor(_) => None,
+            })
     }
 
     /// Names and what they stand for, in order.
@@ -173,10 +180,15 @@ impl Tree for TensorMap {
             };
             (name.clone(), node)
         });
-        Self { entries: entries.collect(), height: self.height }
+        Self {
+            entries: entries.collect(),
+            height: self.height,
+        }
     }
 
     fn path(&self, index: usize) -> String {
-        self.flatten().nth(index).map_or_else(|| format!("#{index}"), |(path, _)| path)
+        self.flatten()
+            .nth(index)
+            .map_or_else(|| format!("#{index}"), |(path, _)| path)
     }
 }

@@ -113,7 +113,10 @@ pub trait Tree: Sized {
             }
         });
         if let Some((index, error)) = failure {
-            return Err(Error::Leaf { path: self.path(index), source: Box::new(error) });
+            return Err(Error::Leaf {
+                path: self.path(index),
+                source: Box::new(error),
+            });
         }
         Ok(rebuild_from(self, pinned))
     }
@@ -129,11 +132,22 @@ pub trait Tree: Sized {
 /// `tree` with `tensors` in place of its own, one for each.
 pub(crate) fn rebuild_from<T: Tree>(tree: &T, tensors: Vec<Tensor>) -> T {
     let mut tensors = tensors.into_iter();
-    tree.rebuild(&mut || tensors.next().expect("`rebuild` asks once for each tensor that `visit` visits"))
+    tree.rebuild(&mut || {
+        tensors
+            .next()
+            .expect("`rebuild` asks once for each tensor that `visit` visits")
+    })
 }
 
 fn pin(tensor: &Tensor, device: &Device) -> Result<Tensor> {
-    let backend = device.require_accelerator("pinning host memory")?.running.engine().driver.properties().id.backend;
+    let backend = device
+        .require_accelerator("pinning host memory")?
+        .running
+        .engine()
+        .driver
+        .properties()
+        .id
+        .backend;
     let memory = HostMemory::Pinned(device);
     let dtype = tensor.dtype();
     match tensor.storage().place() {

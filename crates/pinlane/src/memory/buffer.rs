@@ -34,8 +34,8 @@ impl Buffer {
     }
 
     fn with(bytes: usize, allocate: unsafe fn(Layout) -> *mut u8) -> Result<Self> {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT)
-            .map_err(|_| Error::HostMemory { bytes })?;
+        let layout =
+            Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| Error::HostMemory { bytes })?;
         // SAFETY: the layout's size is at least 1.
         let ptr = unsafe { allocate(layout) };
         let ptr = NonNull::new(ptr).ok_or(Error::HostMemory { bytes })?;

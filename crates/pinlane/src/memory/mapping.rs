@@ -24,11 +24,19 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `bytes` bytes, rounded up to whole pages, and touches every page, so that pinning finds them present.
     pub(crate) fn new(bytes: usize) -> Result<Self> {
-        let failed = |source: rustix::io::Errno| Error::HostMapping { bytes, source: source.into() };
+        let failed = |source: rustix::io::Errno| Error::HostMapping {
+            bytes,
+            source: source.into(),
+        };
         let bytes = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
         let raw = unsafe {
-            mm::mmap_anonymous(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+            mm::mmap_anonymous(
+                null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
         }
         .map_err(failed)?;
         let ptr = NonNull::new(raw.cast::<u8>()).ok_or(Error::HostMemory { bytes })?;

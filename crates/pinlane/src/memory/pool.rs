@@ -11,11 +11,7 @@
 //!
 //! A lease that is leaked on purpose, because a lost device may still use it, keeps its region, and the pool, for ever.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    ptr::NonNull,
-};
+use std::{collections::BTreeMap, fmt, ptr::NonNull};
 
 use pinlane_driver::{
     Driver, PinnedRange,
@@ -70,16 +66,21 @@ pub struct PinnedUsage {
 
 impl PinnedPool {
     pub(crate) fn new(driver: Arc<dyn Driver>, budget: usize) -> Arc<Self> {
-        Arc::new(Self { driver, budget, state: Mutex::default() })
-    }
-
-    pub(crate) fn budget(&self) -> usize {
-        self.budget
+        Arc::new(Self {
+            driver,
+            budget,
+            state: Mutex::default(),
+        })
     }
 
     pub(crate) fn usage(&self) -> PinnedUsage {
         let state = lock(&self.state);
-        PinnedUsage { budget: self.budget, pinned: state.pinned, leased: state.leased, peak: state.peak }
+        PinnedUsage {
+            budget: self.budget,
+            pinned: state.pinned,
+            leased: state.leased,
+            peak: state.peak,
+        }
     }
 
     /// Sets `bytes` of the budget aside for [`lease_reserved`](Self::lease_reserved).
@@ -114,8 +115,13 @@ impl PinnedPool {
                 return Ok(lease);
             }
             let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
-            let limit = if reserved { self.budget } else { self.budget.saturating_sub(state.reserved) };
-            state.release_idle(exact.saturating_sub(limit.saturating_sub(state.pinned)));
+            let limit = if reserved {
+                self.budget
+            } else {
+                self.budget.saturating_sub(state.reserved)
+            };
+            let room = limit.saturating_sub(state.pinned);
+            state.release_idle(exact.saturating_sub(room));
             let room = limit.saturating_sub(state.pinned);
             if exact > room {
                 return Err(Error::PinnedBudget {
@@ -125,7 +131,8 @@ impl PinnedPool {
                     budget: self.budget,
                 });
             }
-            let grow = exact.max(REGION_BYTES.min(room / rustix::param::page_size() * rustix::param::page_size()));
+            let grow =
+                exact.max(REGION_BYTES.min(room / rustix::param::page_size() * rustix::param::page_size()));
             state.pinned += grow;
             grow
         };
@@ -154,7 +161,11 @@ impl PinnedPool {
         let pin = unsafe { PinnedRange::new(&self.driver, mapping.ptr(), mapping.bytes()) }
             .map_err(|source| Error::driver(format!("pinning {bytes} bytes of host memory"), source))?;
         let free = BTreeMap::from([(0, mapping.bytes())]);
-        Ok(Region { _pin: pin, mapping, free })
+        Ok(Region {
+            _pin: pin,
+            mapping,
+            free,
+        })
     }
 
     /// A lease out of the smallest free range that holds it.
@@ -177,8 +188,14 @@ impl PinnedPool {
         bytes: usize,
         reserved: bool,
     ) -> PinnedLease {
-        let region = state.regions.get_mut(&id).expect("the caller found the region under this lock");
-        let len = region.free.remove(&offset).expect("the caller found the range under this lock");
+        let region = state
+            .regions
+            .get_mut(&id)
+            .expect("the caller found the region under this lock");
+        let len = region
+            .free
+            .remove(&offset)
+            .expect("the caller found the range under this lock");
         if len > bytes {
             region.free.insert(offset + bytes, len - bytes);
         }
@@ -188,7 +205,13 @@ impl PinnedPool {
         if reserved {
             state.reserved = state.reserved.saturating_sub(bytes);
         }
-        PinnedLease { pool: Arc::clone(self), region: id, offset, bytes, ptr }
+        PinnedLease {
+            pool: Arc::clone(self),
+            region: id,
+            offset,
+            bytes,
+            ptr,
+        }
     }
 
     fn give_back(&self, region: u64, offset: usize, bytes: usize) {
@@ -206,7 +229,9 @@ impl State {
     fn release_idle(&mut self, bytes: usize) -> usize {
         let mut gone = 0;
         while gone < bytes {
-            let Some((&id, _)) = self.regions.iter().find(|(_, region)| region.is_idle()) else { break };
+            let Some((&id, _)) = self.regions.iter().find(|(_, region)| region.is_idle()) else {
+                break;
+            };
             if let Some(region) = self.regions.remove(&id) {
                 gone += region.mapping.bytes();
                 drop(region);
@@ -239,7 +264,9 @@ impl Region {
 
 impl fmt::Debug for PinnedPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PinnedPool").field("usage", &self.usage()).finish_non_exhaustive()
+        f.debug_struct("PinnedPool")
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,10 +14,7 @@ use std::{collections::VecDeque, ptr::NonNull};
 use pinlane_driver::sync::{Arc, Condvar, Mutex, lock, wait};
 
 use super::pool::{PinnedLease, PinnedPool};
-use crate::{
-    Error, Result,
-    transfer::mark::Mark,
-};
+use crate::{Error, Result, transfer::mark::Mark};
 
 /// Pinned memory of [`Slots::slot_bytes`] bytes that one lane holds.
 #[derive(Debug)]
@@ -105,7 +102,9 @@ impl Slots {
                 };
             }
             if state.alive == 0 {
-                return Err(Error::SlotsLost { bytes: state.lost * self.slot_bytes });
+                return Err(Error::SlotsLost {
+                    bytes: state.lost * self.slot_bytes,
+                });
             }
             if !may_block {
                 return Ok(None);
@@ -149,7 +148,9 @@ impl Slots {
             }
         };
         // SAFETY: each slot is its own piece of the lease, inside it.
-        let slots = (0..count).map(|i| Slot { ptr: unsafe { memory.ptr().add(i * self.slot_bytes) } });
+        let slots = (0..count).map(|i| Slot {
+            ptr: unsafe { memory.ptr().add(i * self.slot_bytes) },
+        });
         state.free.extend(slots);
         state.alive = count;
         state.memory = Some(memory);
@@ -161,7 +162,10 @@ impl Drop for Slots {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         for (slot, mark) in std::mem::take(&mut state.flying) {
-            if mark.settle().is_err_and(|error| error.kind().leaves_memory_in_use()) {
+            if mark
+                .settle()
+                .is_err_and(|error| error.kind().leaves_memory_in_use())
+            {
                 state.alive -= 1;
                 state.lost += 1;
             }

@@ -70,7 +70,10 @@ unsafe impl Sync for HostBytes {}
 
 impl std::fmt::Debug for HostBytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostBytes").field("ptr", &self.ptr).field("pinned", &self.pinned).finish_non_exhaustive()
+        f.debug_struct("HostBytes")
+            .field("ptr", &self.ptr)
+            .field("pinned", &self.pinned)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,22 +126,35 @@ impl Storage {
         writable: bool,
         keep: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self { bytes, place: Place::Host(HostBytes { ptr, pinned, writable, _keep: keep }) }
+        Self {
+            bytes,
+            place: Place::Host(HostBytes {
+                ptr,
+                pinned,
+                writable,
+                _keep: keep,
+            }),
+        }
     }
 
     /// Part of a device's memory.
     pub(crate) fn device(device: Device, memory: Arc<DeviceBlock>, offset: usize, bytes: usize) -> Self {
-        Self { bytes, place: Place::Device(DeviceBytes { device, memory, offset }) }
+        Self {
+            bytes,
+            place: Place::Device(DeviceBytes {
+                device,
+                memory,
+                offset,
+            }),
+        }
     }
 
     /// Part of an open file.
     pub(crate) fn file(file: File, path: PathBuf, offset: u64, bytes: usize) -> Self {
-        Self { bytes, place: Place::File(FileBytes { file, path, offset }) }
-    }
-
-    /// The size in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes
+        Self {
+            bytes,
+            place: Place::File(FileBytes { file, path, offset }),
+        }
     }
 
     /// Where the bytes are.

@@ -51,20 +51,28 @@ struct Threads {
 
 impl fmt::Debug for RunningEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunningEngine").field("engine", &self.engine).finish_non_exhaustive()
+        f.debug_struct("RunningEngine")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
     }
 }
 
 impl Engine {
     fn new_stream(&self) -> Result<Arc<LaneStream>> {
-        let stream = Stream::new(&self.driver).map_err(|source| Error::driver("making a lane's stream", source))?;
+        let stream =
+            Stream::new(&self.driver).map_err(|source| Error::driver("making a lane's stream", source))?;
         Ok(LaneStream::new(stream, Arc::clone(&self.events)))
     }
 }
 
 impl RunningEngine {
     /// An engine with `lanes` lanes and `slots` slots of the profile's size, out of a pinned budget.
-    pub(crate) fn new(driver: Arc<dyn Driver>, profile: Profile, pool: Arc<PinnedPool>, slots: usize) -> Self {
+    pub(crate) fn new(
+        driver: Arc<dyn Driver>,
+        profile: Profile,
+        pool: Arc<PinnedPool>,
+        slots: usize,
+    ) -> Self {
         let lanes = profile.lanes;
         let engine = Engine {
             slots: Slots::new(&pool, profile.slot_bytes, slots),
@@ -77,7 +85,11 @@ impl RunningEngine {
             events: Arc::default(),
             spare: Mutex::default(),
         };
-        Self { engine: Arc::new(engine), lanes, threads: Mutex::default() }
+        Self {
+            engine: Arc::new(engine),
+            lanes,
+            threads: Mutex::default(),
+        }
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -93,7 +105,8 @@ impl RunningEngine {
         if plan.chunks.is_empty() {
             return Ok(());
         }
-        let empties = plan.direction() == Direction::ToHost && plan.chunks.iter().any(|chunk| chunk.needs_slot());
+        let empties =
+            plan.direction() == Direction::ToHost && plan.chunks.iter().any(|chunk| chunk.needs_slot());
         if plan.is_inline() && (blocking || !empties) {
             self.run_inline(job)
         } else {

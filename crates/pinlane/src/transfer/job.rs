@@ -12,15 +12,15 @@
 //! `keep` is let go by `land` alone. A job that is dropped without having landed forgets it: memory that a device may
 //! still use is never freed.
 
-use std::{
-    any::Any,
-    mem,
-    task::Waker,
-};
+use std::{any::Any, mem, task::Waker};
 
 use pinlane_driver::{
     DeviceId, DevicePtr, Event, Stream,
-    sync::{Arc, Condvar, Mutex, atomic::{AtomicBool, Ordering}, lock, wait},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+        lock, wait,
+    },
 };
 
 use super::{leaks::Leaks, mark::Mark, plan::Plan};
@@ -191,7 +191,8 @@ impl Job {
         self.wait_settled();
         let progress = lock(&self.progress);
         for mark in &progress.marks {
-            mark.fence(stream).map_err(|source| Error::driver("fencing a stream behind a transfer", source))?;
+            mark.fence(stream)
+                .map_err(|source| Error::driver("fencing a stream behind a transfer", source))?;
         }
         Ok(())
     }

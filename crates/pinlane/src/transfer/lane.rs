@@ -43,7 +43,13 @@ struct Pending {
 
 impl Lane {
     pub(crate) fn new(engine: Arc<Engine>, index: usize, stream: Arc<LaneStream>) -> Self {
-        Self { engine, index, stream, pending: VecDeque::new(), copies: Vec::new() }
+        Self {
+            engine,
+            index,
+            stream,
+            pending: VecDeque::new(),
+            copies: Vec::new(),
+        }
     }
 
     /// What a lane's thread does until the queue is closed.
@@ -111,7 +117,12 @@ impl Lane {
                 Ok(Some(mark))
             }
             Ok(mark) => {
-                self.pending.push_back(Pending { job: Arc::clone(job), chunk: index, slot, mark });
+                self.pending.push_back(Pending {
+                    job: Arc::clone(job),
+                    chunk: index,
+                    slot,
+                    mark,
+                });
                 Ok(None)
             }
             Err(error) => {
@@ -144,7 +155,9 @@ impl Lane {
 
     /// Copies the chunk's segments from their sources into the slot.
     fn fill(&self, job: &Job, chunk: &Chunk, slot: &Slot) -> Result<()> {
-        let _span = tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index).entered();
+        let _span =
+            tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
+                .entered();
         for segment in job.plan.segments(chunk) {
             // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
             // the source alive and unwritten, and the plan keeps the segment within the leaf.
@@ -181,12 +194,16 @@ impl Lane {
                     MemCopy::to_host(unsafe { ptr.add(offset) }, device, segment.bytes)
                 }
                 // SAFETY: inside the leaf, by the plan.
-                (End::Memory(ptr), _) => MemCopy::to_device(device, unsafe { ptr.add(offset) }, segment.bytes),
+                (End::Memory(ptr), _) => {
+                    MemCopy::to_device(device, unsafe { ptr.add(offset) }, segment.bytes)
+                }
                 (End::Device(from), _) => MemCopy::on_device(device, from.offset(offset), segment.bytes),
                 (End::Peer(peer, from), _) => {
                     MemCopy::from_peer(device, *peer, from.offset(offset), segment.bytes)
                 }
-                (End::Strided(..) | End::File(..), _) => unreachable!("the planner sends these through slots"),
+                (End::Strided(..) | End::File(..), _) => {
+                    unreachable!("the planner sends these through slots")
+                }
             };
             self.copies.push(copy);
         }
@@ -195,7 +212,9 @@ impl Lane {
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
     /// more, unless the error says that the device is lost.
     fn enqueue(&self, job: &Job, chunk: &Chunk) -> Result<Arc<Mark>> {
-        let _span = tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index).entered();
+        let _span =
+            tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
+                .entered();
         let stream = self.stream.stream();
         // SAFETY: the job and the slot keep both ends of every copy valid until the mark is reached; runs of one plan
         // do not overlap.
@@ -206,19 +225,36 @@ impl Lane {
         enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
             // Some of the copies may be in flight without a mark: wait them out. What the stream itself reports
             // matters only where the device is lost, and then the next call says so as well.
-            let drained = stream.synchronize().err().filter(|error| error.kind().leaves_memory_in_use());
-            let doing = format!("copying {} bytes ({}) {}", chunk.bytes, chunk.route, job.plan.direction());
+            let drained = stream
+                .synchronize()
+                .err()
+                .filter(|error| error.kind().leaves_memory_in_use());
+            let doing = format!(
+                "copying {} bytes ({}) {}",
+                chunk.bytes,
+                chunk.route,
+                job.plan.direction()
+            );
             Error::driver(doing, drained.unwrap_or(source))
         })
     }
 
     /// Waits for the oldest pending chunk and copies it out of its slot.
     fn empty_oldest(&mut self) {
-        let Some(Pending { job, chunk, slot, mark }) = self.pending.pop_front() else { return };
+        let Some(Pending {
+            job,
+            chunk,
+            slot,
+            mark,
+        }) = self.pending.pop_front()
+        else {
+            return;
+        };
         let chunk = &job.plan.chunks[chunk];
         let arrived = {
             let _span =
-                tracing::debug_span!("wait", bytes = chunk.bytes, route = %chunk.route, lane = self.index).entered();
+                tracing::debug_span!("wait", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
+                    .entered();
             mark.settle()
         };
         let in_use = match arrived {
@@ -230,7 +266,10 @@ impl Lane {
             }
             Err(error) => {
                 let in_use = error.kind().leaves_memory_in_use();
-                job.fail(Error::driver(format!("copying {} bytes {}", chunk.bytes, job.plan.direction()), error));
+                job.fail(Error::driver(
+                    format!("copying {} bytes {}", chunk.bytes, job.plan.direction()),
+                    error,
+                ));
                 in_use
             }
         };
@@ -246,7 +285,9 @@ impl Lane {
 
     /// Copies the chunk's segments from the slot to where they belong.
     fn empty(&self, job: &Job, chunk: &Chunk, slot: &Slot) {
-        let _span = tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index).entered();
+        let _span =
+            tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
+                .entered();
         for segment in job.plan.segments(chunk) {
             let End::Memory(ptr) = job.ends[segment.leaf as usize] else {
                 unreachable!("results on the host are made in one piece")
@@ -277,7 +318,9 @@ unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot) -> Result<()> 
         // SAFETY: as above; `gather` reads only what the layout reaches.
         End::Strided(storage, copy) => unsafe { copy.gather(*storage, offset..offset + bytes, place) },
         End::File(storage, start) => {
-            let Place::File(source) = storage.place() else { unreachable!("the end was made from a file") };
+            let Place::File(source) = storage.place() else {
+                unreachable!("the end was made from a file")
+            };
             // SAFETY: slots are zeroed when made, so the bytes are initialised; the caller holds the slot.
             let place = unsafe { std::slice::from_raw_parts_mut(place, bytes) };
             file::read_at(source, start + segment.offset, place)?;

@@ -44,7 +44,10 @@ impl LaneStream {
             Some(event) => event,
             None => Event::new(self.stream.driver(), Timing::Disabled)?,
         };
-        let mark = Arc::new(Mark { event: Some(event), stream: Arc::clone(self) });
+        let mark = Arc::new(Mark {
+            event: Some(event),
+            stream: Arc::clone(self),
+        });
         mark.event().record(&self.stream)?;
         Ok(mark)
     }

@@ -80,8 +80,18 @@ struct Flight {
 
 impl<T: Tree> Transfer<T> {
     pub(crate) fn new(jobs: Vec<(Device, Arc<Job>)>, output: T) -> Self {
-        let flights = jobs.into_iter().map(|(device, job)| Flight { device, job, watched: false }).collect();
-        Self { flights, output: Some(output) }
+        let flights = jobs
+            .into_iter()
+            .map(|(device, job)| Flight {
+                device,
+                job,
+                watched: false,
+            })
+            .collect();
+        Self {
+            flights,
+            output: Some(output),
+        }
     }
 
     /// Blocks until the tree has landed, and gives it.
@@ -107,7 +117,9 @@ impl<T: Tree> Transfer<T> {
     ///
     /// What the driver says; the stream may then be behind some of the copies.
     pub fn fence(&self, stream: &Stream) -> Result<()> {
-        self.flights.iter().try_for_each(|flight| flight.job.fence(stream))
+        self.flights
+            .iter()
+            .try_for_each(|flight| flight.job.fence(stream))
     }
 
     /// How each part of the transfer goes, and why.
@@ -150,7 +162,11 @@ impl<T: Tree> Future for Transfer<T> {
                 flight.device.watch(&flight.job, Duty::Wake);
             }
         }
-        if ready { Poll::Ready(self.land()) } else { Poll::Pending }
+        if ready {
+            Poll::Ready(self.land())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -165,7 +181,9 @@ impl<T: Tree> Drop for Transfer<T> {
 
 impl<T: Tree> fmt::Debug for Transfer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transfer").field("is_done", &self.is_done()).finish_non_exhaustive()
+        f.debug_struct("Transfer")
+            .field("is_done", &self.is_done())
+            .finish_non_exhaustive()
     }
 }
 

@@ -135,7 +135,9 @@ impl fmt::Display for Why {
             Self::OnDevice => "device memory, which needs no slot",
             Self::Tiny => "so small that the driver's own way is the shortest",
             Self::SmallAmongMany => "pinned but small: copying them together costs less than a call for each",
-            Self::Pageable => "pageable, so it goes through pinned slots while the link carries the chunk before",
+            Self::Pageable => {
+                "pageable, so it goes through pinned slots while the link carries the chunk before"
+            }
             Self::Strided => "strided, so it is gathered while the slot is filled",
             Self::File => "in a file, so it is read straight into the slot",
         })
@@ -217,7 +219,11 @@ pub(crate) fn plan(
             tallies: Vec::new(),
         },
     };
-    let choice = Choice { alone: leaves.len() == 1, forced, profile: means.profile };
+    let choice = Choice {
+        alone: leaves.len() == 1,
+        forced,
+        profile: means.profile,
+    };
     // Copies without a slot come first: they keep the link busy while the first slots are filled.
     let mut slotted = Vec::new();
     for (index, leaf) in leaves.iter().enumerate() {
@@ -246,8 +252,12 @@ fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>, Vec<Regio
     match placement {
         Placement::Separate => {
             let allocations = leaves.iter().map(|leaf| leaf.bytes).collect();
-            let regions =
-                (0..leaves.len()).map(|index| Region { allocation: index as u32, offset: 0 }).collect();
+            let regions = (0..leaves.len())
+                .map(|index| Region {
+                    allocation: index as u32,
+                    offset: 0,
+                })
+                .collect();
             Ok((allocations, regions))
         }
         Placement::Slab => {
@@ -257,7 +267,10 @@ fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>, Vec<Regio
                 let next = end.checked_next_multiple_of(SLAB_ALIGNMENT as u64);
                 let next = next.and_then(|offset| Some((offset, offset.checked_add(leaf.bytes)?)));
                 let (offset, after) = next.ok_or(Error::HostMemory { bytes: usize::MAX })?;
-                regions.push(Region { allocation: 0, offset });
+                regions.push(Region {
+                    allocation: 0,
+                    offset,
+                });
                 end = after;
             }
             Ok((if leaves.is_empty() { Vec::new() } else { vec![end] }, regions))
@@ -326,10 +339,19 @@ impl Builder {
                 chunk.bytes as u64 + part > DIRECT_BYTES
                     || (chunk.segments.1 - chunk.segments.0) as usize >= DIRECT_BATCH
             };
-            if plan.chunks.last().is_none_or(|chunk| chunk.route != route || full(chunk)) {
+            if plan
+                .chunks
+                .last()
+                .is_none_or(|chunk| chunk.route != route || full(chunk))
+            {
                 plan.open_chunk(route);
             }
-            plan.push_segment(Segment { leaf: leaf as u32, offset, slot_offset: 0, bytes: part as usize });
+            plan.push_segment(Segment {
+                leaf: leaf as u32,
+                offset,
+                slot_offset: 0,
+                bytes: part as usize,
+            });
             offset += part;
         }
     }
@@ -343,7 +365,10 @@ impl Builder {
             if fresh {
                 self.plan.open_chunk(Route::Staged);
             }
-            let place = Region { allocation: region.allocation, offset: region.offset + offset };
+            let place = Region {
+                allocation: region.allocation,
+                offset: region.offset + offset,
+            };
             let (slot_offset, joins) = self.place(place);
             let room = self.chunk_bytes.min(self.slot_bytes).saturating_sub(slot_offset);
             let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(room);
@@ -354,7 +379,12 @@ impl Builder {
                 continue;
             }
             self.push_run(place, slot_offset, part, joins);
-            self.plan.push_segment(Segment { leaf: leaf as u32, offset, slot_offset, bytes: part });
+            self.plan.push_segment(Segment {
+                leaf: leaf as u32,
+                offset,
+                slot_offset,
+                bytes: part,
+            });
             offset += part as u64;
             fresh = offset < bytes;
         }
@@ -369,14 +399,22 @@ impl Builder {
     /// Where in the open chunk's slot the bytes for `place` go, and whether they join the run before.
     fn place(&self, place: Region) -> (usize, bool) {
         let chunk = self.plan.chunks.last().expect("a chunk is open");
-        let Some(run) = self.plan.runs[chunk.runs.0 as usize..].last() else { return (0, false) };
+        let Some(run) = self.plan.runs[chunk.runs.0 as usize..].last() else {
+            return (0, false);
+        };
         let end = run.region.offset + run.bytes as u64;
-        let gap = place.offset.checked_sub(end).filter(|_| place.allocation == run.region.allocation);
+        let gap = place
+            .offset
+            .checked_sub(end)
+            .filter(|_| place.allocation == run.region.allocation);
         match gap {
             Some(gap) if gap == 0 || (self.padded && gap < SLAB_ALIGNMENT as u64) => {
                 (run.slot_offset + run.bytes + gap as usize, true)
             }
-            _ => ((run.slot_offset + run.bytes).next_multiple_of(SLOT_ALIGNMENT), false),
+            _ => (
+                (run.slot_offset + run.bytes).next_multiple_of(SLOT_ALIGNMENT),
+                false,
+            ),
         }
     }
 
@@ -384,7 +422,11 @@ impl Builder {
         if joins && let Some(run) = self.plan.runs.last_mut() {
             run.bytes = slot_offset + bytes - run.slot_offset;
         } else {
-            self.plan.runs.push(Run { region: place, slot_offset, bytes });
+            self.plan.runs.push(Run {
+                region: place,
+                slot_offset,
+                bytes,
+            });
             let chunk = self.plan.chunks.last_mut().expect("a chunk is open");
             chunk.runs.1 += 1;
         }
@@ -394,7 +436,12 @@ impl Builder {
 impl Plan {
     fn open_chunk(&mut self, route: Route) {
         let (segment, run) = (self.segments.len() as u32, self.runs.len() as u32);
-        self.chunks.push(Chunk { route, bytes: 0, segments: (segment, segment), runs: (run, run) });
+        self.chunks.push(Chunk {
+            route,
+            bytes: 0,
+            segments: (segment, segment),
+            runs: (run, run),
+        });
     }
 
     fn push_segment(&mut self, segment: Segment) {
@@ -405,18 +452,31 @@ impl Plan {
     }
 
     fn tally(&mut self, route: Route, why: Why, bytes: u64) {
-        let known = self.tallies.iter_mut().find(|tally| tally.route == route && tally.why == why);
+        let known = self
+            .tallies
+            .iter_mut()
+            .find(|tally| tally.route == route && tally.why == why);
         match known {
             Some(tally) => {
                 tally.leaves += 1;
                 tally.bytes += bytes;
             }
-            None => self.tallies.push(Tally { route, why, leaves: 1, bytes }),
+            None => self.tallies.push(Tally {
+                route,
+                why,
+                leaves: 1,
+                bytes,
+            }),
         }
     }
 
     fn fits_inline(&self, profile: &Profile) -> bool {
-        let slotted: usize = self.chunks.iter().filter(|chunk| chunk.needs_slot()).map(|chunk| chunk.bytes).sum();
+        let slotted: usize = self
+            .chunks
+            .iter()
+            .filter(|chunk| chunk.needs_slot())
+            .map(|chunk| chunk.bytes)
+            .sum();
         slotted <= profile.inline_bytes && self.chunks.len() <= INLINE_CHUNKS
     }
 
@@ -440,7 +500,9 @@ impl Plan {
 
     fn slotted_segments(&self) -> usize {
         let slotted = self.chunks.iter().filter(|chunk| chunk.needs_slot());
-        slotted.map(|chunk| (chunk.segments.1 - chunk.segments.0) as usize).sum()
+        slotted
+            .map(|chunk| (chunk.segments.1 - chunk.segments.0) as usize)
+            .sum()
     }
 
     /// The parts of leaves that a chunk carries.
@@ -507,7 +569,11 @@ impl fmt::Display for Plan {
             self.predicted
         )?;
         for tally in &self.tallies {
-            writeln!(f, "  {:<7} {} tensors, {} bytes: {}", tally.route, tally.leaves, tally.bytes, tally.why)?;
+            writeln!(
+                f,
+                "  {:<7} {} tensors, {} bytes: {}",
+                tally.route, tally.leaves, tally.bytes, tally.why
+            )?;
         }
         Ok(())
     }

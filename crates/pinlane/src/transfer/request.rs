@@ -32,9 +32,15 @@ pub(crate) fn start<T: Tree>(
     let (groups, mut outputs) = sort(tree, to)?;
     let mut prepared = Vec::with_capacity(groups.len());
     for group in &groups {
-        prepared.push(group.prepare(tree, to, options)?.allocate(options, &mut outputs)?);
+        prepared.push(
+            group
+                .prepare(tree, to, options)?
+                .allocate(options, &mut outputs)?,
+        );
     }
-    let outputs = outputs.into_iter().map(|output| output.expect("every group gives its tensors' outputs"));
+    let outputs = outputs
+        .into_iter()
+        .map(|output| output.expect("every group gives its tensors' outputs"));
     let output = rebuild_from(tree, outputs.collect());
     let mut jobs = Vec::with_capacity(prepared.len());
     for (device, job) in prepared {
@@ -50,7 +56,10 @@ pub(crate) fn start<T: Tree>(
 /// The plans of a transfer that is not started.
 pub(crate) fn plan<T: Tree>(tree: &T, to: &Device, options: &TransferOptions) -> Result<Vec<Plan>> {
     let (groups, _) = sort(tree, to)?;
-    groups.iter().map(|group| Ok(group.prepare(tree, to, options)?.plan)).collect()
+    groups
+        .iter()
+        .map(|group| Ok(group.prepare(tree, to, options)?.plan))
+        .collect()
 }
 
 /// Tensors that move between the same two places.
@@ -94,14 +103,20 @@ fn sort<'a, T: Tree>(tree: &'a T, to: &Device) -> Result<(Vec<Group<'a>>, Vec<Op
         // Trees come from one place mostly, so the last group is the one.
         match groups.iter_mut().rev().find(|group| group.way == way) {
             Some(group) => group.members.push((index, tensor)),
-            None => groups.push(Group { way, members: vec![(index, tensor)] }),
+            None => groups.push(Group {
+                way,
+                members: vec![(index, tensor)],
+            }),
         }
     }
     Ok((groups, outputs))
 }
 
 fn at<T: Tree>(tree: &T, index: usize, error: Error) -> Error {
-    Error::Leaf { path: tree.path(index), source: Box::new(error) }
+    Error::Leaf {
+        path: tree.path(index),
+        source: Box::new(error),
+    }
 }
 
 /// A planned group, before any memory is taken.
@@ -141,13 +156,29 @@ impl<'a> Group<'a> {
             Way::Download(_) => (Direction::ToHost, Regions::Given(sources.regions)),
         };
         let plan = plan::plan(direction, &sources.leaves, regions, options.route, means(&engine))?;
-        let Sources { layouts, ends, blocks, .. } = sources;
-        Ok(Prepared { group: self, device, plan, layouts, ends, blocks })
+        let Sources {
+            layouts,
+            ends,
+            blocks,
+            ..
+        } = sources;
+        Ok(Prepared {
+            group: self,
+            device,
+            plan,
+            layouts,
+            ends,
+            blocks,
+        })
     }
 }
 
 fn means(engine: &Engine) -> Means<'_> {
-    Means { profile: &engine.profile, lanes: engine.profile.lanes, slot_bytes: engine.slots.slot_bytes() }
+    Means {
+        profile: &engine.profile,
+        lanes: engine.profile.lanes,
+        slot_bytes: engine.slots.slot_bytes(),
+    }
 }
 
 /// What the planner and the lanes need to know of a group's sources.
@@ -173,7 +204,10 @@ impl Sources {
     }
 
     fn push(&mut self, bytes: usize, kind: Kind, layout: Layout) {
-        self.leaves.push(Leaf { bytes: bytes as u64, kind });
+        self.leaves.push(Leaf {
+            bytes: bytes as u64,
+            kind,
+        });
         self.layouts.push(layout);
     }
 
@@ -186,10 +220,15 @@ impl Sources {
                 self.ends.push(End::Strided(host.ptr().as_ptr(), Box::new(copy)));
             }
             (Place::Host(host), None) => {
-                let kind = if host.pinned() == Some(to.backend) { Kind::Pinned } else { Kind::Pageable };
+                let kind = if host.pinned() == Some(to.backend) {
+                    Kind::Pinned
+                } else {
+                    Kind::Pageable
+                };
                 self.push(span.len(), kind, layout);
                 // SAFETY: the layout was checked against the storage.
-                self.ends.push(End::Memory(unsafe { host.ptr().as_ptr().add(span.start) }));
+                self.ends
+                    .push(End::Memory(unsafe { host.ptr().as_ptr().add(span.start) }));
             }
             (Place::File(_), Some(_)) => return Err(file::gaps()),
             (Place::File(source), None) => {
@@ -204,21 +243,35 @@ impl Sources {
 
     /// A strided view on a device is moved as the span it covers, with its strides.
     fn take_from_device(&mut self, tensor: &Tensor, pinned_result: bool) -> Result<()> {
-        let Place::Device(source) = tensor.storage().place() else { unreachable!("sorted as on a device") };
+        let Place::Device(source) = tensor.storage().place() else {
+            unreachable!("sorted as on a device")
+        };
         let span = span_bytes(tensor)?;
-        let kind = if pinned_result { Kind::Pinned } else { Kind::Pageable };
+        let kind = if pinned_result {
+            Kind::Pinned
+        } else {
+            Kind::Pageable
+        };
         self.push(span.len(), kind, spanning(tensor)?);
         let blocks = &mut self.blocks;
-        let allocation = *self.numbers.entry(Arc::as_ptr(&source.memory)).or_insert_with(|| {
-            blocks.push(Arc::clone(&source.memory));
-            (blocks.len() - 1) as u32
+        let allocation = *self
+            .numbers
+            .entry(Arc::as_ptr(&source.memory))
+            .or_insert_with(|| {
+                blocks.push(Arc::clone(&source.memory));
+                (blocks.len() - 1) as u32
+            });
+        self.regions.push(Region {
+            allocation,
+            offset: (source.offset + span.start) as u64,
         });
-        self.regions.push(Region { allocation, offset: (source.offset + span.start) as u64 });
         Ok(())
     }
 
     fn take_from_peer(&mut self, tensor: &Tensor, from: Option<DeviceId>, to: DeviceId) -> Result<()> {
-        let Place::Device(source) = tensor.storage().place() else { unreachable!("sorted as on a device") };
+        let Place::Device(source) = tensor.storage().place() else {
+            unreachable!("sorted as on a device")
+        };
         let from = from.unwrap_or(to);
         if from.backend != to.backend {
             return Err(Error::NoPath { from, to });
@@ -226,7 +279,11 @@ impl Sources {
         let span = span_bytes(tensor)?;
         self.push(span.len(), Kind::Device, spanning(tensor)?);
         let ptr = source.ptr().offset(span.start);
-        self.ends.push(if from == to { End::Device(ptr) } else { End::Peer(from, ptr) });
+        self.ends.push(if from == to {
+            End::Device(ptr)
+        } else {
+            End::Peer(from, ptr)
+        });
         Ok(())
     }
 }
@@ -234,7 +291,12 @@ impl Sources {
 /// The tensor's layout, from offset 0 on.
 fn spanning(tensor: &Tensor) -> Result<Layout> {
     let layout = tensor.layout();
-    Ok(Layout::with_strides(layout.shape(), layout.strides(), 0, usize::MAX)?)
+    Ok(Layout::with_strides(
+        layout.shape(),
+        layout.strides(),
+        0,
+        usize::MAX,
+    )?)
 }
 
 impl Prepared<'_> {
@@ -252,14 +314,26 @@ impl Prepared<'_> {
             }
             Direction::ToDevice | Direction::OnDevice => self.allocate_on_device(outputs)?,
         };
-        let sources: Vec<_> = self.group.members.iter().map(|(_, tensor)| Arc::clone(tensor.storage())).collect();
+        let sources: Vec<_> = self
+            .group
+            .members
+            .iter()
+            .map(|(_, tensor)| Arc::clone(tensor.storage()))
+            .collect();
         let results: Vec<_> = self
             .group
             .members
             .iter()
             .filter_map(|&(index, _)| Some(Arc::clone(outputs[index].as_ref()?.storage())))
             .collect();
-        let leaks = Arc::clone(&self.device.require_accelerator("moving tensors")?.running.engine().leaks);
+        let leaks = Arc::clone(
+            &self
+                .device
+                .require_accelerator("moving tensors")?
+                .running
+                .engine()
+                .leaks,
+        );
         let keep: Box<dyn Any + Send> = Box::new((sources, results));
         let job = Job::new(self.plan, self.ends, bases, options.after.clone(), keep, &leaks);
         Ok((self.device, job))
@@ -275,7 +349,12 @@ impl Prepared<'_> {
                 .map_err(|source| Error::driver("making room for tensors on the device", source))?;
             blocks.push(Arc::new(DeviceBlock(memory)));
         }
-        let members = self.group.members.iter().zip(self.layouts.drain(..)).zip(&self.plan.regions);
+        let members = self
+            .group
+            .members
+            .iter()
+            .zip(self.layouts.drain(..))
+            .zip(&self.plan.regions);
         for ((&(index, tensor), layout), region) in members {
             let block = Arc::clone(&blocks[region.allocation as usize]);
             let bytes = tensor.dtype().bytes_for(layout.span().end)?;
@@ -292,14 +371,19 @@ impl Prepared<'_> {
         let mut memory = match options.placement {
             Placement::Slab => {
                 let total = sizes.iter().try_fold(0usize, |end, &bytes| {
-                    end.checked_next_multiple_of(buffer::ALIGNMENT)?.checked_add(bytes)
+                    end.checked_next_multiple_of(buffer::ALIGNMENT)?
+                        .checked_add(bytes)
                 });
                 let total = total.ok_or(Error::HostMemory { bytes: usize::MAX })?;
                 Some(HostSlab::new(&self.device, total, options.pinned_result)?)
             }
             Placement::Separate => None,
         };
-        let backend = self.device.id().filter(|_| options.pinned_result).map(|id| id.backend);
+        let backend = self
+            .device
+            .id()
+            .filter(|_| options.pinned_result)
+            .map(|id| id.backend);
         let mut offset = 0usize;
         let members = self.group.members.iter().zip(self.layouts.drain(..)).zip(sizes);
         for ((&(index, tensor), layout), bytes) in members {
@@ -333,11 +417,22 @@ struct HostSlab {
 impl HostSlab {
     fn new(device: &Device, bytes: usize, pinned: bool) -> Result<Self> {
         if pinned {
-            let lease = device.require_accelerator("pinning host memory")?.running.engine().pool.lease(bytes)?;
-            Ok(Self { ptr: lease.ptr(), keep: Arc::new(lease) })
+            let lease = device
+                .require_accelerator("pinning host memory")?
+                .running
+                .engine()
+                .pool
+                .lease(bytes)?;
+            Ok(Self {
+                ptr: lease.ptr(),
+                keep: Arc::new(lease),
+            })
         } else {
             let buffer = Buffer::uninit(bytes)?;
-            Ok(Self { ptr: buffer.ptr(), keep: Arc::new(buffer) })
+            Ok(Self {
+                ptr: buffer.ptr(),
+                keep: Arc::new(buffer),
+            })
         }
     }
 }
