@@ -174,8 +174,8 @@ impl Storage {
     /// The bytes to write, where they are on the host and the storage is their only name.
     pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         match &mut self.place {
-            // SAFETY: as in `bytes`; `writable` says that this storage, borrowed mutably, is the only name.
             Place::Host(host) if host.writable => {
+                // SAFETY: as in `bytes`; `writable` says that this storage, borrowed mutably, is the only name.
                 Some(unsafe { std::slice::from_raw_parts_mut(host.ptr.as_ptr(), self.bytes) })
             }
             _ => None,
