@@ -137,7 +137,7 @@ impl DType {
     /// if it is no whole number of bytes.
     pub const fn bytes_for(self, elements: usize) -> Result<usize, DTypeError> {
         let bits = elements as u128 * self.bits() as u128;
-        if bits % 8 != 0 {
+        if !bits.is_multiple_of(8) {
             return Err(DTypeError::PartialByte {
                 dtype: self,
                 elements,

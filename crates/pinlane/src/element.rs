@@ -73,7 +73,7 @@ fn check_elements<T: Element>(dtype: DType, bytes: &[u8]) -> Result<(), DTypeErr
             asked: T::DTYPE,
         });
     }
-    if bytes.len() % size_of::<T>() != 0 {
+    if !bytes.len().is_multiple_of(size_of::<T>()) {
         return Err(DTypeError::PartialElement {
             dtype,
             bytes: bytes.len(),

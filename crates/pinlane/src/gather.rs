@@ -14,12 +14,12 @@
 //!   in a transposed matrix, lines would fetch a whole cache line for each element. There, square *tiles* of a cache line's
 //!   width are read along the storage and written along the packed bytes.
 
+mod transpose;
+
 use std::{ops::Range, ptr};
 
+use self::transpose::{CACHE_LINE, Lines, transpose};
 use crate::{DType, Layout, LayoutError, layout::Dim};
-
-/// The bytes that memory hands over at a time.
-const CACHE_LINE: usize = 64;
 
 /// The widest unit that has a loop of its own.
 const WIDEST_ELEMENT: usize = 16;
@@ -211,7 +211,7 @@ impl StridedCopy {
             if into_unit != 0 {
                 let part = left.min(self.unit - into_unit);
                 copy_bytes::<GATHER>(base.add(cursor.offset + into_unit), packed, part);
-                cursor.advance(self.dims.len() - 1, 1);
+                cursor.next();
                 packed = packed.add(part);
                 left -= part;
             }
@@ -224,7 +224,7 @@ impl StridedCopy {
                 16 => self.copy_units::<GATHER, 16>(base, &mut cursor, whole, packed),
                 _ => self.copy_runs::<GATHER>(base, &mut cursor, whole, packed),
             }
-            if left % self.unit != 0 {
+            if !left.is_multiple_of(self.unit) {
                 packed = packed.add(whole * self.unit);
                 copy_bytes::<GATHER>(base.add(cursor.offset), packed, left % self.unit);
             }
@@ -284,7 +284,7 @@ impl StridedCopy {
             unsafe {
                 copy_bytes::<GATHER>(base.add(cursor.offset), packed.add(index * self.unit), self.unit);
             }
-            cursor.advance(self.dims.len() - 1, 1);
+            cursor.next();
         }
     }
 
@@ -315,24 +315,27 @@ impl StridedCopy {
         let between = &self.dims[tiled + 1..self.dims.len() - 1];
         let planes: usize = between.iter().map(|dim| dim.size).product();
         let line = self.dims[self.dims.len() - 1];
-        let plane = Plane {
-            rows,
-            row_stride: self.dims[tiled].stride,
-            row_bytes: planes * line.size * UNIT,
-            columns: line.size,
-            column_stride: line.stride,
-        };
-        if between.is_empty() {
-            // SAFETY: the caller's promise.
-            return unsafe { plane.copy::<GATHER, UNIT>(strided, packed) };
-        }
         let mut cursor = Cursor::at(between, 0);
-        for index in 0..planes {
+        for plane in 0..planes {
             // SAFETY: the cursor names an element of the dimensions between, and each plane is a part of the rows.
             unsafe {
-                plane.copy::<GATHER, UNIT>(strided.add(cursor.offset), packed.add(index * line.size * UNIT));
+                let columns = Lines {
+                    first: strided.add(cursor.offset),
+                    stride: line.stride,
+                    count: line.size,
+                };
+                let rows = Lines {
+                    first: packed.add(plane * line.size * UNIT),
+                    stride: planes * line.size * UNIT,
+                    count: rows,
+                };
+                if GATHER {
+                    transpose::<UNIT>(columns.as_source(), rows);
+                } else {
+                    transpose::<UNIT>(rows.as_source(), columns);
+                }
             }
-            cursor.advance(between.len() - 1, 1);
+            cursor.next();
         }
     }
 }
@@ -343,52 +346,7 @@ fn tiled_dim(dims: &[Dim], unit: usize) -> Option<usize> {
     if unit > WIDEST_ELEMENT || !unit.is_power_of_two() || innermost.stride < CACHE_LINE {
         return None;
     }
-    (0..outer.len())
-        .filter(|&dim| (1..CACHE_LINE).contains(&outer[dim].stride))
-        .min_by_key(|&dim| outer[dim].stride)
-}
-
-/// A matrix whose rows are apart in the packed bytes and whose columns are apart in storage.
-struct Plane {
-    rows: usize,
-    /// Between rows in storage: small.
-    row_stride: usize,
-    /// Between rows in the packed bytes.
-    row_bytes: usize,
-    columns: usize,
-    /// Between columns in storage: large. In the packed bytes they touch.
-    column_stride: usize,
-}
-
-impl Plane {
-    /// Copies the plane in tiles of a cache line by a cache line, each by way of a buffer: so storage is touched a line
-    /// at a time, and so are the packed bytes, whatever powers of two lie between them.
-    ///
-    /// # Safety
-    ///
-    /// The plane is in bounds from `strided` and from `packed` on.
-    unsafe fn copy<const GATHER: bool, const UNIT: usize>(&self, strided: *mut u8, packed: *mut u8) {
-        let edge = CACHE_LINE / UNIT;
-        for row in (0..self.rows).step_by(edge) {
-            let rows = edge.min(self.rows - row);
-            for column in (0..self.columns).step_by(edge) {
-                let columns = edge.min(self.columns - column);
-                // SAFETY: the tile is a part of the plane.
-                unsafe {
-                    let strided = strided.add(row * self.row_stride + column * self.column_stride);
-                    let packed = packed.add(row * self.row_bytes + column * UNIT);
-                    for c in 0..columns {
-                        for r in 0..rows {
-                            copy_unit::<GATHER, UNIT>(
-                                strided.add(c * self.column_stride + r * self.row_stride),
-                                packed.add(r * self.row_bytes + c * UNIT),
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
+    (0..outer.len()).find(|&dim| outer[dim].stride == unit)
 }
 
 /// A place in the logical order of some dimensions.
@@ -414,6 +372,13 @@ impl<'a> Cursor<'a> {
             dims,
             position,
             offset,
+        }
+    }
+
+    /// Moves to the next place.
+    fn next(&mut self) {
+        if let Some(innermost) = self.dims.len().checked_sub(1) {
+            self.advance(innermost, 1);
         }
     }
 

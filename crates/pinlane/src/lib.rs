@@ -2,10 +2,14 @@
 
 mod dtype;
 mod element;
+pub mod fill;
 mod gather;
 mod layout;
+pub mod random;
+pub mod reduce;
 
 pub use dtype::{DType, DTypeError};
 pub use element::Element;
+pub use fill::{Arange, FillError, Scalar};
 pub use gather::StridedCopy;
 pub use layout::{Layout, LayoutError};

@@ -31,7 +31,7 @@ fn any_strides() -> impl Strategy<Value = Layout> {
 
 /// What views make of a contiguous tensor, large enough for every way of copying.
 fn view() -> impl Strategy<Value = Layout> {
-    let size = prop_oneof![Just(1_usize), 2_usize..6, 15_usize..40];
+    let size = prop_oneof![Just(1_usize), 2_usize..6, 15_usize..40, 120_usize..150];
     let order = Just((0..4).collect::<Vec<usize>>()).prop_shuffle();
     let slice = (
         any::<prop::sample::Index>(),

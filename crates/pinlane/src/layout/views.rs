@@ -30,7 +30,7 @@ impl Layout {
             if block.size == 1 && size > 1 {
                 block = blocks.next().expect("as many elements are left as sizes ask for");
             }
-            if block.size % size != 0 {
+            if !block.size.is_multiple_of(size) {
                 return Err(LayoutError::NeedsCopy {
                     layout: self.clone(),
                     to: shape.into(),
