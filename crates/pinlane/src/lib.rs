@@ -7,9 +7,11 @@ mod gather;
 mod layout;
 pub mod random;
 pub mod reduce;
+mod scalar;
 
 pub use dtype::{DType, DTypeError};
 pub use element::Element;
-pub use fill::{Arange, FillError, Scalar};
+pub use fill::{Arange, FillError};
 pub use gather::StridedCopy;
 pub use layout::{Layout, LayoutError};
+pub use scalar::Scalar;
