@@ -103,7 +103,7 @@ impl Queue {
     /// Enqueues a copy of this case's own memory.
     pub(super) fn copy(&self, copy: MemCopy) -> Result<(), Stop> {
         // SAFETY: by the rule of this module both ends outlive the queue, which drains before it goes.
-        Ok(unsafe { self.0.copy(copy)? })
+        unsafe { self.0.copy(copy) }.map_err(Stop::from)
     }
 
     /// Enqueues a copy from another device, or skips the case where the driver has none.
@@ -127,7 +127,7 @@ impl Queue {
     /// Enqueues a fill of this case's own memory.
     pub(super) fn memset(&self, dst: DevicePtr, value: u8, bytes: usize) -> Result<(), Stop> {
         // SAFETY: as for `copy`.
-        Ok(unsafe { self.driver().memset(dst, value, bytes, self.raw())? })
+        unsafe { self.driver().memset(dst, value, bytes, self.raw()) }.map_err(Stop::from)
     }
 
     /// Keeps the stream's device busy for a moment, where the driver can: an order that does not hold shows then.
