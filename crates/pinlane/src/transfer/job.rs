@@ -117,7 +117,7 @@ impl Job {
     pub(crate) fn settle(&self, mark: Option<Arc<Mark>>) {
         let mut progress = lock(&self.progress);
         if let Some(mark) = mark {
-            match progress.marks.iter_mut().find(|known| known.is_on(mark.stream())) {
+            match progress.marks.iter_mut().find(|known| mark.covers(known)) {
                 Some(known) => *known = mark,
                 None => progress.marks.push(mark),
             }
@@ -163,7 +163,7 @@ impl Job {
         let marks = mem::take(&mut lock(&self.progress).marks);
         for mark in &marks {
             if let Err(error) = mark.settle() {
-                self.fail(Error::driver("waiting for copies to land", error));
+                self.fail(Error::waiting("waiting for copies to land", error));
             }
         }
         let (keep, error) = {

@@ -73,7 +73,10 @@ fn at_every_call(fault: Fault, judge: impl Fn(&Rig, &[(&'static str, Error)], St
             if lost {
                 assert_eq!((closed.freed_in_use, closed.breaches), (0, 0));
                 let kept: u64 = closed.alive.iter().map(|alive| alive.device_bytes).sum();
-                assert!(kept == 0 || leaked > 0, "{kept} bytes of a lost device are kept and not counted");
+                assert!(
+                    kept == 0 || leaked > 0,
+                    "{kept} bytes of a lost device are kept and not counted"
+                );
             } else {
                 assert_eq!((leaked, closed), (0, Closed::CLEAN));
             }
@@ -99,7 +102,10 @@ impl Drop for Told {
 /// One operation failed at most, and said why; the device works on.
 fn survives(kind: ErrorKind) -> impl Fn(&Rig, &[(&'static str, Error)], Step) {
     move |rig, failed, _| {
-        assert!(failed.len() <= 1, "one fault spoils several operations: {failed:?}");
+        assert!(
+            failed.len() <= 1,
+            "one fault spoils several operations: {failed:?}"
+        );
         for (name, error) in failed {
             assert_eq!(error.driver_kind(), Some(kind), "{name}: {error}");
         }
@@ -146,7 +152,11 @@ fn a_device_lost_anywhere_is_told_by_every_operation_after_it() {
         }
         let next = workload::there_and_back(rig, Tensors::get()).map_err(|error| error.driver_kind());
         if rig.is_lost() {
-            assert_eq!(next, Err(Some(ErrorKind::DeviceLost)), "after the loss at {step:?}");
+            assert_eq!(
+                next,
+                Err(Some(ErrorKind::DeviceLost)),
+                "after the loss at {step:?}"
+            );
         }
     });
 }

@@ -184,7 +184,9 @@ impl Tensors {
         mixed.insert("pageable", bytes(3000, 2)).unwrap();
         let square = bytes(50 * 60, 3).reshape(&[50, 60]).unwrap();
         mixed.insert("strided", square.transpose(0, 1).unwrap()).unwrap();
-        mixed.insert("every second", square.slice(1, 0..60, 2).unwrap()).unwrap();
+        mixed
+            .insert("every second", square.slice(1, 0..60, 2).unwrap())
+            .unwrap();
         let file = Tensor::from_file(&path, 100, DType::U8, &[2 * SLOT]).unwrap();
         mixed.insert("file", file).unwrap();
         for index in 0..12 {

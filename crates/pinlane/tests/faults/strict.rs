@@ -10,8 +10,8 @@ use std::{
 };
 
 use pinlane::driver::{
-    DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, Timing,
-    sim::SimDriver,
+    DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
+    Timing, sim::SimDriver,
 };
 
 /// Counts calls with handles or ranges that are not, or no longer, the driver's own: what is released twice, or used
@@ -36,7 +36,10 @@ impl Strict {
 
     fn watch<T>(&self, result: Result<T>) -> Result<T> {
         result.inspect_err(|error: &Error| {
-            if matches!(error.kind(), ErrorKind::InvalidHandle | ErrorKind::InvalidArgument) {
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidHandle | ErrorKind::InvalidArgument
+            ) {
                 eprintln!("breach: {error}");
                 self.breaches.fetch_add(1, Ordering::Relaxed);
             }

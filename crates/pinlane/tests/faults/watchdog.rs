@@ -47,7 +47,11 @@ impl Shared {
         while !self.over.load(Ordering::Relaxed) {
             thread::sleep(TICK);
             let meals = self.meals.load(Ordering::Relaxed);
-            hungry = if meals == seen { hungry + TICK } else { Duration::ZERO };
+            hungry = if meals == seen {
+                hungry + TICK
+            } else {
+                Duration::ZERO
+            };
             seen = meals;
             if hungry > PATIENCE {
                 eprintln!("this case hangs: {}", self.case.lock().unwrap());

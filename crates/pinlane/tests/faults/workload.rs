@@ -108,7 +108,11 @@ fn from_two_places(rig: &Rig, tensors: &Tensors) -> Result<()> {
 fn prefetched(rig: &Rig, tensors: &Tensors) -> Result<()> {
     let batches = vec![tensors.large.clone(); 4];
     let landed: Vec<_> = prefetch(batches, &rig.devices[0], 2).collect();
-    assert_eq!(landed.len(), 4, "each batch has its result, or its error, in its place");
+    assert_eq!(
+        landed.len(),
+        4,
+        "each batch has its result, or its error, in its place"
+    );
     for batch in landed {
         assert_same(&tensors.large, &batch?.to(&Device::host())?);
     }
@@ -136,7 +140,11 @@ fn fenced(rig: &Rig, tensors: &Tensors) -> Result<()> {
 fn behind_an_event(rig: &Rig, tensors: &Tensors) -> Result<()> {
     let stream = stream(&rig.devices[0])?;
     let event = Arc::new(stream.record(Timing::Disabled).map_err(driver)?);
-    round_trip(&tensors.large, &rig.devices[0], &TransferOptions::new().after(event))
+    round_trip(
+        &tensors.large,
+        &rig.devices[0],
+        &TransferOptions::new().after(event),
+    )
 }
 
 /// Transfers that nobody wants any more: fresh, and awaited a little. Returns when they were let go.
@@ -152,7 +160,10 @@ fn dropped(rig: &Rig, tensors: &Tensors) -> Result<()> {
         .is_pending();
     drop(there);
     drop(polled);
-    assert!(rig.settles_at(before) || rig.is_lost(), "a dropped transfer (pending: {pending}) is kept");
+    assert!(
+        rig.settles_at(before) || rig.is_lost(),
+        "a dropped transfer (pending: {pending}) is kept"
+    );
     Ok(())
 }
 
