@@ -17,7 +17,7 @@ use std::{
 const ALIGNMENT: usize = 256;
 
 /// Freed blocks are kept for the next allocation of their size, up to this many bytes: fresh pages are slow.
-const RECYCLED_BYTES: usize = 2 << 30;
+const RECYCLED_BYTES: usize = 1 << 30;
 
 /// What fresh device memory is filled with where a device poisons.
 pub const POISON: u8 = 0xA5;
