@@ -13,6 +13,9 @@ use std::{
     ptr::NonNull,
 };
 
+use super::state::error;
+use crate::{Error, ErrorKind};
+
 /// Device addresses are multiples of this.
 const ALIGNMENT: usize = 256;
 
@@ -107,6 +110,27 @@ pub(super) enum FreeError {
     Unknown,
     /// Its size is another one.
     WrongSize { bytes: usize },
+}
+
+impl FreeError {
+    /// The error of a call that frees `bytes` bytes at `address` of a device.
+    pub(super) fn on(&self, device: usize, address: u64, bytes: usize) -> Error {
+        let (kind, why) = match self {
+            Self::Unknown => (
+                ErrorKind::InvalidHandle,
+                "no live allocation starts there".to_owned(),
+            ),
+            Self::WrongSize { bytes } => (
+                ErrorKind::InvalidArgument,
+                format!("the allocation there has {bytes}; free it as it was allocated"),
+            ),
+        };
+        error(
+            device,
+            kind,
+            format!("freeing {bytes} bytes at {address:#x}: {why}"),
+        )
+    }
 }
 
 /// What became of a block that was given back.

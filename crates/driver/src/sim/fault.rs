@@ -303,7 +303,7 @@ mod tests {
         let hits = draw(7).iter().flatten().count();
         assert!(
             (100..400).contains(&hits),
-            "{hits} of 900 calls at a probability of 0.3"
+            "{hits} of 950 calls at a probability of 0.3"
         );
     }
 }
