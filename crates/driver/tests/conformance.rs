@@ -1,5 +1,7 @@
 //! The simulated device passes the conformance suite, however it is built.
 
+#![cfg(not(shuttle))]
+
 use std::time::Duration;
 
 use pinlane_driver::{

@@ -13,6 +13,8 @@
 mod error;
 mod views;
 
+use pinlane_driver::sync::Arc;
+
 use std::ops::Range;
 
 pub use self::error::LayoutError;
@@ -38,8 +40,9 @@ const MOST: usize = isize::MAX as usize;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
-    shape: Box<[usize]>,
-    strides: Box<[usize]>,
+    /// Shared by clones: a tensor that moves keeps its layout.
+    shape: Arc<[usize]>,
+    strides: Arc<[usize]>,
     offset: usize,
 }
 
@@ -73,6 +76,14 @@ impl Layout {
         Self::checked(shape.into(), strides.into(), offset)
     }
 
+    /// The same shape and strides from offset 0 on.
+    pub(crate) fn at_start(&self) -> Self {
+        Self {
+            offset: 0,
+            ..self.clone()
+        }
+    }
+
     /// Any strides, in a storage of `storage` elements.
     ///
     /// # Errors
@@ -97,12 +108,12 @@ impl Layout {
     }
 
     /// The one place that makes a layout: checks the invariants at the head of this module.
-    fn checked(shape: Box<[usize]>, strides: Box<[usize]>, offset: usize) -> Result<Self, LayoutError> {
+    fn checked(shape: Arc<[usize]>, strides: Arc<[usize]>, offset: usize) -> Result<Self, LayoutError> {
         debug_assert_eq!(shape.len(), strides.len());
         let is_empty = shape.contains(&0);
         let mut product = 1_usize;
         let mut last = Some(offset);
-        for (&size, &stride) in shape.iter().zip(&strides) {
+        for (&size, &stride) in shape.iter().zip(strides.iter()) {
             if size > 1 {
                 product = product.saturating_mul(size);
                 if !is_empty {
@@ -116,7 +127,9 @@ impl Layout {
                 strides,
                 offset,
             }),
-            _ => Err(LayoutError::Overflow { shape }),
+            _ => Err(LayoutError::Overflow {
+                shape: shape.as_ref().into(),
+            }),
         }
     }
 
@@ -217,7 +230,7 @@ impl Layout {
     fn wide_dims(&self) -> impl DoubleEndedIterator<Item = Dim> {
         self.shape
             .iter()
-            .zip(&self.strides)
+            .zip(self.strides.iter())
             .filter(|&(&size, _)| size > 1)
             .map(|(&size, &stride)| Dim { size, stride })
     }

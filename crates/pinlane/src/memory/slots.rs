@@ -94,6 +94,7 @@ impl Slots {
             }
             if let Some((slot, mark)) = state.flying.pop_front() {
                 drop(state);
+                let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
                 let landed = mark.settle();
                 return match landed.map_err(|error| Error::waiting("waiting for a slot to come free", error))
                 {
