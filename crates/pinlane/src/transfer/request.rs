@@ -9,7 +9,7 @@ use super::{
     Transfer, TransferOptions,
     engine::Engine,
     file,
-    job::Job,
+    job::{Job, Keep},
     plan::{self, Direction, Means, Plan, Regions},
     results::Results,
     sources::Sources,
@@ -137,7 +137,11 @@ impl Group<'_> {
         to: &Device,
         options: &TransferOptions,
     ) -> Result<(Device, Sources, Plan)> {
-        let span = tracing::debug_span!("plan", tensors = self.members.len(), bytes = tracing::field::Empty);
+        let span = tracing::debug_span!(
+            "plan",
+            tensors = self.members.len(),
+            bytes = tracing::field::Empty
+        );
         let _entered = span.enter();
         let device = match &self.way {
             Way::Download(from) => from,
@@ -184,7 +188,10 @@ impl Group<'_> {
                 (results, bases, sources.ends)
             }
         };
-        let keep = Box::new((sources.storages, results.owners()));
+        let keep = Keep {
+            sources: sources.storages,
+            results: results.owners(),
+        };
         let leaks = Arc::clone(
             &device
                 .require_accelerator("moving tensors")?
