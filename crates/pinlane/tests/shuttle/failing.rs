@@ -12,7 +12,8 @@ use pinlane::{
 use crate::{
     explore,
     rig::{
-        assert_nothing_left, assert_only_memory_left, at_once, is_lost, open, pick, tensor, there_and_back,
+        BUDGET, assert_nothing_left, assert_only_memory_left, at_once, is_lost, open, pick, tensor,
+        there_and_back,
     },
 };
 
@@ -58,7 +59,7 @@ fn a_failed_copy_spoils_no_bytes_and_the_device_works_on() {
         let faults = FaultPlan::new()
             .at(Step::Copy, pick(8) as u64, Fault::CopyFailed)
             .at(Step::Copy, pick(8) as u64, Fault::CopyFailed);
-        let (device, sim) = open(faults);
+        let (device, sim) = open(faults, BUDGET);
         run(&device, |error| {
             assert_eq!(error.driver_kind(), Some(ErrorKind::CopyFailed), "{error}");
         });
@@ -83,7 +84,7 @@ fn a_refused_call_spoils_no_bytes_and_the_device_works_on() {
         for _ in 0..2 {
             faults = faults.at(steps[pick(steps.len())], pick(6) as u64, Fault::Refused);
         }
-        let (device, sim) = open(faults);
+        let (device, sim) = open(faults, BUDGET);
         run(&device, |error| {
             assert_eq!(error.driver_kind(), Some(ErrorKind::Refused), "{error}");
         });
@@ -98,7 +99,7 @@ fn an_awaited_transfer_is_woken_whatever_fails() {
         let steps = [Step::Query, Step::Copy, Step::SynchronizeEvent];
         let steps: Vec<_> = steps.into_iter().filter(|&step| fault.applies_to(step)).collect();
         let step = steps[pick(steps.len())];
-        let (device, sim) = open(FaultPlan::new().at(step, pick(6) as u64, fault));
+        let (device, sim) = open(FaultPlan::new().at(step, pick(6) as u64, fault), BUDGET);
         let sent = tensor(1);
         let landed: Result<()> = shuttle::future::block_on(async {
             let there = sent.transfer(&device)?.await?;
@@ -116,7 +117,10 @@ fn an_awaited_transfer_is_woken_whatever_fails() {
 fn a_lost_device_is_told_to_everyone_and_nobody_waits_for_it() {
     explore(|| {
         let step = Step::ALL[pick(Step::ALL.len())];
-        let (device, sim) = open(FaultPlan::new().at(step, pick(5) as u64, Fault::DeviceLost));
+        let (device, sim) = open(
+            FaultPlan::new().at(step, pick(5) as u64, Fault::DeviceLost),
+            BUDGET,
+        );
         run(&device, |error| {
             let typed = matches!(error, Error::SlotsLost { .. })
                 || error.driver_kind() == Some(ErrorKind::DeviceLost);

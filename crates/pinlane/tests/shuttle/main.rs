@@ -14,7 +14,7 @@ mod sound;
 
 /// Executions of each test: so many with a random scheduler, and a fifth of that with PCT, which finds bugs that need
 /// few but unlikely preemptions.
-const RANDOM: usize = 1000;
+const RANDOM: usize = 5000;
 const PCT: usize = RANDOM / 5;
 const DEPTH: usize = 3;
 /// Enough for the deepest call, which is formatting an error.

@@ -1,10 +1,10 @@
 //! One simulated device with few lanes and tiny slots, and what the programs move.
 
 use pinlane::{
-    DType, Device, DeviceOptions, Profile, Result, Tensor, Tree,
+    DType, Device, DeviceOptions, Profile, Result, Route, Tensor, TransferOptions, Tree,
     driver::{
         Driver, ErrorKind,
-        sim::{Alive, CopyEngines, DeviceConfig, FaultPlan, Machine, SimDriver},
+        sim::{Alive, CopyEngines, DeviceConfig, FaultPlan, Machine, MachineConfig, SimDriver},
         sync::{Arc, thread},
     },
 };
@@ -17,23 +17,32 @@ pub(crate) fn pick(bound: usize) -> usize {
     thread_rng().gen_range(0..bound)
 }
 
-/// A device with one or two lanes and one to three slots. Work that fits into one slot is sometimes done by the
-/// caller's thread.
-pub(crate) fn open(faults: FaultPlan) -> (Device, Arc<SimDriver>) {
-    open_with_budget(faults, 16 * SLOT)
+/// The pinned budget where nothing else is said.
+pub(crate) const BUDGET: usize = 16 * SLOT;
+
+/// A machine's only device.
+pub(crate) fn open(faults: FaultPlan, budget: usize) -> (Device, Arc<SimDriver>) {
+    let [only] = open_all(faults, budget);
+    only
 }
 
-/// The same with a pinned budget.
-pub(crate) fn open_with_budget(faults: FaultPlan, budget: usize) -> (Device, Arc<SimDriver>) {
-    let machine = Machine::new(DeviceConfig {
+/// The devices of one machine, with one or two lanes and one to three slots each. Work that fits into one slot is
+/// sometimes done by the caller's thread.
+pub(crate) fn open_all<const N: usize>(faults: FaultPlan, budget: usize) -> [(Device, Arc<SimDriver>); N] {
+    let config = DeviceConfig {
         memory_bytes: 1 << 20,
         copy_engines: CopyEngines::One,
         bounce_bytes: SLOT,
         faults,
         ..DeviceConfig::default()
-    });
+    };
+    let machine = Machine::new(MachineConfig::equal_devices(N, config));
+    std::array::from_fn(|ordinal| engine(&machine, ordinal as u32, budget))
+}
+
+fn engine(machine: &Machine, ordinal: u32, budget: usize) -> (Device, Arc<SimDriver>) {
     let (lanes, slots_per_lane) = [(1, 1), (1, 2), (1, 3), (2, 1)][pick(4)];
-    let driver: Arc<dyn Driver> = machine.device(0).unwrap();
+    let driver: Arc<dyn Driver> = machine.device(ordinal).unwrap();
     let mut profile = Profile::assumed(driver.properties());
     profile.inline_bytes = [0, SLOT][pick(2)];
     profile.plain_bytes = 64;
@@ -45,7 +54,7 @@ pub(crate) fn open_with_budget(faults: FaultPlan, budget: usize) -> (Device, Arc
         profile: Some(profile),
     };
     let device = Device::with_options(driver, &options).unwrap();
-    (device, machine.sim(0).unwrap())
+    (device, machine.sim(ordinal).unwrap())
 }
 
 /// A tensor of up to three chunks.
@@ -58,9 +67,15 @@ pub(crate) fn tensor(seed: usize) -> Tensor {
     Tensor::from_bytes(bytes, DType::U8, &shape).unwrap()
 }
 
+/// Sends a tensor and gets it back, in one of several ways.
 pub(crate) fn there_and_back(device: &Device, tensor: &Tensor) -> Result<()> {
-    let there = tensor.transfer(device)?.wait()?;
-    let back = there.transfer(&Device::host())?.wait()?;
+    let options = match pick(4) {
+        0 => TransferOptions::new().route(Route::Plain),
+        1 => TransferOptions::new().pinned_result(),
+        _ => TransferOptions::new(),
+    };
+    let there = tensor.transfer_with(device, &options)?.wait()?;
+    let back = there.transfer_with(&Device::host(), &options)?.wait()?;
     assert_same(tensor, &back);
     Ok(())
 }

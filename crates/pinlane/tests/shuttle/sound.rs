@@ -13,14 +13,14 @@ use pinlane::{
 use crate::{
     explore,
     rig::{
-        SLOT, assert_nothing_left, assert_same, at_once, open, open_with_budget, pick, tensor, there_and_back,
+        BUDGET, SLOT, assert_nothing_left, assert_same, at_once, open, open_all, pick, tensor, there_and_back,
     },
 };
 
 #[test]
 fn transfers_of_several_threads_land_whole() {
     explore(|| {
-        let (device, sim) = open(FaultPlan::new());
+        let (device, sim) = open(FaultPlan::new(), BUDGET);
         at_once(
             (0..2 + pick(2))
                 .map(|seed| -> Box<dyn FnOnce() + Send> {
@@ -37,7 +37,7 @@ fn transfers_of_several_threads_land_whole() {
 #[test]
 fn a_transfer_dropped_at_any_moment_is_let_go() {
     explore(|| {
-        let (device, sim) = open(FaultPlan::new());
+        let (device, sim) = open(FaultPlan::new(), BUDGET);
         at_once(
             (0..2)
                 .map(|seed| -> Box<dyn FnOnce() + Send> {
@@ -80,7 +80,7 @@ fn a_transfer_dropped_at_any_moment_is_let_go() {
 #[test]
 fn awaited_transfers_are_woken() {
     explore(|| {
-        let (device, sim) = open(FaultPlan::new());
+        let (device, sim) = open(FaultPlan::new(), BUDGET);
         at_once(
             (0..2)
                 .map(|seed| -> Box<dyn FnOnce() + Send> {
@@ -104,7 +104,7 @@ fn awaited_transfers_are_woken() {
 #[test]
 fn a_fenced_stream_comes_after_the_copies() {
     explore(|| {
-        let (device, sim) = open(FaultPlan::new());
+        let (device, sim) = open(FaultPlan::new(), BUDGET);
         let stream = Stream::new(device.driver().unwrap()).unwrap();
         let sent = tensor(1);
         let transfer = sent.transfer(&device).unwrap();
@@ -133,7 +133,7 @@ fn a_fenced_stream_comes_after_the_copies() {
 #[test]
 fn a_device_is_closed_by_whoever_lets_go_last() {
     explore(|| {
-        let (device, sim) = open(FaultPlan::new());
+        let (device, sim) = open(FaultPlan::new(), BUDGET);
         let there = tensor(1).to(&device).unwrap();
         let download = there.transfer(&Device::host()).unwrap();
         let upload = tensor(2).transfer(&device).unwrap();
@@ -151,11 +151,33 @@ fn a_device_is_closed_by_whoever_lets_go_last() {
 }
 
 #[test]
+fn devices_that_copy_from_each_other_close_in_any_order() {
+    explore(|| {
+        let [(first, sim), (second, other)] = open_all(FaultPlan::new(), BUDGET);
+        let sent = tensor(1);
+        let (on_first, on_second) = (sent.to(&first).unwrap(), sent.to(&second).unwrap());
+        let across = on_first.transfer(&second).unwrap();
+        let back = on_second.transfer(&first).unwrap();
+        at_once(vec![
+            Box::new(move || drop((first, on_second))),
+            Box::new(move || drop((second, on_first))),
+            Box::new(move || drop(across)),
+            Box::new(move || {
+                let there = back.wait().unwrap();
+                assert_same(&sent, &there.to(&Device::host()).unwrap());
+            }),
+        ]);
+        assert_nothing_left(&sim);
+        assert_nothing_left(&other);
+    });
+}
+
+#[test]
 fn threads_that_pin_and_trim_share_the_budget() {
     explore(|| {
         // Slots take half; the rest is one tensor for each of the three threads, but only if they share a region.
         let budget = 8 * SLOT;
-        let (device, sim) = open_with_budget(FaultPlan::new(), budget);
+        let (device, sim) = open(FaultPlan::new(), budget);
         at_once(
             (0..3)
                 .map(|seed| -> Box<dyn FnOnce() + Send> {
