@@ -137,7 +137,11 @@ impl Group<'_> {
         to: &Device,
         options: &TransferOptions,
     ) -> Result<(Device, Sources, Plan)> {
-        let span = tracing::debug_span!("plan", tensors = self.members.len(), bytes = tracing::field::Empty);
+        let span = tracing::debug_span!(
+            "plan",
+            tensors = self.members.len(),
+            bytes = tracing::field::Empty
+        );
         let _entered = span.enter();
         let device = match &self.way {
             Way::Download(from) => from,
