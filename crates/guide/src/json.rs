@@ -112,3 +112,106 @@ impl<'a> Experiment<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{
+        error::Error,
+        experiments,
+        operations::{Operation, OperationTable},
+        outcome::{Figure, Outcome, Owner},
+        simulated,
+        timer::Measurement,
+        verdict::Judgement,
+    };
+
+    use super::*;
+
+    fn report() -> Report {
+        let row = |figure, verified| Row {
+            group: "100k floats".into(),
+            way: "to(device)".into(),
+            owner: Owner::Guide,
+            figure,
+            verified,
+        };
+        let rows = vec![
+            row(
+                Figure::Time(Measurement::of_samples(vec![0.5, 1.0, 1.5], 10)),
+                Some(true),
+            ),
+            row(
+                Figure::Count {
+                    count: 3,
+                    of: 100,
+                    counted: "reads gave garbage",
+                },
+                None,
+            ),
+        ];
+        let operations = vec![Operation {
+            name: "copy".into(),
+            self_seconds: 0.25,
+            total_seconds: 0.5,
+            calls: 2,
+        }];
+        let outcome = Outcome::new(rows, Judgement::new(Verdict::DoesNotHold, "0.50x"))
+            .with_table("both", OperationTable { operations });
+        let report = |place: usize, result| ExperimentReport {
+            experiment: experiments::ALL[place],
+            result,
+            took: Duration::from_secs(2),
+        };
+        Report {
+            device: simulated::driver(1).unwrap().properties().clone(),
+            quick: true,
+            workload: "made up".into(),
+            experiments: vec![
+                report(0, Ok(outcome)),
+                report(1, Err(Error::ThreadPanicked("pinning"))),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_document_has_the_shape_that_readers_rely_on() {
+        let report = report();
+        let json = serde_json::to_value(Document::of(&report)).unwrap();
+        assert_eq!(json["pinlane"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(json["device"]["id"], "sim:1");
+        assert_eq!(json["device"]["simulated"], true);
+        assert_eq!(json["quick"], true);
+        let experiment = &json["experiments"][0];
+        assert_eq!(experiment["id"], "pinned-faster");
+        assert_eq!(experiment["verdict"], "does not hold");
+        assert_eq!(experiment["ways"][0]["owner"], "guide");
+        assert_eq!(experiment["ways"][0]["median_seconds"], 1.0);
+        assert_eq!(experiment["ways"][0]["iqr_seconds"], 0.5);
+        assert_eq!(experiment["ways"][0]["runs_per_measurement"], 10);
+        assert_eq!(experiment["ways"][0]["verified"], true);
+        assert_eq!(experiment["ways"][1]["count"], 3);
+        assert_eq!(experiment["ways"][1]["of"], 100);
+        assert!(experiment["ways"][1]["verified"].is_null());
+        assert_eq!(experiment["tables"][0]["title"], "both");
+        assert_eq!(experiment["tables"][0]["operations"][0]["calls"], 2);
+        assert_eq!(json["claims"][0]["id"], "pinned-faster");
+        assert_eq!(json["claims"][0]["verdict"], "does not hold");
+        assert_eq!(json["claims"][0]["reason"], "0.50x");
+    }
+
+    #[test]
+    fn an_experiment_that_failed_says_why_and_judges_nothing() {
+        let report = report();
+        let json = serde_json::to_value(Document::of(&report)).unwrap();
+        assert!(
+            json["experiments"][1]["error"]
+                .as_str()
+                .unwrap()
+                .contains("pinning")
+        );
+        assert!(json["claims"][1]["verdict"].is_null());
+        assert!(!report.is_sound());
+    }
+}

@@ -222,7 +222,7 @@ impl OperationTable {
             format!("{:.2}%", 100.0 * share)
         };
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_header([
             "Name",
             "Self %",

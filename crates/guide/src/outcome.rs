@@ -77,7 +77,8 @@ pub struct Row {
     /// What was found.
     #[serde(flatten)]
     pub figure: Figure,
-    /// Whether every byte that landed was right. `None` where wrong bytes are what the experiment is after.
+    /// Whether every byte that landed was right. `None` where nothing lands, or where wrong bytes are what the
+    /// experiment is after.
     pub verified: Option<bool>,
 }
 

@@ -245,3 +245,99 @@ impl Plain {
         Ok(block)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::simulated;
+
+    use super::*;
+
+    fn plain() -> Plain {
+        Plain::new(&simulated::driver(0).unwrap()).unwrap()
+    }
+
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length).map(|place| (place % 251) as u8).collect()
+    }
+
+    #[test]
+    fn every_way_lands_the_bytes_of_its_source() {
+        let (plain, source) = (plain(), bytes(100_001));
+        let sources = [&source[..7], &source[..], &[]];
+        let pinned = plain.pin_each(&sources).unwrap();
+        let landed = [
+            plain.to_each(&sources).unwrap(),
+            plain.to_each_non_blocking(&sources).unwrap(),
+            plain.pin_then_to_each(&sources).unwrap(),
+            plain.pin_then_to_each_non_blocking(&sources).unwrap(),
+            plain.pinned_to_each(&pinned).unwrap(),
+            plain.pinned_to_each_non_blocking(&pinned).unwrap(),
+        ];
+        for blocks in &landed {
+            for (block, source) in blocks.iter().zip(sources) {
+                assert!(plain.holds(block, source).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_that_was_checked_no_longer_holds_the_bytes() {
+        let (plain, source) = (plain(), bytes(1000));
+        let block = plain.to(&source).unwrap();
+        assert!(plain.holds(&block, &source).unwrap());
+        assert!(!plain.holds(&block, &source).unwrap());
+    }
+
+    #[test]
+    fn a_pinned_block_in_flight_is_not_lent_again() {
+        let (plain, source) = (plain(), bytes(1 << 20));
+        plain
+            .stream()
+            .driver()
+            .busy(Duration::from_millis(50), plain.stream().raw())
+            .unwrap();
+        let first = plain.pin_memory(&source).unwrap();
+        let address = first.as_ptr();
+        let landed = plain.pinned_to_non_blocking(&first).unwrap();
+        drop(first);
+        let second = plain.pinned_empty(source.len()).unwrap();
+        assert_ne!(
+            second.as_ptr(),
+            address,
+            "the copy behind the busy task still reads the first block"
+        );
+        plain.synchronize().unwrap();
+        let third = plain.pinned_empty(source.len()).unwrap();
+        assert_eq!(third.as_ptr(), address);
+        assert!(plain.holds(&landed, &source).unwrap());
+    }
+
+    #[test]
+    fn pinned_memory_comes_in_powers_of_two_and_is_never_given_back() {
+        let plain = plain();
+        let block = plain.pinned_empty((1 << 20) + 1).unwrap();
+        assert_eq!((block.bytes(), block.reserved_bytes()), ((1 << 20) + 1, 2 << 20));
+        drop(block);
+        assert_eq!(plain.pinned_bytes(), 2 << 20);
+    }
+
+    #[test]
+    fn a_full_device_gets_its_cached_blocks_back_before_the_next_allocation() {
+        let plain = plain();
+        let all = usize::try_from(plain.stream().driver().properties().memory_bytes).unwrap();
+        drop(plain.device_empty(all / 4 * 3).unwrap());
+        assert!(plain.device_empty(all / 2).is_ok());
+    }
+
+    #[test]
+    fn a_copy_to_the_host_is_right_after_the_synchronisation() {
+        let (plain, source) = (plain(), bytes(300_000));
+        let block = plain.to(&source).unwrap();
+        let host = plain.to_host_non_blocking(&block).unwrap();
+        plain.synchronize().unwrap();
+        assert!(!host.differs_now(&source));
+        assert_eq!(plain.to_host(&block).unwrap(), source);
+    }
+}

@@ -93,17 +93,11 @@ fn outcome_parts(outcome: &Outcome) -> Vec<String> {
     parts
 }
 
-/// The rows of one group, each against the first.
+/// The rows of one group; the speed is against the first.
 fn rows(group: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header([
-        group[0].group.as_str(),
-        "by",
-        "result",
-        "against the first",
-        "bytes",
-    ]);
+    table.set_header([group[0].group.as_str(), "by", "result", "speed", "bytes"]);
     let first = &group[0].figure;
     for row in group {
         table.add_row([
@@ -130,7 +124,7 @@ fn rows(group: &[Row]) -> String {
 fn against(first: &Figure, this: &Figure) -> String {
     match (first, this) {
         (Figure::Time(first), Figure::Time(this)) => {
-            format!("{:.2}x as fast", first.median_seconds / this.median_seconds)
+            format!("{:.2}x", first.median_seconds / this.median_seconds)
         }
         _ => String::new(),
     }
@@ -172,4 +166,67 @@ pub fn claims(report: &Report) -> String {
         units::time(took),
         width = usize::from(WIDTH),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{
+        experiments, simulated,
+        timer::Measurement,
+        verdict::{Judgement, Verdict},
+    };
+
+    use super::*;
+
+    fn row(way: &str, seconds: f64, verified: bool) -> Row {
+        Row {
+            group: "1 Mi floats".into(),
+            way: way.into(),
+            owner: Owner::Guide,
+            figure: Figure::Time(Measurement::of_samples(vec![seconds], 1)),
+            verified: Some(verified),
+        }
+    }
+
+    fn report(rows: Vec<Row>) -> ExperimentReport {
+        ExperimentReport {
+            experiment: experiments::ALL[0],
+            result: Ok(Outcome::new(rows, Judgement::new(Verdict::Holds, "2.00x"))),
+            took: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn figures_of_a_simulated_device_always_say_so() {
+        let device = simulated::driver(0).unwrap().properties().clone();
+        let experiments = vec![report(vec![row("to(device)", 2.0, true)])];
+        assert!(experiment(&experiments[0], &device).contains(SIMULATED));
+        let report = Report {
+            device,
+            quick: false,
+            workload: String::new(),
+            experiments,
+        };
+        assert!(claims(&report).contains(SIMULATED));
+    }
+
+    #[test]
+    fn wrong_bytes_and_speeds_are_shown() {
+        let device = simulated::driver(0).unwrap().properties().clone();
+        let report = report(vec![row("first", 2.0, true), row("second", 0.5, false)]);
+        let text = experiment(&report, &device);
+        for expected in [
+            "1.00x",
+            "4.00x",
+            "verified",
+            "WRONG",
+            "Median: 2.00 s",
+            "holds: 2.00x",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in\n{text}");
+        }
+        assert!(!report.is_sound());
+    }
 }

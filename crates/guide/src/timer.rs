@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use crate::units;
 
@@ -44,7 +44,7 @@ impl Budget {
 }
 
 /// What a timing found: seconds for one run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Measurement {
     /// The middle measurement.
     pub median_seconds: f64,
@@ -84,6 +84,21 @@ impl Measurement {
     #[must_use]
     pub fn iqr_seconds(&self) -> f64 {
         self.third_quartile_seconds - self.first_quartile_seconds
+    }
+}
+
+impl Serialize for Measurement {
+    /// With the interquartile range, which readers of the figures should not have to compute.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Measurement", 7)?;
+        fields.serialize_field("median_seconds", &self.median_seconds)?;
+        fields.serialize_field("iqr_seconds", &self.iqr_seconds())?;
+        fields.serialize_field("first_quartile_seconds", &self.first_quartile_seconds)?;
+        fields.serialize_field("third_quartile_seconds", &self.third_quartile_seconds)?;
+        fields.serialize_field("measurements", &self.measurements)?;
+        fields.serialize_field("runs_per_measurement", &self.runs_per_measurement)?;
+        fields.serialize_field("threads", &self.threads)?;
+        fields.end()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Judging a claim by what was measured.
 //!
 //! A claim of the guide is judged as one or several comparisons. Two times differ only when their ratio leaves the noise
-//! margin; a claim holds when all of its comparisons do, and fails when all fail; anything else depends.
+//! margin and their quartiles do not overlap; a claim holds when all of its comparisons do, and fails when all fail; anything else depends.
 
 use std::fmt;
 
@@ -89,11 +89,22 @@ impl Judgement {
         }
     }
 
-    /// Judges "`fast` takes less time than `slow`" by the medians. `about` says what was compared.
+    /// Judges "`fast` takes less time than `slow`". `about` says what was compared.
+    ///
+    /// The medians decide, unless the middle halves of both measurements overlap: then it depends.
     #[must_use]
     pub fn faster(about: &str, fast: &Measurement, slow: &Measurement) -> Self {
         let speedup = slow.median_seconds / fast.median_seconds;
-        Self::new(Verdict::of_speedup(speedup), format!("{about} {speedup:.2}x"))
+        let apart = fast.third_quartile_seconds < slow.first_quartile_seconds
+            || slow.third_quartile_seconds < fast.first_quartile_seconds;
+        if apart {
+            Self::new(Verdict::of_speedup(speedup), format!("{about} {speedup:.2}x"))
+        } else {
+            Self::new(
+                Verdict::Depends,
+                format!("{about} {speedup:.2}x (quartiles overlap)"),
+            )
+        }
     }
 
     /// Judges a claim that says each of `parts`; the reasons are joined.
@@ -144,6 +155,15 @@ mod tests {
         assert_eq!(Verdict::of_parts([Holds, DoesNotHold]), Depends);
         assert_eq!(Verdict::of_parts([Holds, Depends]), Depends);
         assert_eq!(Verdict::of_parts([]), Depends);
+    }
+
+    #[test]
+    fn medians_apart_decide_nothing_while_the_quartiles_overlap() {
+        let steady = Measurement::of_samples(vec![1.0, 1.0, 1.1, 1.1], 1);
+        let shaky = Measurement::of_samples(vec![0.9, 1.0, 1.5, 1.6], 1);
+        let judgement = Judgement::faster("", &steady, &shaky);
+        assert_eq!(judgement.verdict, Verdict::Depends);
+        assert!(judgement.reason.contains("quartiles overlap"));
     }
 
     #[test]

@@ -38,9 +38,10 @@ impl Tensors {
             .map(|seed| Tensor::rand(DType::F32, &[length], seed as u64))
             .collect::<Result<_, _>>()?;
         let floats = match length {
-            0..1_000_000 => length.to_string(),
-            _ if length % 1_000_000 == 0 => format!("{}M", length / 1_000_000),
-            _ => format!("{} Mi", length >> 20),
+            0..10_000 => length.to_string(),
+            _ if length.is_multiple_of(1_000_000) => format!("{}M", length / 1_000_000),
+            _ if length.is_multiple_of(1 << 20) => format!("{} Mi", length >> 20),
+            _ => format!("{}k", length / 1000),
         };
         let label = match count {
             1 => format!("{floats} floats"),
@@ -192,5 +193,55 @@ impl fmt::Display for Workload {
             Self::MadeUp { .. } => f.write_str("made-up tensors in the sizes of the guide"),
             Self::Checkpoint(all) => f.write_str(&all.label),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use safetensors::{Dtype, serialize_to_file};
+
+    use super::*;
+
+    #[test]
+    fn labels_read_as_people_write_them() {
+        let label = |count, length| Tensors::of_floats(count, length).unwrap().label;
+        assert_eq!(label(1000, 1000), "1000 x 1000 floats");
+        assert_eq!(label(1, 100_000), "100k floats");
+        assert_eq!(label(2, 1_000_000), "2 x 1M floats");
+        assert_eq!(label(1, 1 << 20), "1 Mi floats");
+    }
+
+    #[test]
+    fn a_checkpoint_gives_its_tensors_in_file_order_whatever_their_dtype() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.safetensors");
+        let (long, short) = (vec![1_u8; 24], vec![2_u8; 3]);
+        let views = HashMap::from([
+            ("long", TensorView::new(Dtype::BF16, vec![3, 4], &long).unwrap()),
+            ("short", TensorView::new(Dtype::U8, vec![3], &short).unwrap()),
+            ("empty", TensorView::new(Dtype::F32, vec![0, 7], &[]).unwrap()),
+        ]);
+        serialize_to_file(views, None, &path).unwrap();
+        let workload = Workload::of_checkpoint(&path).unwrap();
+        let list = workload.many_small().unwrap();
+        assert_eq!(list.label, "3 tensors of model.safetensors");
+        let mut bytes = list.bytes().unwrap();
+        bytes.sort_by_key(|bytes| bytes.len());
+        assert_eq!(bytes, [&[][..], &short, &long]);
+        assert_eq!(workload.singles().unwrap().len(), 2);
+        assert_eq!(workload.lists().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_no_checkpoint_is_named_in_the_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"nothing of the kind").unwrap();
+        let error = Workload::of_checkpoint(file.path()).unwrap_err();
+        assert!(matches!(error, Error::Checkpoint { .. }));
+        assert!(error.to_string().contains(&file.path().display().to_string()));
+        let missing = Workload::of_checkpoint(Path::new("no/such/file"));
+        assert!(matches!(missing, Err(Error::File { action: "read", .. })));
     }
 }

@@ -1,12 +1,12 @@
 //! When do copies run beside other work of the device?
+//!
+//! Events around each piece of work tell when it began and ended. An event on an idle stream fires at once, though the
+//! copy behind it may still queue for an engine: so a piece counts as running only for as long as it takes alone, up to
+//! its end.
 
-use std::{
-    slice,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use pinlane::Tree as _;
-
 use pinlane_driver::{Event, MemCopy, Stream, Timing, sim::CopyEngines};
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 pub(super) static EXPERIMENT: Experiment = Experiment {
     id: "overlap",
     claim: "Copies run beside other work only with a free copy engine, a side stream and a pinned source.",
-    shows: "A copy and then a task of about its length are enqueued; then a copy in each direction. Events tell the time.",
+    shows: "A copy and then a task of its length are enqueued; then a copy in each direction. Events tell the time.",
     run,
 };
 
@@ -35,9 +35,11 @@ pub(super) static EXPERIMENT: Experiment = Experiment {
 const BESIDE: f64 = 0.5;
 /// Up to this share, two things count as one after the other.
 const APART: f64 = 0.2;
+/// Each case is tried so often; the one in the middle counts.
+const TRIES: usize = 5;
 
 fn run(context: &Context<'_>) -> Result<Outcome> {
-    let tensors = Tensors::of_floats(1, context.pick(1 << 20, 4 << 20))?;
+    let tensors = Tensors::of_floats(1, 4 << 20)?;
     let source = tensors.bytes()?[0];
     let mut ways = context.ways();
     let mut drawings = Vec::new();
@@ -51,7 +53,7 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
             if pinned { "pinned" } else { "pageable" }
         );
         ways.begin(&way);
-        let beside = copy_then_task(&context.plain, source, side, pinned)?;
+        let beside = middle_of(|| copy_then_task(&context.plain, source, side, pinned))?;
         drawings.push(add(&mut ways, &way, "task", &beside));
         parts.push(judge(&way, beside.share(), side && pinned));
     }
@@ -60,11 +62,12 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
     let own = context.driver().properties().copy_engines;
     let mut engines = vec![(own, None)];
     if context.driver().properties().simulated {
-        let driver = simulated::driver_with_engines(if own == 1 {
+        let other = if own == 1 {
             CopyEngines::Two
         } else {
             CopyEngines::One
-        })?;
+        };
+        let driver = simulated::driver_with_engines(other)?;
         engines.push((driver.properties().copy_engines, Some(Plain::new(&driver)?)));
     }
     for (count, plain) in &engines {
@@ -73,7 +76,8 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
             if *count == 1 { "" } else { "s" }
         );
         ways.begin(&way);
-        let beside = both_directions(plain.as_ref().unwrap_or(&context.plain), source)?;
+        let plain = plain.as_ref().unwrap_or(&context.plain);
+        let beside = middle_of(|| both_directions(plain, source))?;
         drawings.push(add(&mut ways, &way, "copy from", &beside));
         parts.push(judge(&way, beside.share(), *count > 1));
     }
@@ -95,6 +99,17 @@ impl Beside {
     fn share(&self) -> f64 {
         self.copy.overlap(self.other)
     }
+}
+
+/// Tries several times and keeps the try in the middle, or one whose bytes are wrong.
+fn middle_of(mut case: impl FnMut() -> Result<Beside>) -> Result<Beside> {
+    let mut tries = (0..TRIES).map(|_| case()).collect::<Result<Vec<_>>>()?;
+    tries.sort_by(|a, b| a.share().total_cmp(&b.share()));
+    let place = tries
+        .iter()
+        .position(|beside| !beside.verified)
+        .unwrap_or(TRIES / 2);
+    Ok(tries.swap_remove(place))
 }
 
 /// Adds the row and returns the drawing.
@@ -125,36 +140,26 @@ impl Span {
     fn around(stream: &Stream, enqueue: impl FnOnce() -> Result<()>) -> Result<Self> {
         let start = stream.record(Timing::Enabled)?;
         enqueue()?;
-        Ok(Self {
-            start,
-            end: stream.record(Timing::Enabled)?,
-        })
+        let end = stream.record(Timing::Enabled)?;
+        Ok(Self { start, end })
     }
 
-    fn since(&self, origin: &Event) -> Result<Interval> {
+    fn length(&self) -> Result<Duration> {
+        Ok(self.end.elapsed_since(&self.start)?)
+    }
+
+    /// When the work ran, which takes `alone` when nothing is in its way.
+    fn since(&self, origin: &Event, alone: Duration) -> Result<Interval> {
+        let start = self.start.elapsed_since(origin)?;
+        let end = self.end.elapsed_since(origin)?;
         Ok(Interval {
-            start: self.start.elapsed_since(origin)?.as_secs_f64(),
-            end: self.end.elapsed_since(origin)?.as_secs_f64(),
+            start: start.max(end.saturating_sub(alone)).as_secs_f64(),
+            end: end.as_secs_f64(),
         })
     }
-}
-
-/// How long the device takes to copy `source` from pinned memory.
-fn copy_time(plain: &Plain, source: &[u8]) -> Result<Duration> {
-    let pinned = plain.pin_memory(source)?;
-    let mut shortest = Duration::MAX;
-    for _ in 0..3 {
-        let start = plain.stream().record(Timing::Enabled)?;
-        plain.pinned_to_non_blocking(&pinned)?;
-        let end = plain.stream().record(Timing::Enabled)?;
-        plain.synchronize()?;
-        shortest = shortest.min(end.elapsed_since(&start)?);
-    }
-    Ok(shortest)
 }
 
 fn copy_then_task(plain: &Plain, source: &[u8], side: bool, pinned: bool) -> Result<Beside> {
-    let task = copy_time(plain, source)?;
     let (compute, driver) = (plain.stream(), plain.stream().driver());
     let side_stream = Stream::new(driver)?;
     let copies = if side { &side_stream } else { compute };
@@ -165,24 +170,29 @@ fn copy_then_task(plain: &Plain, source: &[u8], side: bool, pinned: bool) -> Res
         source.as_ptr()
     };
     let landed = plain.device_empty(source.len())?;
+    let copy = || {
+        Span::around(copies, || {
+            let copy = MemCopy::to_device(landed.ptr(), from, source.len());
+            // SAFETY: both ranges have that many bytes and live, unchanged, until `copies` is synchronised below,
+            // whatever fails in between.
+            unsafe { copies.copy(copy)? };
+            Ok(())
+        })
+    };
+    let alone = copy();
+    copies.synchronize()?;
+    let alone = alone?.length()?;
 
     let origin = compute.record(Timing::Enabled)?;
-    let enqueued = Span::around(copies, || {
-        let copy = MemCopy::to_device(landed.ptr(), from, source.len());
-        // SAFETY: both ranges have that many bytes and live, unchanged, until both streams are synchronised below,
-        // whatever fails in between.
-        Ok(unsafe { copies.copy(copy)? })
-    })
-    .and_then(|copy| {
-        let task = Span::around(compute, || Ok(driver.busy(task, compute.raw())?))?;
+    let enqueued = copy().and_then(|copy| {
+        let task = Span::around(compute, || Ok(driver.busy(alone, compute.raw())?))?;
         Ok((copy, task))
     });
-    side_stream.synchronize()?;
-    compute.synchronize()?;
+    side_stream.synchronize().and(compute.synchronize())?;
     let (copy, task) = enqueued?;
     Ok(Beside {
-        copy: copy.since(&origin)?,
-        other: task.since(&origin)?,
+        copy: copy.since(&origin, alone)?,
+        other: task.since(&origin, alone)?,
         verified: plain.holds(&landed, source)?,
     })
 }
@@ -195,28 +205,35 @@ fn both_directions(plain: &Plain, source: &[u8]) -> Result<Beside> {
         plain.device_empty(source.len())?,
         plain.pinned_empty(source.len())?,
     );
-
-    let origin = to.record(Timing::Enabled)?;
-    let enqueued = Span::around(to, || {
-        let copy = MemCopy::to_device(landed.ptr(), block.as_ptr(), source.len());
-        // SAFETY: both ranges have that many bytes and live, unchanged, until both streams are synchronised below,
-        // whatever fails in between.
-        Ok(unsafe { to.copy(copy)? })
-    })
-    .and_then(|copy_to| {
-        let copy_from = Span::around(&from, || {
+    let copy_to = || {
+        Span::around(to, || {
+            let copy = MemCopy::to_device(landed.ptr(), block.as_ptr(), source.len());
+            // SAFETY: both ranges have that many bytes and live, unchanged, until the stream is synchronised below,
+            // whatever fails in between.
+            unsafe { to.copy(copy)? };
+            Ok(())
+        })
+    };
+    let copy_from = || {
+        Span::around(&from, || {
             let copy = MemCopy::to_host(back.as_ptr(), there.ptr(), source.len());
             // SAFETY: as above; no other copy touches these two ranges.
-            Ok(unsafe { from.copy(copy)? })
-        })?;
-        Ok((copy_to, copy_from))
-    });
-    from.synchronize()?;
+            unsafe { from.copy(copy)? };
+            Ok(())
+        })
+    };
+    let to_alone = copy_to();
     to.synchronize()?;
-    let (copy_to, copy_from) = enqueued?;
+    let from_alone = copy_from();
+    from.synchronize()?;
+    let (to_alone, from_alone) = (to_alone?.length()?, from_alone?.length()?);
+
+    let origin = to.record(Timing::Enabled)?;
+    let (copy_to, copy_from) = (copy_to(), copy_from());
+    from.synchronize().and(to.synchronize())?;
     Ok(Beside {
-        copy: copy_to.since(&origin)?,
-        other: copy_from.since(&origin)?,
+        copy: copy_to?.since(&origin, to_alone)?,
+        other: copy_from?.since(&origin, from_alone)?,
         verified: plain.holds(&landed, source)? && !back.differs_now(source),
     })
 }
@@ -228,39 +245,39 @@ fn pinlane(context: &Context<'_>, ways: &mut Ways<'_>, tensors: &Tensors) -> Res
     ways.begin(way);
     let tensor = &tensors.tensors[0];
     let compute = context.plain.stream();
-    let alone = |mut work: Box<dyn FnMut() -> Result<()> + '_>| -> Result<f64> {
-        let mut shortest = f64::INFINITY;
-        for _ in 0..3 {
-            let began = Instant::now();
-            work()?;
-            shortest = shortest.min(began.elapsed().as_secs_f64());
-        }
-        Ok(shortest)
-    };
-    let transfer = alone(Box::new(|| {
+    let transfer = shortest(|| {
         tensor.transfer(context.device)?.wait()?;
         Ok(())
-    }))?;
-    let busy = || -> Result<()> {
-        Ok(context
-            .driver()
-            .busy(Duration::from_secs_f64(transfer), compute.raw())?)
-    };
-    let task = alone(Box::new(|| {
-        busy()?;
+    })?;
+    let enqueue_task = || Ok(context.driver().busy(transfer, compute.raw())?);
+    let task = shortest(|| {
+        enqueue_task()?;
         Ok(compute.synchronize()?)
-    }))?;
+    })?;
     let mut landed = None;
-    let both = alone(Box::new(|| {
+    let both = shortest(|| {
         let flying = tensor.transfer(context.device)?;
-        busy()?;
+        let enqueued: Result<()> = enqueue_task();
         landed = Some(flying.wait()?);
-        Ok(compute.synchronize()?)
-    }))?;
-    let overlap = ((transfer + task - both) / transfer.min(task)).clamp(0.0, 1.0);
-    let verified = context.engine_holds(landed.as_ref().map_or(&[], slice::from_ref), &tensors.bytes()?)?;
+        compute.synchronize()?;
+        enqueued
+    })?;
+    let saved = (transfer + task).saturating_sub(both);
+    let overlap = (saved.as_secs_f64() / transfer.min(task).as_secs_f64()).min(1.0);
+    let verified = context.engine_holds(landed.as_slice(), &tensors.bytes()?)?;
     ways.add(Pinlane, way, Figure::Overlap { overlap }, Some(verified));
     Ok(())
+}
+
+/// The shortest of several tries, by the host's clock.
+fn shortest(mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
+    let mut shortest = Duration::MAX;
+    for _ in 0..TRIES {
+        let began = Instant::now();
+        work()?;
+        shortest = shortest.min(began.elapsed());
+    }
+    Ok(shortest)
 }
 
 #[cfg(test)]

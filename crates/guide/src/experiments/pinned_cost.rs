@@ -11,7 +11,7 @@ use crate::{
         Figure, Outcome,
         Owner::{Guide, Pinlane},
     },
-    plain::Pages,
+    plain::{Pages, Plain},
     units,
     verdict::{Judgement, Verdict},
 };
@@ -33,24 +33,16 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         let bytes: usize = *bytes;
         let size = units::bytes(bytes as u64);
         ways.group(format!("{size} to write to"));
-        let pageable = ways.time(Guide, "pageable, fresh", || Ok(Pages::new(bytes)), |_| Ok(true))?;
-        let pinned = ways.time(
-            Guide,
-            "pinned, fresh",
-            || {
-                let pages = Pages::new(bytes);
-                // SAFETY: the pages are fresh, and live longer than the range, which is dropped first below.
-                let range = unsafe { PinnedRange::new(context.driver(), pages.start(), pages.bytes())? };
-                Ok((range, pages))
-            },
-            |_| Ok(true),
-        )?;
-        ways.time(
-            Guide,
-            "pinned, from torch's kind of cache",
-            || context.plain.pinned_empty(bytes),
-            |_| Ok(true),
-        )?;
+        let pageable = ways.time_unchecked(Guide, "pageable, fresh", || Ok(Pages::new(bytes)))?;
+        let pinned = ways.time_unchecked(Guide, "pinned, fresh", || {
+            let pages = Pages::new(bytes);
+            // SAFETY: the pages are fresh, and live longer than the range, which is dropped first below.
+            let range = unsafe { PinnedRange::new(context.driver(), pages.start(), pages.bytes())? };
+            Ok((range, pages))
+        })?;
+        ways.time_unchecked(Guide, "pinned, from torch's kind of cache", || {
+            context.plain.pinned_empty(bytes)
+        })?;
         ways.time(
             Pinlane,
             "pinned, from the pool, zeroed",
@@ -73,11 +65,11 @@ fn reserved(context: &Context<'_>, ways: &mut crate::context::Ways<'_>) -> Resul
     let sources = list.bytes()?;
     let asked: u64 = sources.iter().map(|source| source.len() as u64).sum();
     ways.group(format!("pinning {}, {}", list.label, units::bytes(asked)));
-    let before = context.plain.pinned_bytes();
-    let blocks = context.plain.pin_each(&sources)?;
-    let while_used = context.plain.pinned_bytes() - before;
+    let plain = Plain::new(context.driver())?;
+    let blocks = plain.pin_each(&sources)?;
+    let while_used = plain.pinned_bytes();
     drop(blocks);
-    let after = context.plain.pinned_bytes() - before;
+    let after = plain.pinned_bytes();
     let memory = |bytes| Figure::Memory {
         peak_pinned_bytes: bytes,
         peak_growth_bytes: None,
