@@ -76,7 +76,13 @@ fn the_quick_guide_runs_every_experiment_and_judges_every_claim() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("report.json");
     let output = run(&["--quick", "--json", path_text(&file)]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     let report = json(&file);
     assert_sound(&report);
     assert_eq!(report["quick"], true);
@@ -115,7 +121,13 @@ fn garbage_is_read_without_a_synchronisation_and_never_through_pinlane() {
         "--json",
         path_text(&file),
     ]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     let report = json(&file);
     let counts = |experiment: usize| -> Vec<u64> {
         let ways = report["experiments"][experiment]["ways"].as_array().unwrap();
@@ -148,7 +160,13 @@ fn only_the_named_experiments_run_in_the_guide_s_order() {
         "--json",
         path_text(&file),
     ]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     let report = json(&file);
     let ids: Vec<_> = report["claims"]
         .as_array()
@@ -277,7 +295,13 @@ fn a_reader_that_goes_away_is_no_error() {
             .stderr(Stdio::piped())
             .output()
             .unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
         assert_eq!(text(&output.stderr), "");
     }
 }

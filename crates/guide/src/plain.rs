@@ -205,8 +205,8 @@ impl Plain {
         self.pinned.reserved_bytes()
     }
 
-    /// `torch.empty(.., device=device)`. The block belongs to the current stream: work on another one must be over when
-    /// it is dropped.
+    /// `torch.empty(.., device=device)`. The block belongs to the current stream: work on another one must come after
+    /// what is enqueued there so far, and be over when the block is dropped.
     ///
     /// # Errors
     ///

@@ -170,6 +170,8 @@ fn copy_then_task(plain: &Plain, source: &[u8], side: bool, pinned: bool) -> Res
         source.as_ptr()
     };
     let landed = plain.device_empty(source.len())?;
+    // The block may come from the cache while its last use is still enqueued on the current stream.
+    plain.synchronize()?;
     let copy = || {
         Span::around(copies, || {
             let copy = MemCopy::to_device(landed.ptr(), from, source.len());
