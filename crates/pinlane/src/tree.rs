@@ -177,12 +177,8 @@ fn pin(tensor: &Tensor, device: &Device) -> Result<Tensor> {
 /// their memory without gaps.
 pub(crate) fn landing(tensor: &Tensor) -> Result<(Layout, Option<StridedCopy>)> {
     let layout = tensor.layout();
-    if layout.is_contiguous() {
-        return Ok((Layout::contiguous(layout.shape())?, None));
-    }
-    if layout.is_dense() && !tensor.dtype().is_sub_byte() {
-        let moved = Layout::with_strides(layout.shape(), layout.strides(), 0, usize::MAX)?;
-        return Ok((moved, None));
+    if layout.is_contiguous() || (layout.is_dense() && !tensor.dtype().is_sub_byte()) {
+        return Ok((layout.at_start(), None));
     }
     let copy = StridedCopy::new(layout, tensor.dtype())?;
     Ok((Layout::contiguous(layout.shape())?, Some(copy)))

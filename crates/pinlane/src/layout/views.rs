@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use pinlane_driver::sync::Arc;
+
 use super::{Dim, Layout, LayoutError};
 
 impl Layout {
@@ -15,7 +17,7 @@ impl Layout {
         let reshaped = Self::contiguous_at(shape, self.offset)?;
         if reshaped.elements() != self.elements() {
             return Err(LayoutError::ElementsDiffer {
-                from: self.shape.clone(),
+                from: self.shape.as_ref().into(),
                 to: shape.into(),
             });
         }
@@ -73,8 +75,8 @@ impl Layout {
         self.dim(a)?;
         self.dim(b)?;
         let mut view = self.clone();
-        view.shape.swap(a, b);
-        view.strides.swap(a, b);
+        Arc::make_mut(&mut view.shape).swap(a, b);
+        Arc::make_mut(&mut view.strides).swap(a, b);
         Ok(view)
     }
 
@@ -104,11 +106,11 @@ impl Layout {
             });
         }
         let mut view = self.clone();
-        view.shape[dim] = range.len().div_ceil(step);
+        Arc::make_mut(&mut view.shape)[dim] = range.len().div_ceil(step);
         if !view.is_empty() {
             view.offset += range.start * stride;
             if view.shape[dim] > 1 {
-                view.strides[dim] = stride * step;
+                Arc::make_mut(&mut view.strides)[dim] = stride * step;
             }
         }
         Ok(view)
@@ -176,7 +178,7 @@ impl Layout {
     /// ```
     pub fn expand(&self, shape: &[usize]) -> Result<Self, LayoutError> {
         let not_expandable = || LayoutError::NotExpandable {
-            from: self.shape.clone(),
+            from: self.shape.as_ref().into(),
             to: shape.into(),
         };
         let added = shape.len().checked_sub(self.rank()).ok_or_else(not_expandable)?;

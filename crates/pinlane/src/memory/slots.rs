@@ -147,11 +147,11 @@ impl Slots {
                 }
             }
         };
-        // SAFETY: each slot is its own piece of the lease, inside it.
-        let slots = (0..count).map(|i| Slot {
-            ptr: unsafe { memory.ptr().add(i * self.slot_bytes) },
-        });
-        state.free.extend(slots);
+        let cut = |index: usize| Slot {
+            // SAFETY: each slot is its own piece of the lease, inside it.
+            ptr: unsafe { memory.ptr().add(index * self.slot_bytes) },
+        };
+        state.free.extend((0..count).map(cut));
         state.alive = count;
         state.memory = Some(memory);
         Ok(())
@@ -161,7 +161,7 @@ impl Slots {
 impl Drop for Slots {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
-        for (slot, mark) in std::mem::take(&mut state.flying) {
+        for (_, mark) in std::mem::take(&mut state.flying) {
             if mark
                 .settle()
                 .is_err_and(|error| error.kind().leaves_memory_in_use())
@@ -169,7 +169,6 @@ impl Drop for Slots {
                 state.alive -= 1;
                 state.lost += 1;
             }
-            drop(slot);
         }
         if state.lost > 0 {
             std::mem::forget(state.memory.take());

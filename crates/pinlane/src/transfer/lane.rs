@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use pinlane_driver::{MemCopy, sync::Arc};
+use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
 use super::{
     engine::Engine,
@@ -173,10 +173,8 @@ impl Lane {
             let device = job.bases[run.region.allocation as usize].offset(run.region.offset as usize);
             // SAFETY: inside the slot, by the plan.
             let host = unsafe { slot.ptr().add(run.slot_offset) };
-            self.copies.push(match job.plan.direction() {
-                Direction::ToHost => MemCopy::to_host(host, device, run.bytes),
-                Direction::ToDevice | Direction::OnDevice => MemCopy::to_device(device, host, run.bytes),
-            });
+            self.copies
+                .push(between(job.plan.direction(), host, device, run.bytes));
         }
     }
 
@@ -189,13 +187,10 @@ impl Lane {
             let offset = segment.offset as usize;
             let device = job.bases[region.allocation as usize].offset(region.offset as usize + offset);
             let copy = match (&job.ends[leaf], job.plan.direction()) {
-                // SAFETY: inside the leaf, by the plan.
-                (End::Memory(ptr), Direction::ToHost) => {
-                    MemCopy::to_host(unsafe { ptr.add(offset) }, device, segment.bytes)
-                }
-                // SAFETY: inside the leaf, by the plan.
-                (End::Memory(ptr), _) => {
-                    MemCopy::to_device(device, unsafe { ptr.add(offset) }, segment.bytes)
+                (End::Memory(ptr), direction) => {
+                    // SAFETY: inside the leaf, by the plan.
+                    let host = unsafe { ptr.add(offset) };
+                    between(direction, host, device, segment.bytes)
                 }
                 (End::Device(from), _) => MemCopy::on_device(device, from.offset(offset), segment.bytes),
                 (End::Peer(peer, from), _) => {
@@ -216,10 +211,10 @@ impl Lane {
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
         let stream = self.stream.stream();
-        // SAFETY: the job and the slot keep both ends of every copy valid until the mark is reached; runs of one plan
-        // do not overlap.
         let enqueued = match self.copies.as_slice() {
+            // SAFETY: the job and the slot keep both ends of the copy valid until the mark is reached.
             [copy] => unsafe { stream.copy(*copy) },
+            // SAFETY: as above, for each; the runs of one plan do not overlap.
             copies => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
         enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
@@ -299,6 +294,14 @@ impl Lane {
                 std::ptr::copy_nonoverlapping(from, ptr.add(segment.offset as usize), segment.bytes);
             }
         }
+    }
+}
+
+/// The copy between host and device memory in this direction.
+fn between(direction: Direction, host: *mut u8, device: DevicePtr, bytes: usize) -> MemCopy {
+    match direction {
+        Direction::ToHost => MemCopy::to_host(host, device, bytes),
+        Direction::ToDevice | Direction::OnDevice => MemCopy::to_device(device, host, bytes),
     }
 }
 

@@ -1,7 +1,8 @@
 //! How bytes are moved: the handle a caller holds, and what works behind it.
 //!
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
-//! - [`request`] turns a tree and a destination into jobs; [`plan`] decides how each job's bytes go.
+//! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
+//!   [`results`]; [`plan`] decides how each job's bytes go.
 //! - [`engine`] runs jobs with [`lane`]s that claim chunks from the [`queue`]; [`job`] is what they share with the
 //!   handle; a [`mark`] is a point in a stream after which the device is done with a chunk.
 //! - [`reactor`] looks after what nobody blocks on; [`leaks`] counts what a lost device may still use.
@@ -17,7 +18,9 @@ pub(crate) mod plan;
 pub(crate) mod queue;
 pub(crate) mod reactor;
 pub(crate) mod request;
+pub(crate) mod results;
 pub(crate) mod route;
+pub(crate) mod sources;
 
 use std::{
     fmt,
@@ -79,19 +82,25 @@ struct Flight {
 }
 
 impl<T: Tree> Transfer<T> {
-    pub(crate) fn new(jobs: Vec<(Device, Arc<Job>)>, output: T) -> Self {
-        let flights = jobs
-            .into_iter()
-            .map(|(device, job)| Flight {
-                device,
-                job,
-                watched: false,
-            })
-            .collect();
+    /// A transfer of nothing, yet.
+    fn new() -> Self {
         Self {
-            flights,
-            output: Some(output),
+            flights: Vec::new(),
+            output: None,
         }
+    }
+
+    /// Adds a job, started or about to be.
+    fn push(&mut self, device: &Device, job: &Arc<Job>) {
+        self.flights.push(Flight {
+            device: device.clone(),
+            job: Arc::clone(job),
+            watched: false,
+        });
+    }
+
+    fn set_output(&mut self, output: T) {
+        self.output = Some(output);
     }
 
     /// Blocks until the tree has landed, and gives it.
