@@ -91,6 +91,7 @@ impl Slots {
             }
             if let Some((slot, mark)) = state.flying.pop_front() {
                 drop(state);
+                let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
                 return match mark.settle() {
                     Ok(()) => Ok(Some(slot)),
                     Err(error) if error.kind().leaves_memory_in_use() => {

@@ -137,7 +137,12 @@ impl Group<'_> {
         to: &Device,
         options: &TransferOptions,
     ) -> Result<(Device, Sources, Plan)> {
-        let _span = tracing::debug_span!("plan", tensors = self.members.len()).entered();
+        let span = tracing::debug_span!(
+            "plan",
+            tensors = self.members.len(),
+            bytes = tracing::field::Empty
+        );
+        let _entered = span.enter();
         let device = match &self.way {
             Way::Download(from) => from,
             Way::Upload | Way::Between(_) => to,
@@ -163,6 +168,7 @@ impl Group<'_> {
         };
         let plan = plan::plan(direction, &sources.leaves, regions, options.route, means(engine))
             .map_err(|refused| at(tree, self.members[refused.leaf].0, *refused.error))?;
+        span.record("bytes", plan.bytes());
         Ok((device.clone(), sources, plan))
     }
 
