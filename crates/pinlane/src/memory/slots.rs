@@ -11,7 +11,10 @@
 
 use std::{collections::VecDeque, ptr::NonNull};
 
-use pinlane_driver::sync::{Arc, Condvar, Mutex, lock, wait};
+use pinlane_driver::{
+    ErrorKind,
+    sync::{Arc, Condvar, Mutex, lock, wait},
+};
 
 use super::pool::{PinnedLease, PinnedPool};
 use crate::{Error, Result, transfer::mark::Mark};
@@ -92,11 +95,13 @@ impl Slots {
             if let Some((slot, mark)) = state.flying.pop_front() {
                 drop(state);
                 let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
-                return match mark.settle() {
+                let landed = mark.settle();
+                return match landed.map_err(|error| Error::waiting("waiting for a slot to come free", error))
+                {
                     Ok(()) => Ok(Some(slot)),
-                    Err(error) if error.kind().leaves_memory_in_use() => {
+                    Err(error) if error.leaves_memory_in_use() => {
                         self.lose(slot);
-                        Err(Error::driver("waiting for a slot to come free", error))
+                        Err(error)
                     }
                     // What failed was another transfer's copy, and that transfer reports it. It no longer uses the slot.
                     Err(_) => Ok(Some(slot)),
@@ -165,7 +170,7 @@ impl Drop for Slots {
         for (_, mark) in std::mem::take(&mut state.flying) {
             if mark
                 .settle()
-                .is_err_and(|error| error.kind().leaves_memory_in_use())
+                .is_err_and(|error| error.kind() != ErrorKind::CopyFailed)
             {
                 state.alive -= 1;
                 state.lost += 1;

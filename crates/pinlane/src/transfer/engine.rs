@@ -101,6 +101,7 @@ impl RunningEngine {
     /// With `blocking`, the caller is about to wait for it. Without, chunks from the device that go through slots are
     /// left to the lanes, because somebody has to empty the slots later.
     pub(crate) fn start(&self, job: &Arc<Job>, blocking: bool) -> Result<()> {
+        job.begin();
         let plan = &job.plan;
         if plan.chunks.is_empty() {
             return Ok(());

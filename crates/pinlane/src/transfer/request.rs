@@ -9,7 +9,7 @@ use super::{
     Transfer, TransferOptions,
     engine::Engine,
     file,
-    job::Job,
+    job::{Job, Keep},
     plan::{self, Direction, Means, Plan, Regions},
     results::Results,
     sources::Sources,
@@ -188,7 +188,10 @@ impl Group<'_> {
                 (results, bases, sources.ends)
             }
         };
-        let keep = Box::new((sources.storages, results.owners()));
+        let keep = Keep {
+            sources: sources.storages,
+            results: results.owners(),
+        };
         let leaks = Arc::clone(
             &device
                 .require_accelerator("moving tensors")?
