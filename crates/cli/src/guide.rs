@@ -153,7 +153,7 @@ impl<'a> Terminal<'a> {
 }
 
 impl Observer for Terminal<'_> {
-    fn started(&self, experiment: &'static Experiment, done: usize, _all: usize) {
+    fn started(&self, experiment: &'static Experiment, done: usize) {
         self.bar.set_position(done as u64);
         self.bar.set_prefix(experiment.id);
         self.bar.set_message("");

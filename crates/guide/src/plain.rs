@@ -296,7 +296,7 @@ mod tests {
         plain
             .stream()
             .driver()
-            .busy(Duration::from_millis(50), plain.stream().raw())
+            .busy(Duration::from_millis(300), plain.stream().raw())
             .unwrap();
         let first = plain.pin_memory(&source).unwrap();
         let address = first.as_ptr();

@@ -16,8 +16,8 @@ use crate::{
 
 /// Told how the run goes along.
 pub trait Observer {
-    /// An experiment begins, `done` of `all` are behind.
-    fn started(&self, experiment: &'static Experiment, done: usize, all: usize);
+    /// An experiment begins, `done` of them are behind.
+    fn started(&self, experiment: &'static Experiment, done: usize);
     /// The experiment that runs begins with another way.
     fn way(&self, way: &str);
     /// An experiment is over.
@@ -86,7 +86,7 @@ impl Guide {
             .iter()
             .enumerate()
             .map(|(done, &experiment)| {
-                observer.started(experiment, done, self.experiments.len());
+                observer.started(experiment, done);
                 let began = Instant::now();
                 let result =
                     Context::new(self, recorder, observer).and_then(|context| (experiment.run)(&context));

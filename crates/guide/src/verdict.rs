@@ -117,6 +117,13 @@ impl Judgement {
         )
     }
 
+    /// Says ahead of the reason what it is about.
+    #[must_use]
+    pub fn about(mut self, what: &str) -> Self {
+        self.reason = format!("{what}: {}", self.reason);
+        self
+    }
+
     /// Adds to the reason without changing the verdict.
     #[must_use]
     pub fn because(mut self, more: &str) -> Self {

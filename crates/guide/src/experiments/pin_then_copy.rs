@@ -66,8 +66,10 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
             || Ok(tensor.pin_memory(context.device)?.to(context.device)?),
             |landed| context.engine_holds(slice::from_ref(landed), &sources),
         )?;
-        let about = format!("{}: to() alone against pin_memory().to()", single.label);
-        parts.push(Judgement::faster(&about, &plain, &pin_then_copy));
+        parts.push(Judgement::faster(&single.label, &plain, &pin_then_copy));
     }
-    Ok(Outcome::new(ways.into_rows(), Judgement::of_parts(&parts)))
+    Ok(Outcome::new(
+        ways.into_rows(),
+        Judgement::of_parts(&parts).about("to() alone against pin_memory().to()"),
+    ))
 }

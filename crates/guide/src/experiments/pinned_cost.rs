@@ -4,7 +4,7 @@ use pinlane::{DType, HostMemory, Tree as _};
 use pinlane_driver::PinnedRange;
 
 use crate::{
-    context::Context,
+    context::{Context, Ways},
     error::Result,
     experiment::Experiment,
     outcome::{
@@ -49,18 +49,18 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
             || Ok(HostMemory::Pinned(context.device).zeros(DType::U8, &[bytes])?),
             |tensor| Ok(tensor.as_bytes()?.iter().all(|byte| *byte == 0)),
         )?;
-        parts.push(Judgement::faster(
-            &format!("{size}: pageable against pinned"),
-            &pageable,
-            &pinned,
-        ));
+        parts.push(Judgement::faster(&size, &pageable, &pinned));
     }
-    parts.push(reserved(context, &mut ways)?);
-    Ok(Outcome::new(ways.into_rows(), Judgement::of_parts(&parts)))
+    let dear = Judgement::of_parts(&parts).about("allocating pageable against pinned memory");
+    let reserved = reserved(context, &mut ways)?;
+    Ok(Outcome::new(
+        ways.into_rows(),
+        Judgement::of_parts(&[dear, reserved]),
+    ))
 }
 
 /// Pins a list of tensors, drops it, and looks at what stays locked.
-fn reserved(context: &Context<'_>, ways: &mut crate::context::Ways<'_>) -> Result<Judgement> {
+fn reserved(context: &Context<'_>, ways: &mut Ways<'_>) -> Result<Judgement> {
     let list = context.workload.fewer_large()?;
     let sources = list.bytes()?;
     let asked: u64 = sources.iter().map(|source| source.len() as u64).sum();
@@ -86,7 +86,7 @@ fn reserved(context: &Context<'_>, ways: &mut crate::context::Ways<'_>) -> Resul
     Ok(Judgement::new(
         Verdict::of_fact(after > 0),
         format!(
-            "{} asked for lock {}, and {} when they are gone",
+            "pinning {} locks {}, of which {} stay locked when the tensors are gone",
             units::bytes(asked),
             units::bytes(while_used),
             units::bytes(after)

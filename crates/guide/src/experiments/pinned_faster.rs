@@ -54,8 +54,10 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
             || Ok(tensor.to(context.device)?),
             |landed| context.engine_holds(slice::from_ref(landed), &sources),
         )?;
-        let about = format!("{}: pinned against pageable", single.label);
-        parts.push(Judgement::faster(&about, &pinned, &pageable));
+        parts.push(Judgement::faster(&single.label, &pinned, &pageable));
     }
-    Ok(Outcome::new(ways.into_rows(), Judgement::of_parts(&parts)))
+    Ok(Outcome::new(
+        ways.into_rows(),
+        Judgement::of_parts(&parts).about("pinned against pageable"),
+    ))
 }

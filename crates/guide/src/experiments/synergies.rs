@@ -3,7 +3,7 @@
 use pinlane::Tree as _;
 
 use crate::{
-    context::Context,
+    context::{Context, Ways},
     error::Result,
     experiment::Experiment,
     outcome::{
@@ -26,16 +26,12 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
     let mut ways = context.ways();
     let mut parts = Vec::new();
     for list in context.workload.lists()? {
-        parts.extend(six_ways(context, &mut ways, &list)?);
+        parts.push(six_ways(context, &mut ways, &list)?);
     }
     Ok(Outcome::new(ways.into_rows(), Judgement::of_parts(&parts)))
 }
 
-fn six_ways(
-    context: &Context<'_>,
-    ways: &mut crate::context::Ways<'_>,
-    list: &Tensors,
-) -> Result<Vec<Judgement>> {
+fn six_ways(context: &Context<'_>, ways: &mut Ways<'_>, list: &Tensors) -> Result<Judgement> {
     let (plain, sources) = (&context.plain, list.bytes()?);
     ways.group(&list.label);
     let mut guide = |way: &str, run: &dyn Fn(&Plain) -> Result<Vec<DeviceBlock>>| {
@@ -77,19 +73,14 @@ fn six_ways(
         |landed| context.engine_holds(landed, &sources),
     )?;
 
-    let about = |what: &str| format!("{}: {what}", list.label);
-    Ok(vec![
-        Judgement::faster(
-            &about("pin then copy, non-blocking against blocking"),
-            &pin_async,
-            &pin,
-        ),
-        Judgement::faster("pageable, the same", &pageable_async, &pageable),
-        Judgement::faster("pinned, the same", &pinned_async, &pinned),
-        Judgement::faster(
-            "not pinning against pinning by hand, both non-blocking",
-            &pageable_async,
-            &pin_async,
-        ),
+    Ok(Judgement::of_parts(&[
+        Judgement::of_parts(&[
+            Judgement::faster("pinned by hand", &pin_async, &pin),
+            Judgement::faster("pageable", &pageable_async, &pageable),
+            Judgement::faster("pinned before", &pinned_async, &pinned),
+        ])
+        .about("non-blocking against blocking"),
+        Judgement::faster("not pinning against pinning by hand", &pageable_async, &pin_async),
     ])
+    .about(&list.label))
 }

@@ -19,6 +19,7 @@ use crate::{
         Owner::{Guide, Pinlane},
     },
     plain::{DeviceBlock, Plain},
+    timer::Measurement,
     verdict::Judgement,
 };
 
@@ -60,9 +61,7 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         )?;
         if best
             .as_ref()
-            .is_none_or(|(_, fastest): &(usize, crate::timer::Measurement)| {
-                pinned.median_seconds < fastest.median_seconds
-            })
+            .is_none_or(|(_, fastest): &(usize, Measurement)| pinned.median_seconds < fastest.median_seconds)
         {
             best = Some((threads, pinned));
         }
