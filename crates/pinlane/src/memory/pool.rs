@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, fmt, ptr::NonNull};
 
 use pinlane_driver::{
     Driver, PinnedRange,
-    sync::{Arc, Mutex, lock},
+    sync::{Arc, Condvar, Mutex, lock, wait},
 };
 
 use super::mapping::{Mapping, round_to_pages};
@@ -31,12 +31,16 @@ pub(crate) struct PinnedPool {
     driver: Arc<dyn Driver>,
     budget: usize,
     state: Mutex<State>,
+    /// A region that was being made is there, or could not be made.
+    made: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     regions: BTreeMap<u64, Region>,
     next_region: u64,
+    /// Regions that some thread is making.
+    making: usize,
     pinned: usize,
     leased: usize,
     reserved: usize,
@@ -70,6 +74,7 @@ impl PinnedPool {
             driver,
             budget,
             state: Mutex::default(),
+            made: Condvar::new(),
         })
     }
 
@@ -109,12 +114,12 @@ impl PinnedPool {
             .max(1)
             .checked_next_multiple_of(ALIGNMENT)
             .ok_or(Error::HostMemory { bytes })?;
-        let grow = {
-            let mut state = lock(&self.state);
+        let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
+        let mut state = lock(&self.state);
+        let grow = loop {
             if let Some(lease) = self.cut(&mut state, bytes, reserved) {
                 return Ok(lease);
             }
-            let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
             let limit = if reserved {
                 self.budget
             } else {
@@ -123,7 +128,11 @@ impl PinnedPool {
             let room = limit.saturating_sub(state.pinned);
             state.release_idle(exact.saturating_sub(room));
             let room = limit.saturating_sub(state.pinned);
-            if exact > room {
+            if exact <= room {
+                let page = rustix::param::page_size();
+                break exact.max(REGION_BYTES.min(room / page * page));
+            }
+            if state.making == 0 {
                 return Err(Error::PinnedBudget {
                     asked,
                     leased: state.leased,
@@ -131,27 +140,29 @@ impl PinnedPool {
                     budget: self.budget,
                 });
             }
-            let grow =
-                exact.max(REGION_BYTES.min(room / rustix::param::page_size() * rustix::param::page_size()));
-            state.pinned += grow;
-            grow
+            // The budget is taken, but some of it by a region that may have room to share.
+            state = wait(&self.made, state);
         };
+        state.pinned += grow;
+        state.making += 1;
+        drop(state);
         // Pinning is slow and does not happen under the lock; the region's bytes are already counted.
         let made = self.make_region(grow);
+        let made = match made {
+            // What is more than needed may be more than the host allows.
+            Err(_) if grow > exact => self.make_region(exact),
+            made => made,
+        };
         let mut state = lock(&self.state);
-        match made {
-            Ok(region) => {
-                state.peak = state.peak.max(state.pinned);
-                let id = state.next_region;
-                state.next_region += 1;
-                state.regions.insert(id, region);
-                Ok(self.cut_from(&mut state, id, 0, bytes, reserved))
-            }
-            Err(error) => {
-                state.pinned -= grow;
-                Err(error)
-            }
-        }
+        state.making -= 1;
+        state.pinned -= grow - made.as_ref().map_or(0, |region| region.mapping.bytes());
+        state.peak = state.peak.max(state.pinned);
+        self.made.notify_all();
+        let region = made?;
+        let id = state.next_region;
+        state.next_region += 1;
+        state.regions.insert(id, region);
+        Ok(self.cut_from(&mut state, id, 0, bytes, reserved))
     }
 
     fn make_region(&self, bytes: usize) -> Result<Region> {

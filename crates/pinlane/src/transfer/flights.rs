@@ -19,8 +19,6 @@ pub(crate) struct Flights(Vec<Flight>);
 struct Flight {
     device: Device,
     job: Arc<Job>,
-    /// Whether the reactor will wake the task.
-    watched: bool,
 }
 
 impl Flights {
@@ -29,7 +27,6 @@ impl Flights {
         self.0.push(Flight {
             device: device.clone(),
             job: Arc::clone(job),
-            watched: false,
         });
     }
 
@@ -49,19 +46,16 @@ impl Flights {
     }
 
     /// Whether every job has landed; if not, the task is woken when that may have changed.
-    pub(crate) fn poll_landed(&mut self, context: &Context<'_>) -> bool {
+    pub(crate) fn poll_landed(&self, context: &Context<'_>) -> bool {
         let mut all = true;
-        for flight in &mut self.0 {
+        for flight in &self.0 {
             if flight.job.has_landed() {
                 continue;
             }
-            flight.job.set_waker(context.waker());
-            if !flight.watched {
-                flight.watched = true;
+            all = false;
+            if flight.job.set_waker(context.waker()) {
                 watch(&flight.device, &flight.job, Duty::Wake);
             }
-            // The reactor may have woken an earlier waker between the question and the change.
-            all &= flight.job.has_landed();
         }
         all
     }

@@ -220,9 +220,11 @@ impl Job {
         Ok(())
     }
 
-    /// Sets who is woken when [`has_landed`](Self::has_landed) becomes true; the latest counts.
-    pub(crate) fn set_waker(&self, waker: &Waker) {
-        lock(&self.progress).waker = Some(waker.clone());
+    /// Sets who is woken when [`has_landed`](Self::has_landed) becomes true; the latest counts. Says whether nobody was
+    /// to be woken before, or has been already: then someone has to be told to [`wake`](Self::wake).
+    #[must_use = "somebody has to wake who waits"]
+    pub(crate) fn set_waker(&self, waker: &Waker) -> bool {
+        lock(&self.progress).waker.replace(waker.clone()).is_none()
     }
 
     /// Wakes who waits.

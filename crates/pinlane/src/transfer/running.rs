@@ -5,10 +5,11 @@ use std::{fmt, io};
 use pinlane_driver::sync::{Arc, Mutex, lock, thread};
 
 use super::{
+    Route,
     engine::Engine,
     job::Job,
     lane::Lane,
-    plan::Direction,
+    plan::{Chunk, Direction},
     reactor::{Duty, perform},
 };
 use crate::{Error, Result};
@@ -48,17 +49,19 @@ impl RunningEngine {
 
     /// Starts a job: on the caller's thread where the plan says so, else by handing it to the lanes.
     ///
-    /// With `blocking`, the caller is about to wait for it. Without, chunks from the device that go through slots are
-    /// left to the lanes, because somebody has to empty the slots later.
+    /// With `blocking`, the caller is about to wait for it. Without, what would make the caller wait for the device is
+    /// left to the lanes: slots to be emptied, copies that the driver stages itself, more chunks than there are slots.
     pub(crate) fn start(&self, job: &Arc<Job>, blocking: bool) -> Result<()> {
         job.begin();
         let plan = &job.plan;
         if plan.chunks.is_empty() {
             return Ok(());
         }
-        let empties =
-            plan.direction() == Direction::ToHost && plan.chunks.iter().any(|chunk| chunk.needs_slot());
-        if plan.is_inline() && (blocking || !empties) {
+        let slotted = plan.chunks.iter().filter(|chunk| chunk.needs_slot()).count();
+        let is_plain = |chunk: &Chunk| chunk.route == Route::Plain;
+        let waits = slotted > self.engine.slots.wanted()
+            || plan.direction() == Direction::ToHost && (slotted > 0 || plan.chunks.iter().any(is_plain));
+        if plan.is_inline() && (blocking || !waits) {
             self.run_inline(job)
         } else {
             self.start_lanes()?;

@@ -26,7 +26,7 @@ use pinlane::{
     },
 };
 
-use rig::{Closed, Rig, Tensors};
+use rig::{Closed, Rig, SLOT, Tensors};
 use watchdog::Watchdog;
 use workload::OPERATIONS;
 
@@ -123,6 +123,15 @@ fn out_of_device_memory_anywhere_spoils_one_operation() {
 #[test]
 fn a_pin_limit_anywhere_spoils_one_operation() {
     at_every_call(Fault::PinLimit, survives(ErrorKind::PinLimit));
+}
+
+#[test]
+fn a_host_that_pins_no_more_than_one_slot_slows_transfers_and_stops_none() {
+    let _watchdog = Watchdog::start();
+    let rig = Rig::with_pin_limit(FaultPlan::new(), Some(SLOT as u64));
+    workload::there_and_back(&rig, Tensors::get()).unwrap();
+    assert_eq!(rig.devices[0].stats().unwrap().pinned.pinned, SLOT);
+    assert_eq!(rig.close(), Closed::CLEAN);
 }
 
 #[test]

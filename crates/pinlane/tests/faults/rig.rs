@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use crate::strict::Strict;
 
 pub(crate) const SLOT: usize = 4096;
-/// Sixteen chunks.
-const LARGE: usize = 16 * SLOT;
+/// Eight chunks, twice as many as there are slots.
+const LARGE: usize = 8 * SLOT;
 
 /// A machine with two devices. The first is the one that faults happen on.
 pub(crate) struct Rig {
@@ -31,14 +31,20 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(faults: FaultPlan) -> Self {
-        let machine = Machine::new(MachineConfig::equal_devices(
-            2,
-            DeviceConfig {
-                memory_bytes: 16 << 20,
-                bounce_bytes: 2048,
-                ..DeviceConfig::default()
-            },
-        ));
+        Self::with_pin_limit(faults, None)
+    }
+
+    /// On a host that pins no more than that many bytes in all.
+    pub(crate) fn with_pin_limit(faults: FaultPlan, pin_limit: Option<u64>) -> Self {
+        let device = DeviceConfig {
+            memory_bytes: 16 << 20,
+            bounce_bytes: 2048,
+            ..DeviceConfig::default()
+        };
+        let machine = Machine::new(MachineConfig {
+            pin_limit,
+            ..MachineConfig::equal_devices(2, device)
+        });
         let sims = [0, 1].map(|ordinal| machine.sim(ordinal).unwrap());
         let stricts = sims.clone().map(|sim| Arc::new(Strict::new(sim)));
         let devices = stricts.clone().map(|strict| {
@@ -75,6 +81,11 @@ impl Rig {
 
     pub(crate) fn allocations(&self) -> usize {
         self.sims.iter().map(|sim| sim.alive().device_allocations).sum()
+    }
+
+    /// Whether device memory that is kept, if any, comes to be counted as leaked. No tensor may be left.
+    pub(crate) fn counts_what_it_keeps(&self) -> bool {
+        eventually(|| self.leaked_bytes() > 0 || self.allocations() == 0)
     }
 
     pub(crate) fn leaked_bytes(&self) -> u64 {

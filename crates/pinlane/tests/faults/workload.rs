@@ -20,8 +20,8 @@ type Operation = fn(&Rig, &Tensors) -> Result<()>;
 
 /// By name, in the order in which they run.
 pub(crate) const OPERATIONS: [(&str, Operation); 12] = [
-    ("mixed tree", mixed_tree),
     ("pinned", pinned),
+    ("mixed tree", mixed_tree),
     ("forced routes", forced_routes),
     ("separate", separate),
     ("inline", inline),
