@@ -28,6 +28,7 @@ mod error;
 pub mod fill;
 mod gather;
 mod host_memory;
+mod landing;
 mod layout;
 mod memory;
 mod prefetch;
