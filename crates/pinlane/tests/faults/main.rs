@@ -46,7 +46,8 @@ fn calls() -> Vec<(Step, u64)> {
     let rig = Rig::new(FaultPlan::new());
     let failed = run(&rig);
     assert!(failed.is_empty(), "without faults: {failed:?}");
-    let calls = Step::ALL.map(|step| (step, rig.sims[0].calls(step)));
+    let steps = Step::ALL.into_iter().filter(|&step| step != Step::MemoryInfo);
+    let calls: Vec<_> = steps.map(|step| (step, rig.sims[0].calls(step))).collect();
     assert_eq!(rig.leaked_bytes(), 0);
     assert_eq!(rig.close(), Closed::CLEAN);
     calls.into_iter().filter(|&(_, calls)| calls > 0).collect()
@@ -95,6 +96,15 @@ impl Drop for Told {
     }
 }
 
+/// The next transfer works, once what failed and was dropped has been let go: what stands behind a failed copy on its
+/// stream fails with it.
+fn assert_works(rig: &Rig) {
+    assert!(rig.settles_at(0), "something of a failed operation is kept");
+    rig.sims[0].set_faults(FaultPlan::new());
+    let next = workload::there_and_back(rig, Tensors::get());
+    assert!(next.is_ok(), "the next transfer fails: {}", next.unwrap_err());
+}
+
 /// One operation failed at most, and said why; the device works on.
 fn survives(kind: ErrorKind) -> impl Fn(&Rig, &[(&'static str, Error)], Step) {
     move |rig, failed, _| {
@@ -105,9 +115,7 @@ fn survives(kind: ErrorKind) -> impl Fn(&Rig, &[(&'static str, Error)], Step) {
         for (name, error) in failed {
             assert_eq!(error.driver_kind(), Some(kind), "{name}: {error}");
         }
-        rig.sims[0].set_faults(FaultPlan::new());
-        let next = workload::there_and_back(rig, Tensors::get());
-        assert!(next.is_ok(), "the next transfer fails: {}", next.unwrap_err());
+        assert_works(rig);
     }
 }
 
@@ -169,7 +177,7 @@ fn a_device_lost_anywhere_is_told_by_every_operation_after_it() {
 #[test]
 fn seeded_faults_spoil_only_what_says_so() {
     let watchdog = Watchdog::start();
-    for seed in 0..300 {
+    for seed in 0..600 {
         let probability = [0.002, 0.01, 0.05, 0.2][seed as usize % 4];
         let case = format!("seed {seed}, probability {probability}");
         watchdog.feed(&case);
@@ -178,9 +186,7 @@ fn seeded_faults_spoil_only_what_says_so() {
         for (name, error) in run(&rig) {
             assert!(error.driver_kind().is_some(), "{name}: {error}");
         }
-        rig.sims[0].set_faults(FaultPlan::new());
-        let next = workload::there_and_back(&rig, Tensors::get());
-        assert!(next.is_ok(), "the next transfer fails: {}", next.unwrap_err());
+        assert_works(&rig);
         assert_eq!(rig.leaked_bytes(), 0);
         assert_eq!(rig.close(), Closed::CLEAN);
         drop(told);
