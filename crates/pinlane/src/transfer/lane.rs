@@ -94,12 +94,6 @@ impl Lane {
 
     /// Enqueues a chunk. Gives its mark, or nothing where the chunk is pending.
     fn start(&mut self, job: &Arc<Job>, index: usize) -> Result<Option<Arc<Mark>>> {
-        let mended = self.stream.mend();
-        mended.map_err(|source| Error::driver("making a lane work again after a failed copy", source))?;
-        if let Some(after) = &job.after {
-            let waited = self.stream.stream().wait(after);
-            waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
-        }
         let chunk = &job.plan.chunks[index];
         if !chunk.needs_slot() {
             self.collect_direct(job, chunk);
@@ -212,7 +206,15 @@ impl Lane {
         let _span =
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
+        // As late as can be: what is known as failed by now, such as the copy that this chunk's slot was waited for,
+        // does not spread to this chunk.
+        let mended = self.stream.mend();
+        mended.map_err(|source| Error::driver("making a lane work again after a failed copy", source))?;
         let stream = self.stream.stream();
+        if let Some(after) = &job.after {
+            let waited = stream.wait(after);
+            waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
+        }
         let enqueued = match self.copies.as_slice() {
             // SAFETY: the job and the slot keep both ends of the copy valid until the mark is reached.
             [copy] => unsafe { stream.copy(*copy) },
