@@ -59,6 +59,28 @@ pub(crate) enum Kind {
     Device,
 }
 
+impl Kind {
+    /// Refuses a route that the caller forces and that can't carry such bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Route`].
+    pub(crate) fn check_route(self, route: Route) -> Result<()> {
+        let reason = match (route, self) {
+            (Route::Direct, Self::Pageable | Self::Strided | Self::File) => {
+                "the host's end is not one piece of pinned memory; pin it first, or use staged"
+            }
+            (Route::Plain, Self::Strided) => "the driver copies one piece; make it contiguous, or use staged",
+            (Route::Plain, Self::File) => "the driver reads no files; use staged",
+            (Route::Staged | Route::Packed | Route::Plain, Self::Device) => {
+                "both ends are on devices; only direct goes there"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Route { route, reason })
+    }
+}
+
 /// One tensor to move.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaf {
@@ -178,11 +200,11 @@ pub(crate) struct Means<'a> {
     pub(crate) slot_bytes: usize,
 }
 
-/// Plans one request.
+/// Plans one request. Every leaf has passed [`Kind::check_route`] for the route that is forced, if one is.
 ///
 /// # Errors
 ///
-/// [`Error::Route`] where the forced route can't carry a leaf, [`Error::HostMemory`] where sizes overflow.
+/// [`Error::HostMemory`] where sizes overflow.
 pub(crate) fn plan(
     direction: Direction,
     leaves: &[Leaf],
@@ -227,7 +249,7 @@ pub(crate) fn plan(
     // Copies without a slot come first: they keep the link busy while the first slots are filled.
     let mut slotted = Vec::new();
     for (index, leaf) in leaves.iter().enumerate() {
-        let (route, why) = choice.route(leaf)?;
+        let (route, why) = choice.route(leaf);
         builder.plan.tally(route, why, leaf.bytes);
         if leaf.bytes == 0 {
             continue;
@@ -286,12 +308,12 @@ struct Choice<'a> {
 }
 
 impl Choice<'_> {
-    fn route(&self, leaf: &Leaf) -> Result<(Route, Why)> {
+    fn route(&self, leaf: &Leaf) -> (Route, Why) {
         if let Some(route) = self.forced {
-            return self.allowed(route, leaf.kind).map(|()| (route, Why::Forced));
+            return (route, Why::Forced);
         }
         let small = leaf.bytes < self.profile.direct_bytes();
-        Ok(match leaf.kind {
+        match leaf.kind {
             Kind::Device => (Route::Direct, Why::OnDevice),
             Kind::Pinned if small && !self.alone => (Route::Packed, Why::SmallAmongMany),
             Kind::Pinned => (Route::Direct, Why::AlreadyPinned),
@@ -301,22 +323,7 @@ impl Choice<'_> {
             Kind::Pageable => (Route::Packed, Why::Pageable),
             Kind::Strided => (Route::Packed, Why::Strided),
             Kind::File => (Route::Packed, Why::File),
-        })
-    }
-
-    fn allowed(&self, route: Route, kind: Kind) -> Result<()> {
-        let reason = match (route, kind) {
-            (Route::Direct, Kind::Pageable | Kind::Strided | Kind::File) => {
-                "the host's end is not one piece of pinned memory; pin it first, or use staged"
-            }
-            (Route::Plain, Kind::Strided) => "the driver copies one piece; make it contiguous, or use staged",
-            (Route::Plain, Kind::File) => "the driver reads no files; use staged",
-            (Route::Staged | Route::Packed | Route::Plain, Kind::Device) => {
-                "both ends are on devices; only direct goes there"
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::Route { route, reason })
+        }
     }
 }
 

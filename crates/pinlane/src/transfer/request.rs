@@ -150,6 +150,13 @@ impl<'a> Group<'a> {
             };
             taken.map_err(|error| at(tree, index, error))?;
         }
+        if let Some(route) = options.route {
+            for (&(index, _), leaf) in self.members.iter().zip(&sources.leaves) {
+                leaf.kind
+                    .check_route(route)
+                    .map_err(|error| at(tree, index, error))?;
+            }
+        }
         let (direction, regions) = match self.way {
             Way::Upload => (Direction::ToDevice, Regions::Lay(options.placement)),
             Way::Between(_) => (Direction::OnDevice, Regions::Lay(options.placement)),
