@@ -30,25 +30,29 @@ pub(crate) fn start<T: Tree>(
     blocking: bool,
 ) -> Result<Transfer<T>> {
     let (groups, mut outputs) = sort(tree, to)?;
-    let mut prepared = Vec::with_capacity(groups.len());
+    let mut ready = Vec::with_capacity(groups.len());
     for group in &groups {
-        prepared.push(
-            group
-                .prepare(tree, to, options)?
-                .allocate(options, &mut outputs)?,
-        );
+        let mut prepared = group.prepare(tree, to, options)?;
+        let bases = prepared.allocate(options, &mut outputs)?;
+        ready.push((prepared, bases));
     }
+    // From here on nothing is refused. There are no jobs before, because one that is dropped unfinished leaks what it
+    // keeps.
+    let jobs: Vec<_> = ready
+        .into_iter()
+        .map(|(prepared, bases)| prepared.into_job(bases, options, &outputs))
+        .collect();
     let outputs = outputs
         .into_iter()
         .map(|output| output.expect("every group gives its tensors' outputs"));
     let output = rebuild_from(tree, outputs.collect());
-    let mut jobs = Vec::with_capacity(prepared.len());
-    for (device, job) in prepared {
-        let running = &device.require_accelerator("moving tensors")?.running;
-        if let Err(error) = running.start(&job, blocking) {
+    for (device, job) in &jobs {
+        let started = device
+            .require_accelerator("moving tensors")
+            .and_then(|accelerator| accelerator.running.start(job, blocking));
+        if let Err(error) = started {
             job.abort(error);
         }
-        jobs.push((device, job));
     }
     Ok(Transfer::new(jobs, output))
 }
@@ -122,8 +126,9 @@ fn at<T: Tree>(tree: &T, index: usize, error: Error) -> Error {
 /// A planned group, before any memory is taken.
 struct Prepared<'a> {
     group: &'a Group<'a>,
-    /// The device whose engine moves the bytes.
+    /// The device whose engine moves the bytes, and that engine.
     device: Device,
+    engine: Arc<Engine>,
     plan: Plan,
     layouts: Vec<Layout>,
     /// What is moved from the host or a peer; for bytes to the host, filled in when their memory is taken.
@@ -172,6 +177,7 @@ impl<'a> Group<'a> {
         Ok(Prepared {
             group: self,
             device,
+            engine,
             plan,
             layouts,
             ends,
@@ -307,52 +313,48 @@ fn spanning(tensor: &Tensor) -> Result<Layout> {
 }
 
 impl Prepared<'_> {
-    /// Takes the memory for the results, and makes the job.
+    /// Takes the memory for the results; gives the addresses of the plan's allocations.
     fn allocate(
-        mut self,
+        &mut self,
         options: &TransferOptions,
         outputs: &mut [Option<Tensor>],
-    ) -> Result<(Device, Arc<Job>)> {
+    ) -> Result<Vec<DevicePtr>> {
         let _span = tracing::debug_span!("allocate", bytes = self.plan.bytes()).entered();
-        let bases = match self.plan.direction() {
+        match self.plan.direction() {
             Direction::ToHost => {
                 self.allocate_on_host(options, outputs)?;
-                self.blocks.iter().map(|block| block.0.ptr()).collect()
+                Ok(self.blocks.iter().map(|block| block.0.ptr()).collect())
             }
-            Direction::ToDevice | Direction::OnDevice => self.allocate_on_device(outputs)?,
-        };
-        let sources: Vec<_> = self
-            .group
-            .members
-            .iter()
+            Direction::ToDevice | Direction::OnDevice => self.allocate_on_device(outputs),
+        }
+    }
+
+    /// Makes the job, which keeps sources and results.
+    fn into_job(
+        self,
+        bases: Vec<DevicePtr>,
+        options: &TransferOptions,
+        outputs: &[Option<Tensor>],
+    ) -> (Device, Arc<Job>) {
+        let members = self.group.members.iter();
+        let sources: Vec<_> = members
+            .clone()
             .map(|(_, tensor)| Arc::clone(tensor.storage()))
             .collect();
-        let results: Vec<_> = self
-            .group
-            .members
-            .iter()
+        let results: Vec<_> = members
             .filter_map(|&(index, _)| Some(Arc::clone(outputs[index].as_ref()?.storage())))
             .collect();
-        let leaks = Arc::clone(
-            &self
-                .device
-                .require_accelerator("moving tensors")?
-                .running
-                .engine()
-                .leaks,
-        );
         let keep: Box<dyn Any + Send> = Box::new((sources, results));
-        let job = Job::new(self.plan, self.ends, bases, options.after.clone(), keep, &leaks);
-        Ok((self.device, job))
+        let after = options.after.clone();
+        let job = Job::new(self.plan, self.ends, bases, after, keep, &self.engine.leaks);
+        (self.device, job)
     }
 
     fn allocate_on_device(&mut self, outputs: &mut [Option<Tensor>]) -> Result<Vec<DevicePtr>> {
-        let driver = self.device.driver().map(Arc::clone);
-        let driver = driver.expect("a group's device is an accelerator");
         let mut blocks = Vec::with_capacity(self.plan.allocations.len());
         for &bytes in &self.plan.allocations {
             let bytes = usize::try_from(bytes).map_err(|_| Error::HostMemory { bytes: usize::MAX })?;
-            let memory = DeviceMemory::new(&driver, bytes)
+            let memory = DeviceMemory::new(&self.engine.driver, bytes)
                 .map_err(|source| Error::driver("making room for tensors on the device", source))?;
             blocks.push(Arc::new(DeviceBlock(memory)));
         }
