@@ -114,12 +114,19 @@ impl Job {
     }
 
     /// One chunk is done with, on the host: the device is done with it at `mark`, or already.
+    ///
+    /// A later mark stands for an earlier one of the same stream, except where the earlier one failed: whoever shares
+    /// the stream may have made it work again since, and then the later mark tells nothing of that failure.
     pub(crate) fn settle(&self, mark: Option<Arc<Mark>>) {
         let mut progress = lock(&self.progress);
         if let Some(mark) = mark {
-            match progress.marks.iter_mut().find(|known| known.is_on(mark.stream())) {
-                Some(known) => *known = mark,
-                None => progress.marks.push(mark),
+            let known = progress
+                .marks
+                .iter_mut()
+                .rfind(|known| known.is_on(mark.stream()));
+            match known {
+                Some(known) if !known.has_failed() => *known = mark,
+                _ => progress.marks.push(mark),
             }
         }
         progress.unsettled -= 1;

@@ -73,6 +73,12 @@ impl Mark {
         self.event().query().unwrap_or(true)
     }
 
+    /// Whether it is known to have been reached with a failure, or can't be asked. Where it is not reached yet, any
+    /// failure before it is also one of every mark that is on its stream by now.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.event().query().is_err()
+    }
+
     /// Blocks until it is reached. After a failed copy the stream is made to work again, so that the failure does not
     /// spread to who uses the lane next.
     pub(crate) fn settle(&self) -> Result<(), pinlane_driver::Error> {
