@@ -204,9 +204,10 @@ impl Job {
         Ok(())
     }
 
-    /// Sets who is woken when [`has_landed`](Self::has_landed) becomes true; the latest counts.
-    pub(crate) fn set_waker(&self, waker: &Waker) {
-        lock(&self.progress).waker = Some(waker.clone());
+    /// Sets who is woken when [`has_landed`](Self::has_landed) becomes true; the latest counts. Says whether there was
+    /// nobody before, and so nobody who looks after it.
+    pub(crate) fn set_waker(&self, waker: &Waker) -> bool {
+        lock(&self.progress).waker.replace(waker.clone()).is_none()
     }
 
     /// Wakes who waits.

@@ -74,19 +74,13 @@ pub struct Transfer<T: Tree> {
 struct Flight {
     device: Device,
     job: Arc<Job>,
-    /// Whether the reactor will wake the task.
-    watched: bool,
 }
 
 impl<T: Tree> Transfer<T> {
     pub(crate) fn new(jobs: Vec<(Device, Arc<Job>)>, output: T) -> Self {
         let flights = jobs
             .into_iter()
-            .map(|(device, job)| Flight {
-                device,
-                job,
-                watched: false,
-            })
+            .map(|(device, job)| Flight { device, job })
             .collect();
         Self {
             flights,
@@ -151,14 +145,12 @@ impl<T: Tree> Future for Transfer<T> {
     /// When polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut ready = true;
-        for flight in &mut self.flights {
+        for flight in &self.flights {
             if flight.job.has_landed() {
                 continue;
             }
             ready = false;
-            flight.job.set_waker(context.waker());
-            if !flight.watched {
-                flight.watched = true;
+            if flight.job.set_waker(context.waker()) {
                 flight.device.watch(&flight.job, Duty::Wake);
             }
         }
