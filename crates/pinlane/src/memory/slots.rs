@@ -71,6 +71,11 @@ impl Slots {
         self.slot_bytes
     }
 
+    /// How many there are at most.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
+    }
+
     /// Bytes of slots that a lost device may still use.
     pub(crate) fn lost_bytes(&self) -> usize {
         lock(&self.state).lost * self.slot_bytes

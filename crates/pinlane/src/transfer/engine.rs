@@ -8,6 +8,7 @@ use pinlane_driver::{
 };
 
 use super::{
+    Route,
     job::Job,
     lane::Lane,
     leaks::Leaks,
@@ -98,16 +99,18 @@ impl RunningEngine {
 
     /// Starts a job: on the caller's thread where the plan says so, else by handing it to the lanes.
     ///
-    /// With `blocking`, the caller is about to wait for it. Without, chunks from the device that go through slots are
-    /// left to the lanes, because somebody has to empty the slots later.
+    /// With `blocking`, the caller is about to wait for it. Without, what would make the caller wait for the device is
+    /// left to the lanes: slots to be emptied, copies that the driver stages itself, more chunks than there are slots.
     pub(crate) fn start(&self, job: &Arc<Job>, blocking: bool) -> Result<()> {
         let plan = &job.plan;
         if plan.chunks.is_empty() {
             return Ok(());
         }
-        let empties =
-            plan.direction() == Direction::ToHost && plan.chunks.iter().any(|chunk| chunk.needs_slot());
-        if plan.is_inline() && (blocking || !empties) {
+        let slotted = plan.chunks.iter().filter(|chunk| chunk.needs_slot()).count();
+        let waits = slotted > self.engine.slots.wanted()
+            || plan.direction() == Direction::ToHost
+                && (slotted > 0 || plan.chunks.iter().any(|chunk| chunk.route == Route::Plain));
+        if plan.is_inline() && (blocking || !waits) {
             self.run_inline(job)
         } else {
             self.start_lanes()?;
