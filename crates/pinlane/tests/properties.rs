@@ -446,7 +446,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(160))]
+    #![proptest_config(config(600))]
 
     /// Host to one device, on to another, and back to the host, with any choice on each hop.
     #[test]

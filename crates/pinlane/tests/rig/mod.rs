@@ -20,7 +20,7 @@ use pinlane::{
 
 /// How long a test waits for what must happen, before it says that it did not: a hang is then a failure. No test
 /// passes because of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A machine, its devices as simulators, and the engines on them.
 pub(crate) struct Rig {
