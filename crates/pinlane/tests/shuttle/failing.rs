@@ -93,6 +93,15 @@ fn a_refused_call_spoils_no_bytes_and_the_device_works_on() {
 }
 
 #[test]
+fn faults_by_chance_spoil_no_bytes_and_the_device_works_on() {
+    explore(|| {
+        let (device, sim) = open(FaultPlan::seeded(pick(1 << 30) as u64, 0.1), BUDGET);
+        run(&device, |error| assert!(error.driver_kind().is_some(), "{error}"));
+        assert_works(device, &sim);
+    });
+}
+
+#[test]
 fn an_awaited_transfer_is_woken_whatever_fails() {
     explore(|| {
         let fault = [Fault::Refused, Fault::CopyFailed, Fault::DeviceLost][pick(3)];

@@ -8,6 +8,7 @@ use std::{
 use pinlane::{
     Device, Error, TransferOptions, Tree,
     driver::{Stream, Timing, sim::FaultPlan, sync::Arc},
+    prefetch,
 };
 
 use crate::{
@@ -146,6 +147,21 @@ fn a_device_is_closed_by_whoever_lets_go_last() {
                 _ => Box::new(move || drop(upload.wait().unwrap())),
             },
         ]);
+        assert_nothing_left(&sim);
+    });
+}
+
+#[test]
+fn a_prefetch_that_is_left_early_leaves_nothing_behind() {
+    explore(|| {
+        let (device, sim) = open(FaultPlan::new(), BUDGET);
+        let sent: Vec<_> = (0..4).map(tensor).collect();
+        let mut batches = prefetch(sent.clone(), &device, 1 + pick(3));
+        for sent in &sent[..pick(4)] {
+            let there = batches.next().unwrap().unwrap();
+            assert_same(sent, &there.to(&Device::host()).unwrap());
+        }
+        drop((device, batches));
         assert_nothing_left(&sim);
     });
 }
