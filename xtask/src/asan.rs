@@ -20,6 +20,9 @@ const LEFT_OUT: [&str; 2] = ["compile_fail", "shuttle"];
 /// count what is alive on the simulated device.
 const OPTIONS: &str = "detect_leaks=0:detect_stack_use_after_return=1:check_initialization_order=1";
 
+/// Of the fault matrix, which runs whole in the ordinary build, only each so manieth case.
+const FAULTS_STRIDE: &str = "7";
+
 /// Runs the unit and integration tests of [`CRATES`]. Naming the target keeps the sanitizer out of build scripts and
 /// procedural macros.
 pub(crate) fn check() -> Result<String> {
@@ -29,6 +32,7 @@ pub(crate) fn check() -> Result<String> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Zsanitizer=address")
         .env("ASAN_OPTIONS", OPTIONS)
+        .env("PINLANE_FAULTS_STRIDE", FAULTS_STRIDE)
         .args(["test", "--lib", "--no-fail-fast", "--target", &host])
         .arg("--target-dir")
         .arg(target("asan"));
