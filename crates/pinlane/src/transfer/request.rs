@@ -4,7 +4,7 @@
 
 use std::{any::Any, collections::HashMap, ptr::NonNull};
 
-use pinlane_driver::{DeviceId, DeviceMemory, DevicePtr, sync::Arc};
+use pinlane_driver::{DeviceId, DeviceMemory, DevicePtr, ErrorKind, sync::Arc};
 
 use super::{
     Placement, Transfer, TransferOptions,
@@ -167,6 +167,9 @@ impl<'a> Group<'a> {
             Way::Between(_) => (Direction::OnDevice, Regions::Lay(options.placement)),
             Way::Download(_) => (Direction::ToHost, Regions::Given(sources.regions)),
         };
+        if direction != Direction::ToHost {
+            check_fits(&sources.leaves, &engine)?;
+        }
         let plan = plan::plan(direction, &sources.leaves, regions, options.route, means(&engine))?;
         let Sources {
             layouts,
@@ -184,6 +187,24 @@ impl<'a> Group<'a> {
             blocks,
         })
     }
+}
+
+/// Refuses what the device could never hold, because its plan might be more than the host can hold.
+fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
+    let device = engine.driver.properties();
+    let total = leaves
+        .iter()
+        .try_fold(0u64, |total, leaf| total.checked_add(leaf.bytes));
+    if total.is_some_and(|total| total <= device.memory_bytes) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} tensors are larger together than the device's {} bytes; move some of them, or parts",
+        leaves.len(),
+        device.memory_bytes
+    );
+    let source = pinlane_driver::Error::new(ErrorKind::OutOfMemory, device.id, message);
+    Err(Error::driver("making room for tensors on the device", source))
 }
 
 fn means(engine: &Engine) -> Means<'_> {
