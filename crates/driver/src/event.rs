@@ -14,6 +14,22 @@ pub enum Timing {
 }
 
 /// A point in a stream's work that can be waited for.
+///
+/// ```
+/// use pinlane_driver::{Event, Stream, Timing, sim::{DeviceConfig, Machine}};
+/// use std::time::Duration;
+///
+/// let device = Machine::new(DeviceConfig::default()).device(0)?;
+/// let stream = Stream::new(&device)?;
+/// let start = Event::new(&device, Timing::Enabled)?;
+/// assert!(start.query()?, "an event that was never recorded counts as fired");
+/// start.record(&stream)?;
+/// device.busy(Duration::from_millis(2), stream.raw())?;
+/// let end = stream.record(Timing::Enabled)?;
+/// end.synchronize()?;
+/// assert!(end.elapsed_since(&start)? >= Duration::from_millis(2));
+/// # Ok::<(), pinlane_driver::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Event {
     driver: Arc<dyn Driver>,

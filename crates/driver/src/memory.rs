@@ -6,6 +6,19 @@ use crate::{DevicePtr, Driver, Result, sync::Arc};
 ///
 /// Whoever enqueues work on it keeps it alive until that work is done: dropping it earlier gives memory back that the
 /// device still uses. The engine's transfers do so by owning it; code that uses streams directly must synchronise.
+///
+/// ```
+/// use pinlane_driver::{DeviceMemory, sim::{DeviceConfig, Machine}};
+///
+/// let device = Machine::new(DeviceConfig::default()).device(0)?;
+/// let before = device.memory_info()?.free;
+/// let memory = DeviceMemory::new(&device, 1 << 20)?;
+/// assert_eq!(memory.ptr().0 % 256, 0);
+/// assert_eq!(device.memory_info()?.free, before - (1 << 20));
+/// drop(memory);
+/// assert_eq!(device.memory_info()?.free, before);
+/// # Ok::<(), pinlane_driver::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct DeviceMemory {
     driver: Arc<dyn Driver>,

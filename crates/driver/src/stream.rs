@@ -5,6 +5,25 @@ use crate::{Driver, Event, MemCopy, RawStream, Result, Timing, sync::Arc};
 /// An in-order queue of work on one device.
 ///
 /// Owned streams are destroyed on drop (what is enqueued still runs); adopted ones are left alone.
+///
+/// ```
+/// use pinlane_driver::{DeviceMemory, MemCopy, Stream, Timing, sim::{DeviceConfig, Machine}};
+///
+/// let device = Machine::new(DeviceConfig::default()).device(0)?;
+/// let memory = DeviceMemory::new(&device, 4)?;
+/// let (writer, reader) = (Stream::new(&device)?, Stream::new(&device)?);
+/// let mut back = [0_u8; 4];
+/// // SAFETY: pageable memory is free again when each call returns, and both streams are done before `memory` goes.
+/// unsafe {
+///     writer.copy(MemCopy::to_device(memory.ptr(), [1, 2, 3, 4].as_ptr(), 4))?;
+///     // The streams know nothing of each other, so an event orders them.
+///     reader.wait(&writer.record(Timing::Disabled)?)?;
+///     reader.copy(MemCopy::to_host(back.as_mut_ptr(), memory.ptr(), 4))?;
+/// }
+/// reader.synchronize()?;
+/// assert_eq!(back, [1, 2, 3, 4]);
+/// # Ok::<(), pinlane_driver::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Stream {
     driver: Arc<dyn Driver>,

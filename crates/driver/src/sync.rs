@@ -20,6 +20,8 @@ pub use shuttle::{
 pub use std::sync::OnceLock;
 pub use std::time::{Duration, Instant};
 
+pub use std::thread::available_parallelism;
+
 /// Locks `mutex`, and takes the state as it stands when another thread panicked while holding it.
 ///
 /// Every critical section of the project leaves its state whole at each statement, so a poisoned lock carries no news

@@ -10,15 +10,19 @@
 //! - No dimension left: the range is one `memcpy`.
 //! - Else one line of units after another, each a tight loop compiled for its unit's width where that is that of an
 //!   element, a `memcpy` for each unit where it is longer.
-//! - Where an outer dimension steps through storage within a cache line and the innermost jumps from line to line, as
-//!   in a transposed matrix, lines would fetch a whole cache line for each element. There, square *tiles* of a cache line's
-//!   width are read along the storage and written along the packed bytes.
+//! - Where an outer dimension is the contiguous one in storage and the innermost jumps from cache line to cache line, as
+//!   in a transposed matrix, lines would fetch a cache line for each element. There, whole rows of that outer dimension
+//!   are transposed in tiles. A range with less than two such rows still goes line by line.
 
+mod cursor;
 mod transpose;
 
 use std::{ops::Range, ptr};
 
-use self::transpose::{CACHE_LINE, Lines, transpose};
+use self::{
+    cursor::Cursor,
+    transpose::{CACHE_LINE, Lines, transpose},
+};
 use crate::{DType, Layout, LayoutError, layout::Dim};
 
 /// The widest unit that has a loop of its own.
@@ -277,14 +281,23 @@ impl StridedCopy {
         base: *mut u8,
         cursor: &mut Cursor<'_>,
         units: usize,
-        packed: *mut u8,
+        mut packed: *mut u8,
     ) {
-        for index in 0..units {
-            // SAFETY: the cursor is at an element, and there is room for each unit.
-            unsafe {
-                copy_bytes::<GATHER>(base.add(cursor.offset), packed.add(index * self.unit), self.unit);
+        let innermost = self.dims.len() - 1;
+        let line = self.dims[innermost];
+        let mut left = units;
+        while left > 0 {
+            let count = left.min(line.size - cursor.position[innermost]);
+            for index in 0..count {
+                // SAFETY: the cursor is at an element, the line goes on for `count`, and there is room for each unit.
+                unsafe {
+                    let strided = base.add(cursor.offset + index * line.stride);
+                    copy_bytes::<GATHER>(strided, packed, self.unit);
+                    packed = packed.add(self.unit);
+                }
             }
-            cursor.next();
+            cursor.advance(innermost, count);
+            left -= count;
         }
     }
 
@@ -340,66 +353,14 @@ impl StridedCopy {
     }
 }
 
-/// The dimension, if any, that steps through storage within a cache line while the innermost jumps over it.
+/// The outer dimension, if any, that is contiguous in storage while the innermost jumps over cache lines.
 fn tiled_dim(dims: &[Dim], unit: usize) -> Option<usize> {
     let (innermost, outer) = dims.split_last()?;
-    if unit > WIDEST_ELEMENT || !unit.is_power_of_two() || innermost.stride < CACHE_LINE {
+    let has_a_loop = unit <= WIDEST_ELEMENT && unit.is_power_of_two();
+    if !has_a_loop || innermost.stride < CACHE_LINE {
         return None;
     }
-    (0..outer.len()).find(|&dim| outer[dim].stride == unit)
-}
-
-/// A place in the logical order of some dimensions.
-struct Cursor<'a> {
-    dims: &'a [Dim],
-    /// An index for each dimension.
-    position: Vec<usize>,
-    /// What they amount to in storage, from the first element on.
-    offset: usize,
-}
-
-impl<'a> Cursor<'a> {
-    /// The `index`th place.
-    fn at(dims: &'a [Dim], mut index: usize) -> Self {
-        let mut position = vec![0; dims.len()];
-        let mut offset = 0;
-        for (position, dim) in position.iter_mut().zip(dims).rev() {
-            *position = index % dim.size;
-            offset += *position * dim.stride;
-            index /= dim.size;
-        }
-        Self {
-            dims,
-            position,
-            offset,
-        }
-    }
-
-    /// Moves to the next place.
-    fn next(&mut self) {
-        if let Some(innermost) = self.dims.len().checked_sub(1) {
-            self.advance(innermost, 1);
-        }
-    }
-
-    /// Moves `by` steps along `dim`, at most to its end, from where the next dimension outwards takes over. Past the
-    /// last place it comes back to the first.
-    fn advance(&mut self, dim: usize, by: usize) {
-        self.position[dim] += by;
-        self.offset += by * self.dims[dim].stride;
-        for inner in (0..=dim).rev() {
-            let Dim { size, stride } = self.dims[inner];
-            if self.position[inner] < size {
-                return;
-            }
-            self.position[inner] = 0;
-            self.offset -= size * stride;
-            if inner > 0 {
-                self.position[inner - 1] += 1;
-                self.offset += self.dims[inner - 1].stride;
-            }
-        }
-    }
+    outer.iter().position(|dim| dim.stride == unit)
 }
 
 /// Copies `count` units of `UNIT` bytes.

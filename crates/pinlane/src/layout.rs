@@ -10,11 +10,14 @@
 //! - so is the end of the [`span`](Layout::span), the range of storage that the elements reach into;
 //! - a stride of a dimension with fewer than two elements is never used, and may be any number.
 
+mod error;
 mod views;
 
 use std::ops::Range;
 
-use crate::{DType, DTypeError};
+use pinlane_driver::sync::Arc;
+
+pub use self::error::LayoutError;
 
 /// The largest number of elements, or offset of one.
 const MOST: usize = isize::MAX as usize;
@@ -37,9 +40,19 @@ const MOST: usize = isize::MAX as usize;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
+    dims: Arc<Dims>,
+    offset: usize,
+}
+
+/// Shape and strides, and what follows from them: shared by clones, and by a tensor and what it becomes elsewhere.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Dims {
     shape: Box<[usize]>,
     strides: Box<[usize]>,
-    offset: usize,
+    elements: usize,
+    /// From the first element to the end of the last.
+    reach: usize,
+    is_contiguous: bool,
 }
 
 /// One dimension: how many steps, and how far each goes.
@@ -72,6 +85,14 @@ impl Layout {
         Self::checked(shape.into(), strides.into(), offset)
     }
 
+    /// The same shape and strides from offset 0 on.
+    pub(crate) fn at_start(&self) -> Self {
+        Self {
+            dims: Arc::clone(&self.dims),
+            offset: 0,
+        }
+    }
+
     /// Any strides, in a storage of `storage` elements.
     ///
     /// # Errors
@@ -101,7 +122,7 @@ impl Layout {
         let is_empty = shape.contains(&0);
         let mut product = 1_usize;
         let mut last = Some(offset);
-        for (&size, &stride) in shape.iter().zip(&strides) {
+        for (&size, &stride) in shape.iter().zip(strides.iter()) {
             if size > 1 {
                 product = product.saturating_mul(size);
                 if !is_empty {
@@ -110,12 +131,31 @@ impl Layout {
             }
         }
         match last {
-            Some(last) if product <= MOST && last < MOST => Ok(Self {
+            Some(last) if product <= MOST && last < MOST => Ok(Self::of(shape, strides, offset)),
+            _ => Err(LayoutError::Overflow { shape }),
+        }
+    }
+
+    /// A layout that keeps the invariants, because it was checked or is a view of one that was.
+    fn of(shape: Box<[usize]>, strides: Box<[usize]>, offset: usize) -> Self {
+        let is_empty = shape.contains(&0);
+        let elements = if is_empty { 0 } else { shape.iter().product() };
+        let wide = || wide_dims(&shape, &strides);
+        let reach = if is_empty {
+            0
+        } else {
+            wide().map(|dim| (dim.size - 1) * dim.stride).sum::<usize>() + 1
+        };
+        let is_contiguous = is_empty || is_packed(wide().rev());
+        Self {
+            dims: Arc::new(Dims {
                 shape,
                 strides,
-                offset,
+                elements,
+                reach,
+                is_contiguous,
             }),
-            _ => Err(LayoutError::Overflow { shape }),
+            offset,
         }
     }
 
@@ -139,13 +179,13 @@ impl Layout {
     /// The number of steps in each dimension, outermost first.
     #[must_use]
     pub fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.dims.shape
     }
 
     /// How far apart in storage the neighbours in each dimension are, in elements.
     #[must_use]
     pub fn strides(&self) -> &[usize] {
-        &self.strides
+        &self.dims.strides
     }
 
     /// Where in storage the first element lies, in elements.
@@ -157,43 +197,39 @@ impl Layout {
     /// The number of dimensions. None means one element.
     #[must_use]
     pub fn rank(&self) -> usize {
-        self.shape.len()
+        self.dims.shape.len()
     }
 
     /// The number of elements.
     #[must_use]
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        self.dims.elements
     }
 
     /// Whether there is no element.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.shape.contains(&0)
+        self.dims.elements == 0
     }
 
     /// The range of storage from the first element reached to one past the last; empty, at the offset, if there is no
     /// element.
     #[must_use]
     pub fn span(&self) -> Range<usize> {
-        if self.is_empty() {
-            return self.offset..self.offset;
-        }
-        let reach: usize = self.wide_dims().map(|dim| (dim.size - 1) * dim.stride).sum();
-        self.offset..self.offset + reach + 1
+        self.offset..self.offset + self.dims.reach
     }
 
     /// Whether the logical order is the order in storage, without gaps: one range of bytes is the whole tensor.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
-        self.is_empty() || is_packed(self.wide_dims().rev())
+        self.dims.is_contiguous
     }
 
     /// Whether the elements fill their [`span`](Self::span), each place once: contiguous, but for the order of the
     /// dimensions.
     #[must_use]
     pub fn is_dense(&self) -> bool {
-        self.is_empty() || is_packed(self.dims_by_stride().into_iter())
+        self.is_contiguous() || is_packed(self.dims_by_stride().into_iter())
     }
 
     /// Whether two elements may lie in the same place. `false` is certain; `true` may be wrong for strides that
@@ -212,13 +248,8 @@ impl Layout {
         })
     }
 
-    /// The dimensions with more than one element, outermost first: the ones whose stride counts.
     fn wide_dims(&self) -> impl DoubleEndedIterator<Item = Dim> {
-        self.shape
-            .iter()
-            .zip(&self.strides)
-            .filter(|&(&size, _)| size > 1)
-            .map(|(&size, &stride)| Dim { size, stride })
+        wide_dims(&self.dims.shape, &self.dims.strides)
     }
 
     fn dims_by_stride(&self) -> Vec<Dim> {
@@ -246,6 +277,12 @@ impl Layout {
     }
 }
 
+/// The dimensions with more than one element, outermost first: the ones whose stride counts.
+fn wide_dims(shape: &[usize], strides: &[usize]) -> impl DoubleEndedIterator<Item = Dim> {
+    let dims = shape.iter().zip(strides).filter(|&(&size, _)| size > 1);
+    dims.map(|(&size, &stride)| Dim { size, stride })
+}
+
 /// Whether each of `dims`, innermost first, steps exactly over what those before it fill.
 fn is_packed(mut dims: impl Iterator<Item = Dim>) -> bool {
     let mut filled = 1;
@@ -254,143 +291,6 @@ fn is_packed(mut dims: impl Iterator<Item = Dim>) -> bool {
         filled *= dim.size;
         steps_over
     })
-}
-
-/// A layout that can't be, or can't be viewed in the way that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LayoutError {
-    /// More elements, or elements further out, than memory can have.
-    #[error(
-        "a tensor of shape {shape:?} does not fit in memory: it has, or reaches to, more than {MOST} elements"
-    )]
-    Overflow {
-        /// The shape asked for.
-        shape: Box<[usize]>,
-    },
-    /// As many strides as dimensions are needed.
-    #[error(
-        "the shape {shape:?} and the strides {strides:?} differ in length; give one stride for each dimension"
-    )]
-    Strides {
-        /// The shape asked for.
-        shape: Box<[usize]>,
-        /// The strides given.
-        strides: Box<[usize]>,
-    },
-    /// An element outside the storage.
-    #[error(
-        "the shape {:?} with strides {:?} from offset {} reaches to element {end} of a storage of {storage}",
-        layout.shape, layout.strides, layout.offset
-    )]
-    OutsideStorage {
-        /// The layout asked for.
-        layout: Layout,
-        /// The end of its span, in elements.
-        end: usize,
-        /// The size of the storage, in elements.
-        storage: usize,
-    },
-    /// There is no such dimension.
-    #[error("dimension {dim} was named, but the tensor has {rank}; they count from 0")]
-    NoSuchDim {
-        /// The dimension named.
-        dim: usize,
-        /// The number of dimensions.
-        rank: usize,
-    },
-    /// A dimension is missing or named twice.
-    #[error("{order:?} is not an order of the {rank} dimensions; name each from 0 on once")]
-    NotAPermutation {
-        /// The order asked for.
-        order: Box<[usize]>,
-        /// The number of dimensions.
-        rank: usize,
-    },
-    /// A shape of another number of elements.
-    #[error("a tensor of shape {from:?} can't be reshaped to {to:?}: the numbers of elements differ")]
-    ElementsDiffer {
-        /// The tensor's shape.
-        from: Box<[usize]>,
-        /// The shape asked for.
-        to: Box<[usize]>,
-    },
-    /// No strides give that shape over the same storage.
-    #[error(
-        "a tensor of shape {:?} with strides {:?} can't be seen as {to:?} without a copy; call contiguous() first",
-        layout.shape, layout.strides
-    )]
-    NeedsCopy {
-        /// The tensor's layout.
-        layout: Layout,
-        /// The shape asked for.
-        to: Box<[usize]>,
-    },
-    /// Only dimensions of size 1, or new ones, can be repeated.
-    #[error(
-        "a tensor of shape {from:?} can't be expanded to {to:?}: sizes match from the right, or are 1 before"
-    )]
-    NotExpandable {
-        /// The tensor's shape.
-        from: Box<[usize]>,
-        /// The shape asked for.
-        to: Box<[usize]>,
-    },
-    /// A slice that goes beyond its dimension, or backwards.
-    #[error("the range {start}..{end} was taken of dimension {dim}, which has the size {size}")]
-    OutsideDim {
-        /// The dimension.
-        dim: usize,
-        /// The first index asked for.
-        start: usize,
-        /// One past the last index asked for.
-        end: usize,
-        /// The dimension's size.
-        size: usize,
-    },
-    /// A slice with a step of zero.
-    #[error("dimension {dim} was sliced with a step of 0; the smallest is 1")]
-    ZeroStep {
-        /// The dimension.
-        dim: usize,
-    },
-    /// A dimension to be removed that has not one element.
-    #[error("dimension {dim} has the size {size}; only one of size 1 can be squeezed away")]
-    NotSqueezable {
-        /// The dimension.
-        dim: usize,
-        /// Its size.
-        size: usize,
-    },
-    /// Elements that share bytes lie one after another or not at all.
-    #[error(
-        "elements of {dtype} share bytes, so they can only be moved where they are contiguous and start with a whole \
-         byte; unpack them first"
-    )]
-    SharedBytes {
-        /// The elements' type.
-        dtype: DType,
-    },
-    /// A copy of bytes that the tensor or its storage does not have.
-    #[error(
-        "a copy of {bytes} bytes from byte {start} on goes beyond the tensor's {packed} bytes, or its storage of \
-         {storage} bytes is shorter than the {span} that the layout reaches"
-    )]
-    OutsideTensor {
-        /// The first byte asked for, in logical order.
-        start: usize,
-        /// How many bytes were asked for.
-        bytes: usize,
-        /// How many bytes the tensor has.
-        packed: usize,
-        /// The bytes of storage that the layout reaches.
-        span: usize,
-        /// The bytes of storage there are.
-        storage: usize,
-    },
-    /// The elements' type does not fit.
-    #[error(transparent)]
-    DType(#[from] DTypeError),
 }
 
 #[cfg(test)]

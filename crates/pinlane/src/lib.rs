@@ -28,6 +28,7 @@ mod error;
 pub mod fill;
 mod gather;
 mod host_memory;
+mod landing;
 mod layout;
 mod memory;
 mod prefetch;
@@ -35,6 +36,7 @@ mod profile;
 pub mod random;
 pub mod reduce;
 mod registry;
+mod scalar;
 mod tensor;
 mod tensor_map;
 mod transfer;
@@ -44,7 +46,7 @@ pub use device::{Device, DeviceOptions, DeviceStats};
 pub use dtype::{DType, DTypeError};
 pub use element::Element;
 pub use error::{Error, Result};
-pub use fill::{FillError, Scalar};
+pub use fill::{Arange, FillError};
 pub use gather::StridedCopy;
 pub use host_memory::HostMemory;
 pub use layout::{Layout, LayoutError};
@@ -52,7 +54,13 @@ pub use memory::pool::PinnedUsage;
 pub use pinlane_driver as driver;
 pub use prefetch::{Fetch, Prefetch, prefetch};
 pub use profile::Profile;
+pub use scalar::Scalar;
 pub use tensor::Tensor;
 pub use tensor_map::{Node, TensorMap};
 pub use transfer::{Direction, Placement, Plan, Route, Transfer, TransferOptions};
 pub use tree::Tree;
+
+/// Runs the README's example with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

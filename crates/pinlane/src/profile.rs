@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinlane_driver::Properties;
+use pinlane_driver::{Properties, sync::available_parallelism};
 
 /// Rates and latencies of one device and its host. Assumed from the hardware where nothing was measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +39,7 @@ impl Profile {
     /// Lanes: as many cores as it takes to fill the link with memcpy, no more than the host has, at least one.
     #[must_use]
     pub fn assumed(properties: &Properties) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = available_parallelism().map_or(1, usize::from);
         let link = properties.link.bytes_per_second.unwrap_or(ASSUMED_LINK);
         // A memory bus shared by many copying threads gives each of them about half of what one alone gets.
         let to_fill_the_link = (link / (ASSUMED_MEMCPY / 2.0)).ceil() as usize;

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 
 use pinlane_driver::{
-    sim::{Machine, MachineConfig},
+    sim::{DeviceConfig, Machine, MachineConfig},
     sync::{Mutex, OnceLock, lock},
 };
 
 use crate::{Device, DeviceOptions, Error, Result};
+
+/// Simulated devices there are by name: two, so that copies between devices can be tried anywhere.
+const SIMULATED: usize = 2;
 
 /// What is open stays open: a program has a handful of devices, and their engines cost nothing while idle.
 #[derive(Default)]
@@ -40,9 +43,9 @@ pub(crate) fn open(name: &str) -> Result<Device> {
     if let Some(device) = registry.open.get(&key) {
         return Ok(device.clone());
     }
-    let machine = registry
-        .machine
-        .get_or_insert_with(|| Machine::new(MachineConfig::default()));
+    let machine = registry.machine.get_or_insert_with(|| {
+        Machine::new(MachineConfig::equal_devices(SIMULATED, DeviceConfig::default()))
+    });
     let driver = machine
         .device(ordinal)
         .map_err(|error| no_such(error.to_string()))?;

@@ -158,7 +158,7 @@ impl Tensor {
         Ok(Self::new(
             dtype,
             layout,
-            Storage::file(file, path.to_owned(), offset, bytes),
+            Storage::file(file, path.to_owned(), offset),
         ))
     }
 

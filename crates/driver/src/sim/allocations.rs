@@ -13,11 +13,14 @@ use std::{
     ptr::NonNull,
 };
 
+use super::state::error;
+use crate::{Error, ErrorKind};
+
 /// Device addresses are multiples of this.
 const ALIGNMENT: usize = 256;
 
 /// Freed blocks are kept for the next allocation of their size, up to this many bytes: fresh pages are slow.
-const RECYCLED_BYTES: usize = 2 << 30;
+const RECYCLED_BYTES: usize = 1 << 30;
 
 /// What fresh device memory is filled with where a device poisons.
 pub const POISON: u8 = 0xA5;
@@ -107,6 +110,27 @@ pub(super) enum FreeError {
     Unknown,
     /// Its size is another one.
     WrongSize { bytes: usize },
+}
+
+impl FreeError {
+    /// The error of a call that frees `bytes` bytes at `address` of a device.
+    pub(super) fn on(&self, device: usize, address: u64, bytes: usize) -> Error {
+        let (kind, why) = match self {
+            Self::Unknown => (
+                ErrorKind::InvalidHandle,
+                "no live allocation starts there".to_owned(),
+            ),
+            Self::WrongSize { bytes } => (
+                ErrorKind::InvalidArgument,
+                format!("the allocation there has {bytes}; free it as it was allocated"),
+            ),
+        };
+        error(
+            device,
+            kind,
+            format!("freeing {bytes} bytes at {address:#x}: {why}"),
+        )
+    }
 }
 
 /// What became of a block that was given back.

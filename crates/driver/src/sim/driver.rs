@@ -4,10 +4,9 @@ use std::{ptr::NonNull, time::Duration};
 
 use super::{
     Machine, Step,
-    allocations::{Block, FreeError, Freed},
+    allocations::{Block, Freed},
     arena::Key,
     order::{Op, StreamState},
-    pinned::PinError,
     route::Route,
     state::{Core, EventState, State, error},
     work::{Job, Mishap, Work},
@@ -86,51 +85,6 @@ impl SimDriver {
         let device = &mut state.devices[self.ordinal];
         device.freed_in_use += u64::from(in_use && device.lost.is_none());
     }
-
-    fn free_error(&self, ptr: DevicePtr, bytes: usize, why: &FreeError) -> Error {
-        match why {
-            FreeError::Unknown => self.error(
-                ErrorKind::InvalidHandle,
-                format!(
-                    "freeing {bytes} bytes at {:#x}: no live allocation starts there",
-                    ptr.0
-                ),
-            ),
-            FreeError::WrongSize { bytes: all } => self.error(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "freeing {bytes} bytes at {:#x}: the allocation there has {all}",
-                    ptr.0
-                ),
-            ),
-        }
-    }
-
-    fn pin_error(&self, verb: &str, ptr: NonNull<u8>, bytes: usize, why: &PinError) -> Error {
-        let what = format!("{verb} {bytes} bytes at {ptr:p}");
-        match why {
-            PinError::Empty => self.error(
-                ErrorKind::InvalidArgument,
-                format!("{what}: there is nothing to pin"),
-            ),
-            PinError::Overlap { start, bytes } => self.error(
-                ErrorKind::InvalidArgument,
-                format!("{what}: the {bytes} bytes at {start:#x} are pinned already; unpin them first"),
-            ),
-            PinError::Limit { used, limit } => self.error(
-                ErrorKind::PinLimit,
-                format!("{what}: the host allows {limit} bytes, of which {used} are pinned; unpin some"),
-            ),
-            PinError::Unknown => self.error(
-                ErrorKind::InvalidArgument,
-                format!("{what}: no pinned range starts there"),
-            ),
-            PinError::WrongSize { bytes } => self.error(
-                ErrorKind::InvalidArgument,
-                format!("{what}: the range pinned there has {bytes} bytes"),
-            ),
-        }
-    }
 }
 
 /// A job as it is enqueued.
@@ -198,7 +152,7 @@ impl Driver for SimDriver {
         let freed = self.give_back(Step::Free, |state| {
             let memory = &mut state.devices[self.ordinal].memory;
             let freed = memory.free(ptr.0, bytes);
-            let freed = freed.map_err(|why| self.free_error(ptr, bytes, &why))?;
+            let freed = freed.map_err(|why| why.on(self.ordinal, ptr.0, bytes))?;
             self.count_use(state, matches!(freed, Freed::InUse));
             Ok(freed)
         });
@@ -208,14 +162,14 @@ impl Driver for SimDriver {
     unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
         self.call(Step::Pin, |state, _| {
             let pinned = state.pinned.pin(ptr.addr().get(), bytes);
-            pinned.map_err(|why| self.pin_error("pinning", ptr, bytes, &why))
+            pinned.map_err(|why| why.on(self.ordinal, "pinning", ptr, bytes))
         })
     }
 
     unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
         self.give_back(Step::Unpin, |state| {
             let unpinned = state.pinned.unpin(ptr.addr().get(), bytes);
-            let in_use = unpinned.map_err(|why| self.pin_error("unpinning", ptr, bytes, &why))?;
+            let in_use = unpinned.map_err(|why| why.on(self.ordinal, "unpinning", ptr, bytes))?;
             self.count_use(state, in_use);
             Ok(())
         })
@@ -382,7 +336,7 @@ impl Driver for SimDriver {
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
         let mut jobs = Vec::with_capacity(copies.len());
         let mut staged = Vec::new();
-        let enqueued = self.core().with(|state| {
+        let enqueued = self.call(Step::CopyBatch, |state, _| {
             let stream = state.stream(self.ordinal, stream.0)?;
             let routed = copies.iter().try_for_each(|copy| {
                 let mishap = state.enter(self.ordinal, Step::Copy)?;

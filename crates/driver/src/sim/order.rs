@@ -14,12 +14,12 @@ use std::collections::VecDeque;
 
 use super::{
     arena::Key,
-    state::{Finished, State, error},
+    state::{Finished, State, device_id, error},
     tickets::{Failure, Outcome},
     work::{End, Home, Job, Mishap, Work},
 };
 use crate::{
-    Error, ErrorKind,
+    ErrorKind,
     sync::{Arc, Instant},
 };
 
@@ -70,10 +70,10 @@ impl State {
         for job in op.jobs() {
             self.hold(&job.work);
         }
-        if let Some(state) = self.streams.get_mut(stream) {
-            state.queue.push_back(op);
-            self.start(stream);
-        }
+        let known = self.streams.get_mut(stream);
+        let known = known.expect("the caller looked the stream up under the same lock");
+        known.queue.push_back(op);
+        self.start(stream);
     }
 
     /// Enqueues a record for a ticket with `holders` holders besides the record itself.
@@ -223,6 +223,7 @@ impl State {
         self.devices[device].lost = Some(Arc::clone(why));
         for engine in &mut self.devices[device].engines {
             engine.queue.clear();
+            self.wakes.push(Arc::clone(&engine.wake));
         }
         for key in self.streams.keys() {
             let Some(stream) = self.streams.get_mut(key).filter(|stream| stream.device == device) else {
@@ -309,10 +310,9 @@ impl Op {
 
 /// A failure on one device, for a stream of another: the loss of one is no loss of the other.
 fn as_seen_from(device: usize, failure: &Failure) -> Failure {
-    if failure.kind() != ErrorKind::DeviceLost || failure.device() == super::state::device_id(device) {
+    if failure.kind() != ErrorKind::DeviceLost || failure.device() == device_id(device) {
         return Arc::clone(failure);
     }
     let message = format!("work was skipped because it waited for a device that was lost ({failure})");
-    let error: Error = error(device, ErrorKind::CopyFailed, message);
-    Arc::new(error)
+    Arc::new(error(device, ErrorKind::CopyFailed, message))
 }

@@ -1,6 +1,9 @@
 //! The host ranges that a machine knows as pinned.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ptr::NonNull};
+
+use super::state::error;
+use crate::{Error, ErrorKind};
 
 #[derive(Debug)]
 struct Range {
@@ -22,6 +25,30 @@ pub(super) enum PinError {
     Unknown,
     /// The range that starts there has another size.
     WrongSize { bytes: usize },
+}
+
+impl PinError {
+    /// The error of a device's call that pins or unpins (`verb`) `bytes` bytes at `ptr`.
+    pub(super) fn on(&self, device: usize, verb: &str, ptr: NonNull<u8>, bytes: usize) -> Error {
+        let kind = match self {
+            Self::Limit { .. } => ErrorKind::PinLimit,
+            _ => ErrorKind::InvalidArgument,
+        };
+        let why = match self {
+            Self::Empty => "there is nothing to pin".to_owned(),
+            Self::Overlap { start, bytes } => {
+                format!("the {bytes} bytes at {start:#x} are pinned already; unpin them first")
+            }
+            Self::Limit { used, limit } => {
+                format!("the host allows {limit} bytes, of which {used} are pinned; unpin some")
+            }
+            Self::Unknown => "no pinned range starts there".to_owned(),
+            Self::WrongSize { bytes } => {
+                format!("the range pinned there has {bytes}; unpin it as it was pinned")
+            }
+        };
+        error(device, kind, format!("{verb} {bytes} bytes at {ptr:p}: {why}"))
+    }
 }
 
 /// Pinned ranges by address. They never overlap.

@@ -151,6 +151,8 @@ impl SimDriver {
             if let Some(lost) = &state.devices[self.ordinal()].lost {
                 return Err((**lost).clone());
             }
+            // Other threads may have used the lock since the copy was called, and even destroyed the stream.
+            let stream = state.stream(self.ordinal(), stream.0)?;
             let job = Job {
                 stream,
                 work: work(state)?,

@@ -31,17 +31,16 @@ pub(crate) struct PinnedPool {
     driver: Arc<dyn Driver>,
     budget: usize,
     state: Mutex<State>,
-    /// Notified when a region is made, or could not be.
-    grown: Condvar,
+    /// A region that was being made is there, or could not be made.
+    made: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     regions: BTreeMap<u64, Region>,
     next_region: u64,
-    /// Regions that threads are making.
-    growing: usize,
-    /// Bytes of regions, those being made included.
+    /// Regions that some thread is making.
+    making: usize,
     pinned: usize,
     leased: usize,
     reserved: usize,
@@ -75,7 +74,7 @@ impl PinnedPool {
             driver,
             budget,
             state: Mutex::default(),
-            grown: Condvar::new(),
+            made: Condvar::new(),
         })
     }
 
@@ -116,63 +115,54 @@ impl PinnedPool {
             .checked_next_multiple_of(ALIGNMENT)
             .ok_or(Error::HostMemory { bytes })?;
         let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
-        let grow = {
-            let mut state = lock(&self.state);
-            let room = loop {
-                if let Some(lease) = self.cut(&mut state, bytes, reserved) {
-                    return Ok(lease);
-                }
-                let limit = if reserved {
-                    self.budget
-                } else {
-                    self.budget.saturating_sub(state.reserved)
-                };
-                let room = limit.saturating_sub(state.pinned);
-                state.release_idle(exact.saturating_sub(room));
-                let room = limit.saturating_sub(state.pinned);
-                if exact <= room {
-                    break room;
-                }
-                if state.growing == 0 {
-                    return Err(Error::PinnedBudget {
-                        asked,
-                        leased: state.leased,
-                        reserved: if reserved { 0 } else { state.reserved },
-                        budget: self.budget,
-                    });
-                }
-                // The region that another thread is making may have room for both.
-                state = wait(&self.grown, state);
+        let mut state = lock(&self.state);
+        let grow = loop {
+            if let Some(lease) = self.cut(&mut state, bytes, reserved) {
+                return Ok(lease);
+            }
+            let limit = if reserved {
+                self.budget
+            } else {
+                self.budget.saturating_sub(state.reserved)
             };
-            let grow =
-                exact.max(REGION_BYTES.min(room / rustix::param::page_size() * rustix::param::page_size()));
-            state.pinned += grow;
-            state.growing += 1;
-            grow
+            let room = limit.saturating_sub(state.pinned);
+            state.release_idle(exact.saturating_sub(room));
+            let room = limit.saturating_sub(state.pinned);
+            if exact <= room {
+                let page = rustix::param::page_size();
+                break exact.max(REGION_BYTES.min(room / page * page));
+            }
+            if state.making == 0 {
+                return Err(Error::PinnedBudget {
+                    asked,
+                    leased: state.leased,
+                    reserved: if reserved { 0 } else { state.reserved },
+                    budget: self.budget,
+                });
+            }
+            // The budget is taken, but some of it by a region that may have room to share.
+            state = wait(&self.made, state);
         };
-        // Pinning is slow and does not happen under the lock; the region's bytes are already counted. A host that
-        // refuses the room for further leases may still grant what this one needs.
-        let made = match self.make_region(grow) {
+        state.pinned += grow;
+        state.making += 1;
+        drop(state);
+        // Pinning is slow and does not happen under the lock; the region's bytes are already counted.
+        let made = self.make_region(grow);
+        let made = match made {
+            // What is more than needed may be more than the host allows.
             Err(_) if grow > exact => self.make_region(exact),
             made => made,
         };
         let mut state = lock(&self.state);
-        state.growing -= 1;
-        self.grown.notify_all();
-        match made {
-            Ok(region) => {
-                state.pinned -= grow - region.mapping.bytes();
-                state.peak = state.peak.max(state.pinned);
-                let id = state.next_region;
-                state.next_region += 1;
-                state.regions.insert(id, region);
-                Ok(self.cut_from(&mut state, id, 0, bytes, reserved))
-            }
-            Err(error) => {
-                state.pinned -= grow;
-                Err(error)
-            }
-        }
+        state.making -= 1;
+        state.pinned -= grow - made.as_ref().map_or(0, |region| region.mapping.bytes());
+        state.peak = state.peak.max(state.pinned);
+        self.made.notify_all();
+        let region = made?;
+        let id = state.next_region;
+        state.next_region += 1;
+        state.regions.insert(id, region);
+        Ok(self.cut_from(&mut state, id, 0, bytes, reserved))
     }
 
     fn make_region(&self, bytes: usize) -> Result<Region> {

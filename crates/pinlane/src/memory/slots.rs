@@ -11,7 +11,10 @@
 
 use std::{collections::VecDeque, ptr::NonNull};
 
-use pinlane_driver::sync::{Arc, Condvar, Mutex, lock, wait};
+use pinlane_driver::{
+    ErrorKind,
+    sync::{Arc, Condvar, Mutex, lock, wait},
+};
 
 use super::pool::{PinnedLease, PinnedPool};
 use crate::{Error, Result, transfer::mark::Mark};
@@ -96,11 +99,14 @@ impl Slots {
             }
             if let Some((slot, mark)) = state.flying.pop_front() {
                 drop(state);
-                return match mark.settle() {
+                let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
+                let landed = mark.settle();
+                return match landed.map_err(|error| Error::waiting("waiting for a slot to come free", error))
+                {
                     Ok(()) => Ok(Some(slot)),
-                    Err(error) if error.kind().leaves_memory_in_use() => {
+                    Err(error) if error.leaves_memory_in_use() => {
                         self.lose(slot);
-                        Err(Error::driver("waiting for a slot to come free", error))
+                        Err(error)
                     }
                     // What failed was another transfer's copy, and that transfer reports it. It no longer uses the slot.
                     Err(_) => Ok(Some(slot)),
@@ -152,11 +158,11 @@ impl Slots {
                 }
             }
         };
-        // SAFETY: each slot is its own piece of the lease, inside it.
-        let slots = (0..count).map(|i| Slot {
-            ptr: unsafe { memory.ptr().add(i * self.slot_bytes) },
-        });
-        state.free.extend(slots);
+        let cut = |index: usize| Slot {
+            // SAFETY: each slot is its own piece of the lease, inside it.
+            ptr: unsafe { memory.ptr().add(index * self.slot_bytes) },
+        };
+        state.free.extend((0..count).map(cut));
         state.alive = count;
         state.memory = Some(memory);
         Ok(())
@@ -166,15 +172,14 @@ impl Slots {
 impl Drop for Slots {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
-        for (slot, mark) in std::mem::take(&mut state.flying) {
+        for (_, mark) in std::mem::take(&mut state.flying) {
             if mark
                 .settle()
-                .is_err_and(|error| error.kind().leaves_memory_in_use())
+                .is_err_and(|error| error.kind() != ErrorKind::CopyFailed)
             {
                 state.alive -= 1;
                 state.lost += 1;
             }
-            drop(slot);
         }
         if state.lost > 0 {
             std::mem::forget(state.memory.take());

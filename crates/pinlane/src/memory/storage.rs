@@ -13,10 +13,7 @@ use crate::{Device, Result};
 
 /// A run of bytes somewhere, and what keeps it alive.
 #[derive(Debug)]
-pub(crate) struct Storage {
-    bytes: usize,
-    place: Place,
-}
+pub(crate) struct Storage(Place);
 
 /// Where the bytes are.
 #[derive(Debug)]
@@ -29,10 +26,11 @@ pub(crate) enum Place {
 /// Bytes on the host.
 pub(crate) struct HostBytes {
     ptr: NonNull<u8>,
+    bytes: usize,
     pinned: Option<Backend>,
     /// Whether the bytes may be written by the storage's only holder.
     writable: bool,
-    _keep: Arc<dyn Any + Send + Sync>,
+    owner: Arc<dyn Any + Send + Sync>,
 }
 
 /// Bytes on a device: a part of memory that several tensors may share.
@@ -117,66 +115,67 @@ impl Storage {
     ///
     /// # Safety
     ///
-    /// `ptr` is good for reads of `bytes` initialised bytes while `keep` lives; nobody writes them meanwhile, except,
-    /// if `writable`, through this storage, which then is their only name. Pinned means pinned until `keep` is dropped.
+    /// `ptr` is good for reads of `bytes` initialised bytes while `owner` lives; nobody writes them meanwhile, except,
+    /// if `writable`, through this storage, which then is their only name. Pinned means pinned until `owner` is dropped.
     pub(crate) unsafe fn host(
         ptr: NonNull<u8>,
         bytes: usize,
         pinned: Option<Backend>,
         writable: bool,
-        keep: Arc<dyn Any + Send + Sync>,
+        owner: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self {
+        Self(Place::Host(HostBytes {
+            ptr,
             bytes,
-            place: Place::Host(HostBytes {
-                ptr,
-                pinned,
-                writable,
-                _keep: keep,
-            }),
-        }
+            pinned,
+            writable,
+            owner,
+        }))
     }
 
-    /// Part of a device's memory.
-    pub(crate) fn device(device: Device, memory: Arc<DeviceBlock>, offset: usize, bytes: usize) -> Self {
-        Self {
-            bytes,
-            place: Place::Device(DeviceBytes {
-                device,
-                memory,
-                offset,
-            }),
-        }
+    /// A device's memory from `offset` of a block on.
+    pub(crate) fn device(device: Device, memory: Arc<DeviceBlock>, offset: usize) -> Self {
+        Self(Place::Device(DeviceBytes {
+            device,
+            memory,
+            offset,
+        }))
     }
 
-    /// Part of an open file.
-    pub(crate) fn file(file: File, path: PathBuf, offset: u64, bytes: usize) -> Self {
-        Self {
-            bytes,
-            place: Place::File(FileBytes { file, path, offset }),
+    /// An open file from `offset` on.
+    pub(crate) fn file(file: File, path: PathBuf, offset: u64) -> Self {
+        Self(Place::File(FileBytes { file, path, offset }))
+    }
+
+    /// Keeps the memory from ever being let go: a lost device may still use it.
+    pub(crate) fn leak(&self) {
+        match &self.0 {
+            Place::Host(host) => std::mem::forget(Arc::clone(&host.owner)),
+            Place::Device(device) => std::mem::forget(Arc::clone(&device.memory)),
+            Place::File(_) => {}
         }
     }
 
     /// Where the bytes are.
     pub(crate) fn place(&self) -> &Place {
-        &self.place
+        &self.0
     }
 
     /// The bytes, where they are on the host.
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
-        match &self.place {
+        match &self.0 {
             // SAFETY: initialised, alive and not written while borrowed: the promises of `host`.
-            Place::Host(host) => Some(unsafe { std::slice::from_raw_parts(host.ptr.as_ptr(), self.bytes) }),
+            Place::Host(host) => Some(unsafe { std::slice::from_raw_parts(host.ptr.as_ptr(), host.bytes) }),
             Place::Device(_) | Place::File(_) => None,
         }
     }
 
     /// The bytes to write, where they are on the host and the storage is their only name.
     pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
-        match &mut self.place {
-            // SAFETY: as in `bytes`; `writable` says that this storage, borrowed mutably, is the only name.
+        match &mut self.0 {
             Place::Host(host) if host.writable => {
-                Some(unsafe { std::slice::from_raw_parts_mut(host.ptr.as_ptr(), self.bytes) })
+                // SAFETY: as in `bytes`; `writable` says that this storage, borrowed mutably, is the only name.
+                Some(unsafe { std::slice::from_raw_parts_mut(host.ptr.as_ptr(), host.bytes) })
             }
             _ => None,
         }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use pinlane_driver::{MemCopy, sync::Arc};
+use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
 use super::{
     engine::Engine,
@@ -94,6 +94,8 @@ impl Lane {
 
     /// Enqueues a chunk. Gives its mark, or nothing where the chunk is pending.
     fn start(&mut self, job: &Arc<Job>, index: usize) -> Result<Option<Arc<Mark>>> {
+        let mended = self.stream.mend();
+        mended.map_err(|source| Error::driver("making a lane work again after a failed copy", source))?;
         if let Some(after) = &job.after {
             let waited = self.stream.stream().wait(after);
             waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
@@ -173,10 +175,8 @@ impl Lane {
             let device = job.bases[run.region.allocation as usize].offset(run.region.offset as usize);
             // SAFETY: inside the slot, by the plan.
             let host = unsafe { slot.ptr().add(run.slot_offset) };
-            self.copies.push(match job.plan.direction() {
-                Direction::ToHost => MemCopy::to_host(host, device, run.bytes),
-                Direction::ToDevice | Direction::OnDevice => MemCopy::to_device(device, host, run.bytes),
-            });
+            self.copies
+                .push(between(job.plan.direction(), host, device, run.bytes));
         }
     }
 
@@ -189,13 +189,10 @@ impl Lane {
             let offset = segment.offset as usize;
             let device = job.bases[region.allocation as usize].offset(region.offset as usize + offset);
             let copy = match (&job.ends[leaf], job.plan.direction()) {
-                // SAFETY: inside the leaf, by the plan.
-                (End::Memory(ptr), Direction::ToHost) => {
-                    MemCopy::to_host(unsafe { ptr.add(offset) }, device, segment.bytes)
-                }
-                // SAFETY: inside the leaf, by the plan.
-                (End::Memory(ptr), _) => {
-                    MemCopy::to_device(device, unsafe { ptr.add(offset) }, segment.bytes)
+                (End::Memory(ptr), direction) => {
+                    // SAFETY: inside the leaf, by the plan.
+                    let host = unsafe { ptr.add(offset) };
+                    between(direction, host, device, segment.bytes)
                 }
                 (End::Device(from), _) => MemCopy::on_device(device, from.offset(offset), segment.bytes),
                 (End::Peer(peer, from), _) => {
@@ -210,32 +207,30 @@ impl Lane {
     }
 
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
-    /// more, unless the error says that the device is lost.
+    /// more, unless the error says that memory is left in use.
     fn enqueue(&self, job: &Job, chunk: &Chunk) -> Result<Arc<Mark>> {
         let _span =
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
         let stream = self.stream.stream();
-        // SAFETY: the job and the slot keep both ends of every copy valid until the mark is reached; runs of one plan
-        // do not overlap.
         let enqueued = match self.copies.as_slice() {
+            // SAFETY: the job and the slot keep both ends of the copy valid until the mark is reached.
             [copy] => unsafe { stream.copy(*copy) },
+            // SAFETY: as above, for each; the runs of one plan do not overlap.
             copies => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
         enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
-            // Some of the copies may be in flight without a mark: wait them out. What the stream itself reports
-            // matters only where the device is lost, and then the next call says so as well.
-            let drained = stream
-                .synchronize()
-                .err()
-                .filter(|error| error.kind().leaves_memory_in_use());
             let doing = format!(
                 "copying {} bytes ({}) {}",
                 chunk.bytes,
                 chunk.route,
                 job.plan.direction()
             );
-            Error::driver(doing, drained.unwrap_or(source))
+            // Some of the copies may be in flight without a mark: wait them out.
+            match self.stream.drain() {
+                Ok(()) => Error::driver(doing, source),
+                Err(unknown) => Error::waiting(doing, unknown),
+            }
         })
     }
 
@@ -265,11 +260,10 @@ impl Lane {
                 false
             }
             Err(error) => {
-                let in_use = error.kind().leaves_memory_in_use();
-                job.fail(Error::driver(
-                    format!("copying {} bytes {}", chunk.bytes, job.plan.direction()),
-                    error,
-                ));
+                let doing = format!("copying {} bytes {}", chunk.bytes, job.plan.direction());
+                let error = Error::waiting(doing, error);
+                let in_use = error.leaves_memory_in_use();
+                job.fail(error);
                 in_use
             }
         };
@@ -299,6 +293,14 @@ impl Lane {
                 std::ptr::copy_nonoverlapping(from, ptr.add(segment.offset as usize), segment.bytes);
             }
         }
+    }
+}
+
+/// The copy between host and device memory in this direction.
+fn between(direction: Direction, host: *mut u8, device: DevicePtr, bytes: usize) -> MemCopy {
+    match direction {
+        Direction::ToHost => MemCopy::to_host(host, device, bytes),
+        Direction::ToDevice | Direction::OnDevice => MemCopy::to_device(device, host, bytes),
     }
 }
 

@@ -1,0 +1,206 @@
+//! The conformance suite finds drivers out: each flaw here fails at least one case.
+
+#![cfg(not(shuttle))]
+
+use std::{ptr::NonNull, sync::Arc, time::Duration};
+
+use pinlane_driver::{
+    DevicePtr, Driver, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, Timing,
+    conformance::{Report, Subject, run},
+    sim::{DeviceConfig, Machine},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    None,
+    IgnoresWaits,
+    CallsEventsFiredAtOnce,
+    MovesWholeWordsOnly,
+    DropsTheLastOfABatch,
+    FillsOneByteTooMany,
+    NeverFrees,
+    PinsNothing,
+}
+
+/// A simulated device with a flaw.
+#[derive(Debug)]
+struct Broken {
+    inner: Arc<dyn Driver>,
+    flaw: Flaw,
+}
+
+impl Broken {
+    fn bytes_moved(&self, copy: MemCopy) -> MemCopy {
+        let bytes = match self.flaw {
+            Flaw::MovesWholeWordsOnly => copy.bytes & !3,
+            _ => copy.bytes,
+        };
+        MemCopy { bytes, ..copy }
+    }
+}
+
+// SAFETY, for every unsafe call in here: it hands the caller's promise on, for no more bytes than the caller named,
+// but for the flaw that fills one more, whose cases leave room for it or see it refused.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
+impl Driver for Broken {
+    fn properties(&self) -> &Properties {
+        self.inner.properties()
+    }
+
+    fn memory_info(&self) -> Result<MemoryInfo> {
+        self.inner.memory_info()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DevicePtr> {
+        self.inner.allocate(bytes)
+    }
+
+    unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        match self.flaw {
+            Flaw::NeverFrees => Ok(()),
+            _ => unsafe { self.inner.free(ptr, bytes) },
+        }
+    }
+
+    unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        match self.flaw {
+            Flaw::PinsNothing => Ok(()),
+            _ => unsafe { self.inner.pin(ptr, bytes) },
+        }
+    }
+
+    unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        match self.flaw {
+            Flaw::PinsNothing => Ok(()),
+            _ => unsafe { self.inner.unpin(ptr, bytes) },
+        }
+    }
+
+    fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool {
+        self.inner.is_pinned(ptr, bytes)
+    }
+
+    fn create_stream(&self) -> Result<RawStream> {
+        self.inner.create_stream()
+    }
+
+    unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
+        unsafe { self.inner.destroy_stream(stream) }
+    }
+
+    fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
+        self.inner.synchronize_stream(stream)
+    }
+
+    fn create_event(&self, timing: Timing) -> Result<RawEvent> {
+        self.inner.create_event(timing)
+    }
+
+    unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
+        unsafe { self.inner.destroy_event(event) }
+    }
+
+    fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        self.inner.record(event, stream)
+    }
+
+    fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        match self.flaw {
+            Flaw::IgnoresWaits => Ok(()),
+            _ => self.inner.stream_wait(stream, event),
+        }
+    }
+
+    fn query(&self, event: RawEvent) -> Result<bool> {
+        match self.flaw {
+            Flaw::CallsEventsFiredAtOnce => Ok(true),
+            _ => self.inner.query(event),
+        }
+    }
+
+    fn synchronize_event(&self, event: RawEvent) -> Result<()> {
+        match self.flaw {
+            Flaw::CallsEventsFiredAtOnce => Ok(()),
+            _ => self.inner.synchronize_event(event),
+        }
+    }
+
+    fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {
+        self.inner.elapsed(start, end)
+    }
+
+    unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
+        unsafe { self.inner.copy(self.bytes_moved(copy), stream) }
+    }
+
+    unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
+        let copies = match (self.flaw, copies) {
+            (Flaw::DropsTheLastOfABatch, [all_but_last @ .., _]) => all_but_last,
+            _ => copies,
+        };
+        unsafe { self.inner.copy_batch(copies, stream) }
+    }
+
+    unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
+        let bytes = bytes + usize::from(self.flaw == Flaw::FillsOneByteTooMany);
+        unsafe { self.inner.memset(dst, value, bytes, stream) }
+    }
+
+    fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {
+        self.inner.busy(duration, stream)
+    }
+}
+
+fn run_with(flaw: Flaw) -> Report {
+    let config = DeviceConfig {
+        memory_bytes: 1 << 30,
+        ..DeviceConfig::default()
+    };
+    let inner = Machine::new(config)
+        .device(0)
+        .expect("the machine has one device");
+    run(&Subject::new(Arc::new(Broken { inner, flaw })))
+}
+
+#[test]
+fn a_driver_without_a_flaw_passes_through_the_same_wrapper() {
+    let report = run_with(Flaw::None);
+    assert!(report.failed().is_empty(), "{report}");
+}
+
+#[test]
+fn every_flaw_fails_a_case_that_names_it() {
+    for (flaw, case) in [
+        (
+            Flaw::IgnoresWaits,
+            "order::a_stream_that_waits_for_an_event_starts_after_the_work_before_it",
+        ),
+        (
+            Flaw::CallsEventsFiredAtOnce,
+            "events::synchronising_with_an_event_waits_for_the_work_before_it",
+        ),
+        (
+            Flaw::MovesWholeWordsOnly,
+            "copies::pinned_bytes_of_any_size_survive_the_round_trip",
+        ),
+        (
+            Flaw::DropsTheLastOfABatch,
+            "batches::every_copy_of_a_batch_arrives",
+        ),
+        (
+            Flaw::FillsOneByteTooMany,
+            "copies::memset_fills_its_range_and_nothing_else",
+        ),
+        (Flaw::NeverFrees, "allocations::memory_info_follows_an_allocation"),
+        (
+            Flaw::PinsNothing,
+            "pinning::a_pinned_range_is_pinned_in_all_its_parts",
+        ),
+    ] {
+        let report = run_with(flaw);
+        assert!(
+            report.failed().contains(&case),
+            "{flaw:?} passed {case}:\n{report}"
+        );
+    }
+}

@@ -1,0 +1,328 @@
+//! Builds a plan: lays tensors out, and cuts and packs them into chunks.
+
+use std::time::Duration;
+
+use super::{
+    Chunk, Direction, Leaf, Plan, Region, Regions, Run, Segment, Tally,
+    choice::{Choice, Why},
+};
+use crate::{Error, Placement, Profile, Result, Route};
+
+/// Alignment of every tensor in a slab, in bytes.
+pub(crate) const SLAB_ALIGNMENT: usize = 256;
+/// Alignment of a run in its slot: a cache line.
+const SLOT_ALIGNMENT: usize = 64;
+/// The longest direct copy: a huge one is cut so that others' copies get a turn between its parts.
+const DIRECT_BYTES: u64 = 64 << 20;
+/// The most copies handed to the driver in one batch.
+const DIRECT_BATCH: usize = 256;
+/// The most chunks that the caller's own thread enqueues when nothing needs a slot.
+const INLINE_CHUNKS: usize = 64;
+
+/// What the planner may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Means<'a> {
+    pub(crate) profile: &'a Profile,
+    pub(crate) lanes: usize,
+    pub(crate) slot_bytes: usize,
+}
+
+/// Why there is no plan, and the leaf it was for.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) leaf: usize,
+    pub(crate) error: Box<Error>,
+}
+
+/// Plans one request.
+///
+/// # Errors
+///
+/// [`Error::Route`] where the forced route can't carry a leaf, [`Error::HostMemory`] where sizes overflow; with the leaf.
+pub(crate) fn plan(
+    direction: Direction,
+    leaves: &[Leaf],
+    regions: Regions,
+    forced: Option<Route>,
+    means: Means<'_>,
+) -> Result<Plan, Refused> {
+    let (allocations, regions, padded) = match regions {
+        Regions::Lay(placement) => {
+            let (allocations, regions) = lay_out(leaves, placement)?;
+            // Between the tensors of a slab of our own there is only padding, which a DMA may overwrite.
+            (allocations, regions, placement == Placement::Slab)
+        }
+        // Reading a gap does no harm; writing one would.
+        Regions::Given(regions) => (Vec::new(), regions, direction == Direction::ToHost),
+    };
+    let bytes = leaves.iter().map(|leaf| leaf.bytes).sum();
+    let mut builder = Builder {
+        chunk_bytes: means.profile.chunk_bytes(bytes, means.lanes, means.slot_bytes),
+        slot_bytes: means.slot_bytes,
+        padded,
+        plan: Plan {
+            direction,
+            leaves: leaves.len(),
+            bytes,
+            allocations,
+            regions,
+            chunks: Vec::new(),
+            segments: Vec::with_capacity(leaves.len()),
+            runs: Vec::new(),
+            inline: false,
+            lanes: means.lanes,
+            predicted: Duration::ZERO,
+            tallies: Vec::new(),
+        },
+    };
+    let choice = Choice {
+        alone: leaves.len() == 1,
+        forced,
+        profile: means.profile,
+    };
+    // Copies without a slot come first: they keep the link busy while the first slots are filled.
+    let mut slotted = Vec::new();
+    for (index, leaf) in leaves.iter().enumerate() {
+        let (route, why) = choice.route(leaf).map_err(|error| Refused {
+            leaf: index,
+            error: Box::new(error),
+        })?;
+        builder.plan.tally(route, why, leaf.bytes);
+        if leaf.bytes == 0 {
+            continue;
+        }
+        match route {
+            Route::Direct | Route::Plain => builder.push_direct(route, index, leaf.bytes),
+            Route::Staged | Route::Packed => slotted.push(index),
+        }
+    }
+    let alone = forced == Some(Route::Staged);
+    for index in slotted {
+        builder.push_slotted(index, leaves[index].bytes, alone);
+    }
+    let mut plan = builder.plan;
+    plan.inline = plan.fits_inline(means.profile);
+    plan.predicted = plan.predict(means.profile);
+    Ok(plan)
+}
+
+/// The allocations that hold the leaves, and where each lies.
+fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>, Vec<Region>), Refused> {
+    match placement {
+        Placement::Separate => {
+            let allocations = leaves.iter().map(|leaf| leaf.bytes).collect();
+            let regions = (0..leaves.len())
+                .map(|index| Region {
+                    allocation: index as u32,
+                    offset: 0,
+                })
+                .collect();
+            Ok((allocations, regions))
+        }
+        Placement::Slab => {
+            let mut end = 0u64;
+            let mut regions = Vec::with_capacity(leaves.len());
+            for (index, leaf) in leaves.iter().enumerate() {
+                let next = end.checked_next_multiple_of(SLAB_ALIGNMENT as u64);
+                let next = next.and_then(|offset| Some((offset, offset.checked_add(leaf.bytes)?)));
+                let too_much = || Refused {
+                    leaf: index,
+                    error: Box::new(Error::HostMemory { bytes: usize::MAX }),
+                };
+                let (offset, after) = next.ok_or_else(too_much)?;
+                regions.push(Region {
+                    allocation: 0,
+                    offset,
+                });
+                end = after;
+            }
+            Ok((if leaves.is_empty() { Vec::new() } else { vec![end] }, regions))
+        }
+    }
+}
+
+struct Builder {
+    chunk_bytes: usize,
+    slot_bytes: usize,
+    /// Whether a DMA may cover the gap between neighbours on the device.
+    padded: bool,
+    plan: Plan,
+}
+
+impl Builder {
+    /// Copies of one leaf that need no slot. Small ones share a batch; large ones are cut.
+    fn push_direct(&mut self, route: Route, leaf: usize, bytes: u64) {
+        let mut offset = 0;
+        while offset < bytes {
+            let part = (bytes - offset).min(DIRECT_BYTES);
+            let plan = &mut self.plan;
+            let full = |chunk: &Chunk| {
+                chunk.bytes as u64 + part > DIRECT_BYTES
+                    || (chunk.segments.1 - chunk.segments.0) as usize >= DIRECT_BATCH
+            };
+            if plan
+                .chunks
+                .last()
+                .is_none_or(|chunk| chunk.route != route || full(chunk))
+            {
+                plan.open_chunk(route);
+            }
+            plan.push_segment(Segment {
+                leaf: leaf as u32,
+                offset,
+                slot_offset: 0,
+                bytes: part as usize,
+            });
+            offset += part;
+        }
+    }
+
+    /// One leaf through slots: behind the leaves before it in the open chunk, and on into new ones.
+    fn push_slotted(&mut self, leaf: usize, bytes: u64, alone: bool) {
+        let region = self.plan.regions[leaf];
+        let mut offset = 0;
+        let mut fresh = alone || !self.plan.chunks.last().is_some_and(Chunk::needs_slot);
+        while offset < bytes {
+            if fresh {
+                self.plan.open_chunk(Route::Staged);
+            }
+            let place = Region {
+                allocation: region.allocation,
+                offset: region.offset + offset,
+            };
+            let (slot_offset, joins) = self.place(place);
+            let room = self.chunk_bytes.min(self.slot_bytes).saturating_sub(slot_offset);
+            let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(room);
+            // A leaf that is not longer than a chunk is not cut merely to use up the rest of one.
+            let whole_later = offset == 0 && (part as u64) < bytes && bytes <= self.chunk_bytes as u64;
+            if part == 0 || (whole_later && !fresh) {
+                fresh = true;
+                continue;
+            }
+            self.push_run(place, slot_offset, part, joins);
+            self.plan.push_segment(Segment {
+                leaf: leaf as u32,
+                offset,
+                slot_offset,
+                bytes: part,
+            });
+            offset += part as u64;
+            fresh = offset < bytes;
+        }
+        if let Some(chunk) = self.plan.chunks.last_mut()
+            && chunk.needs_slot()
+            && chunk.segments.1 - chunk.segments.0 > 1
+        {
+            chunk.route = Route::Packed;
+        }
+    }
+
+    /// Where in the open chunk's slot the bytes for `place` go, and whether they join the run before.
+    fn place(&self, place: Region) -> (usize, bool) {
+        let chunk = self.plan.chunks.last().expect("a chunk is open");
+        let Some(run) = self.plan.runs[chunk.runs.0 as usize..].last() else {
+            return (0, false);
+        };
+        let end = run.region.offset + run.bytes as u64;
+        let gap = place
+            .offset
+            .checked_sub(end)
+            .filter(|_| place.allocation == run.region.allocation);
+        match gap {
+            Some(gap) if gap == 0 || (self.padded && gap < SLAB_ALIGNMENT as u64) => {
+                (run.slot_offset + run.bytes + gap as usize, true)
+            }
+            _ => (
+                (run.slot_offset + run.bytes).next_multiple_of(SLOT_ALIGNMENT),
+                false,
+            ),
+        }
+    }
+
+    fn push_run(&mut self, place: Region, slot_offset: usize, bytes: usize, joins: bool) {
+        if joins && let Some(run) = self.plan.runs.last_mut() {
+            run.bytes = slot_offset + bytes - run.slot_offset;
+        } else {
+            self.plan.runs.push(Run {
+                region: place,
+                slot_offset,
+                bytes,
+            });
+            let chunk = self.plan.chunks.last_mut().expect("a chunk is open");
+            chunk.runs.1 += 1;
+        }
+    }
+}
+
+impl Plan {
+    fn open_chunk(&mut self, route: Route) {
+        let (segment, run) = (self.segments.len() as u32, self.runs.len() as u32);
+        self.chunks.push(Chunk {
+            route,
+            bytes: 0,
+            segments: (segment, segment),
+            runs: (run, run),
+        });
+    }
+
+    fn push_segment(&mut self, segment: Segment) {
+        self.segments.push(segment);
+        let chunk = self.chunks.last_mut().expect("a chunk is open");
+        chunk.segments.1 += 1;
+        chunk.bytes += segment.bytes;
+    }
+
+    fn tally(&mut self, route: Route, why: Why, bytes: u64) {
+        let known = self
+            .tallies
+            .iter_mut()
+            .find(|tally| tally.route == route && tally.why == why);
+        match known {
+            Some(tally) => {
+                tally.leaves += 1;
+                tally.bytes += bytes;
+            }
+            None => self.tallies.push(Tally {
+                route,
+                why,
+                leaves: 1,
+                bytes,
+            }),
+        }
+    }
+
+    fn fits_inline(&self, profile: &Profile) -> bool {
+        let slotted: usize = self
+            .chunks
+            .iter()
+            .filter(|chunk| chunk.needs_slot())
+            .map(|chunk| chunk.bytes)
+            .sum();
+        slotted <= profile.inline_bytes && self.chunks.len() <= INLINE_CHUNKS
+    }
+
+    fn predict(&self, profile: &Profile) -> Duration {
+        if self.chunks.is_empty() {
+            return Duration::ZERO;
+        }
+        let (mut slotted, mut first) = (0, 0);
+        for chunk in self.chunks.iter().filter(|chunk| chunk.needs_slot()) {
+            slotted += chunk.bytes;
+            first = if first == 0 { chunk.bytes } else { first };
+        }
+        let calls = self.runs.len() + self.segments.len() - self.slotted_segments();
+        let lanes = if self.inline { 1 } else { self.lanes.max(1) };
+        let link = self.bytes as f64 / profile.link_bytes_per_second;
+        let fill = slotted as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
+        let ramp = first as f64 / profile.memcpy_bytes_per_second;
+        let calls = calls as f64 * profile.copy_call.as_secs_f64();
+        profile.latency + Duration::from_secs_f64(ramp + link.max(fill).max(calls))
+    }
+
+    fn slotted_segments(&self) -> usize {
+        let slotted = self.chunks.iter().filter(|chunk| chunk.needs_slot());
+        slotted
+            .map(|chunk| (chunk.segments.1 - chunk.segments.0) as usize)
+            .sum()
+    }
+}

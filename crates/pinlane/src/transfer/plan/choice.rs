@@ -1,0 +1,80 @@
+//! The choice of a route for each leaf, and the reason that is given for it.
+
+use std::fmt;
+
+use super::{Kind, Leaf};
+use crate::{Error, Profile, Result, Route};
+
+/// Why leaves go the way they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    Forced,
+    AlreadyPinned,
+    OnDevice,
+    Tiny,
+    SmallAmongMany,
+    Pageable,
+    Strided,
+    File,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forced => "the caller asked for this route",
+            Self::AlreadyPinned => "already pinned, so the device reads or writes it where it is",
+            Self::OnDevice => "device memory, which needs no slot",
+            Self::Tiny => "so small that the driver's own way is the shortest",
+            Self::SmallAmongMany => "pinned but small: copying them together costs less than a call for each",
+            Self::Pageable => {
+                "pageable, so it goes through pinned slots while the link carries the chunk before"
+            }
+            Self::Strided => "strided, so it is gathered while the slot is filled",
+            Self::File => "in a file, so it is read straight into the slot",
+        })
+    }
+}
+
+/// Chooses a route for one leaf.
+pub(super) struct Choice<'a> {
+    /// Whether there is no other leaf.
+    pub(super) alone: bool,
+    pub(super) forced: Option<Route>,
+    pub(super) profile: &'a Profile,
+}
+
+impl Choice<'_> {
+    /// The way `leaf` goes, and why.
+    pub(super) fn route(&self, leaf: &Leaf) -> Result<(Route, Why)> {
+        if let Some(route) = self.forced {
+            return self.allowed(route, leaf.kind).map(|()| (route, Why::Forced));
+        }
+        let small = leaf.bytes < self.profile.direct_bytes();
+        Ok(match leaf.kind {
+            Kind::Device => (Route::Direct, Why::OnDevice),
+            Kind::Pinned if small && !self.alone => (Route::Packed, Why::SmallAmongMany),
+            Kind::Pinned => (Route::Direct, Why::AlreadyPinned),
+            Kind::Pageable if self.alone && leaf.bytes <= self.profile.plain_bytes as u64 => {
+                (Route::Plain, Why::Tiny)
+            }
+            Kind::Pageable => (Route::Packed, Why::Pageable),
+            Kind::Strided => (Route::Packed, Why::Strided),
+            Kind::File => (Route::Packed, Why::File),
+        })
+    }
+
+    fn allowed(&self, route: Route, kind: Kind) -> Result<()> {
+        let reason = match (route, kind) {
+            (Route::Direct, Kind::Pageable | Kind::Strided | Kind::File) => {
+                "the host's end is not one piece of pinned memory; pin it first, or use staged"
+            }
+            (Route::Plain, Kind::Strided) => "the driver copies one piece; make it contiguous, or use staged",
+            (Route::Plain, Kind::File) => "the driver reads no files; use staged",
+            (Route::Staged | Route::Packed | Route::Plain, Kind::Device) => {
+                "both ends are on devices; only direct goes there"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Route { route, reason })
+    }
+}
