@@ -84,7 +84,9 @@ impl Drop for Flights {
 /// Does a job's duty at once where it has landed, else leaves it to the reactor of its device.
 fn watch(device: &Device, job: &Arc<Job>, duty: Duty) {
     match device.accelerator() {
-        Some(accelerator) if !job.has_landed() => accelerator.running.watch(job, duty),
+        Some(accelerator) if !job.has_landed() => {
+            accelerator.running.watch(job, duty, Arc::clone(accelerator) as _);
+        }
         _ => perform(job, duty),
     }
 }

@@ -1,6 +1,6 @@
 //! The threads of one device's engine, and how a job is handed to them.
 
-use std::{fmt, io};
+use std::{any::Any, fmt, io};
 
 use pinlane_driver::sync::{Arc, Mutex, lock, thread};
 
@@ -78,10 +78,10 @@ impl RunningEngine {
         Ok(())
     }
 
-    /// Has the reactor look after a job. Where no thread can be had, the caller does what the thread would.
-    pub(crate) fn watch(&self, job: &Arc<Job>, duty: Duty) {
+    /// Has the reactor look after a job, and keep `owner` until it is done. Where no thread can be had, the caller does what the thread would.
+    pub(crate) fn watch(&self, job: &Arc<Job>, duty: Duty, owner: Arc<dyn Any + Send + Sync>) {
         match self.start_reactor() {
-            Ok(()) => self.engine.reactor.watch(Arc::clone(job), duty),
+            Ok(()) => self.engine.reactor.watch(Arc::clone(job), duty, owner),
             Err(error) => {
                 tracing::warn!(%error, "waiting on the caller's thread instead");
                 job.wait_settled();
@@ -130,7 +130,7 @@ impl RunningEngine {
 impl Drop for RunningEngine {
     /// Ends the threads once what they were given is done: lanes first, because the reactor waits for their chunks.
     ///
-    /// This may run on the reactor itself, when a retired job held the last tensor of the device; a thread does not
+    /// This may run on the reactor itself, when a retired job was the last to hold the device; a thread does not
     /// join itself, but ends soon after.
     fn drop(&mut self) {
         let threads = std::mem::take(&mut *lock(&self.threads));
