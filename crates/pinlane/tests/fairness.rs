@@ -89,7 +89,7 @@ fn a_caller_who_does_a_small_transfer_itself_gets_a_slot_while_a_huge_one_uses_t
         ..DeviceConfig::default()
     };
     let rig = Rig::on(MachineConfig::from(slow), &small_engine(1, 1, SLOT));
-    refuse_after(&rig, 20);
+    refuse_after(&rig, GIVEN);
     let stall = rig.sim().stall();
     let huge = tensor(HUGE * SLOT, 1).transfer(rig.device()).unwrap();
     let streams = rig.sim().calls(Step::CreateStream);
