@@ -3,7 +3,7 @@
 //! Everything that can be refused is refused before anything moves: all jobs are prepared, then all are started. The
 //! tensors over the results are made while the bytes move.
 
-use pinlane_driver::sync::Arc;
+use pinlane_driver::{ErrorKind, sync::Arc};
 
 use super::{
     TransferOptions,
@@ -11,7 +11,7 @@ use super::{
     file,
     flights::Flights,
     job::{Job, Keep},
-    plan::{self, Direction, Means, Plan, Regions},
+    plan::{self, Direction, Leaf, Means, Plan, Regions},
     results::Results,
     sources::Sources,
 };
@@ -124,6 +124,9 @@ impl<'a> Request<'a> {
                 Regions::Given(std::mem::take(&mut sources.regions)),
             ),
         };
+        if direction != Direction::ToHost {
+            check_fits(&sources.leaves, engine)?;
+        }
         let plan = plan::plan(
             direction,
             &sources.leaves,
@@ -208,6 +211,24 @@ struct Prepared {
     job: Arc<Job>,
     results: Results,
     layouts: Vec<Layout>,
+}
+
+/// Refuses what the device could never hold, because its plan might be more than the host can hold.
+fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
+    let device = engine.driver.properties();
+    let total = leaves
+        .iter()
+        .try_fold(0u64, |total, leaf| total.checked_add(leaf.bytes));
+    if total.is_some_and(|total| total <= device.memory_bytes) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} tensors are larger together than the device's {} bytes; move some of them, or parts",
+        leaves.len(),
+        device.memory_bytes
+    );
+    let source = pinlane_driver::Error::new(ErrorKind::OutOfMemory, device.id, message);
+    Err(Error::driver("making room for tensors on the device", source))
 }
 
 fn means(engine: &Engine) -> Means<'_> {
