@@ -95,7 +95,7 @@ impl Slots {
         lock(&self.state).lost * self.slot_bytes
     }
 
-    /// A slot that nobody uses: a free one, or the one that has been flying longest, once it has landed.
+    /// A slot that nobody uses: a free one, or one that was flying, once it has landed.
     ///
     /// With `may_block` false, returns `None` where every slot is held by some lane, or others are waiting already; the
     /// caller, who holds some itself, must put one back first.
@@ -120,7 +120,9 @@ impl Slots {
         if let Some(slot) = state.free.pop() {
             return Ok(Some(slot));
         }
-        let Some((slot, mark)) = state.flying.pop_front() else {
+        // One that has landed already, for streams move at their own pace; else the one that has been flying longest.
+        let landed = state.flying.iter().position(|(_, mark)| mark.is_reached());
+        let Some((slot, mark)) = state.flying.remove(landed.unwrap_or(0)) else {
             return Err(Error::SlotsLost {
                 bytes: state.lost * self.slot_bytes,
             });
