@@ -14,18 +14,25 @@ use crate::{
 /// an event orders it.
 ///
 /// A handle ([`RawStream`], [`RawEvent`], [`DevicePtr`]) that is not, or no longer, the driver's own gives
-/// [`ErrorKind::InvalidHandle`] where the driver can tell, and is the caller's breach of the unsafe call that made or
-/// destroyed it where it can't. Use the wrappers [`Stream`](crate::Stream), [`Event`](crate::Event),
+/// [`ErrorKind::InvalidHandle`] where the driver can tell, and is the breach of the unsafe call that made or destroyed it
+/// where it can't. Use the wrappers [`Stream`](crate::Stream), [`Event`](crate::Event),
 /// [`DeviceMemory`](crate::DeviceMemory) and [`PinnedRange`](crate::PinnedRange), which never dangle.
+///
+/// # Safety
+///
+/// Unsafe code relies on what an implementation says: that an event which counts as fired was recorded behind work that is
+/// done, that a pageable source was read and a pageable destination filled when the call returned, that a range counts as
+/// pinned only if it is, and that allocations do not overlap. An implementation keeps each method's contract; the
+/// [conformance suite](crate::conformance) tests it.
 ///
 /// # Errors, for every call
 ///
-/// A call that returns an error has enqueued nothing, and the driver goes on working, except after
+/// A call that returns an error has enqueued nothing (but see [`copy_batch`](Driver::copy_batch)), and the driver goes on working, except after
 /// [`ErrorKind::DeviceLost`], which every later call returns too. A copy that fails *after* it was enqueued fails what
 /// stands behind it on its stream, and every event and stream that waits for that: they report
 /// [`ErrorKind::CopyFailed`]. [`synchronize_stream`](Driver::synchronize_stream) reports such an error once and then
 /// the stream works again.
-pub trait Driver: fmt::Debug + Send + Sync + 'static {
+pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     /// What the device is.
     fn properties(&self) -> &Properties;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Driver, RawEvent, Result, Stream, sync::Arc};
+use crate::{Driver, Error, ErrorKind, RawEvent, Result, Stream, sync::Arc};
 
 /// Whether an event can tell the time. Events that only order work are cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +60,10 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// What the driver says; the event then stays as it was.
+    /// [`ErrorKind::InvalidHandle`] for a stream of a device of another group, and what the driver says; the event then
+    /// stays as it was.
     pub fn record(&self, stream: &Stream) -> Result<()> {
+        self.check_group("recording an event", stream.driver())?;
         self.driver.record(self.raw, stream.raw())
     }
 
@@ -83,13 +85,30 @@ impl Event {
         self.driver.synchronize_event(self.raw)
     }
 
+    /// Refuses to mix handles of drivers that do not know each other's.
+    pub(crate) fn check_group(&self, doing: &str, other: &Arc<dyn Driver>) -> Result<()> {
+        let (mine, others) = (self.driver.properties(), other.properties());
+        if mine.shares_group_with(others) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidHandle,
+            others.id,
+            format!(
+                "{doing}: the event is of {}, which is another machine or backend; use an event of the same",
+                mine.id
+            ),
+        ))
+    }
+
     /// The time on the device from `earlier` to this event.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotReady`](crate::ErrorKind::NotReady) when either was not recorded or has not fired,
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when either was made without timing.
+    /// [`ErrorKind::NotReady`] when either was not recorded or has not fired,
+    /// [`ErrorKind::InvalidArgument`] when either was made without timing.
     pub fn elapsed_since(&self, earlier: &Event) -> Result<Duration> {
+        self.check_group("asking for the time between two events", &earlier.driver)?;
         self.driver.elapsed(earlier.raw, self.raw)
     }
 }

@@ -57,6 +57,9 @@ impl Link {
 pub struct Properties {
     /// The device's name within the process.
     pub id: DeviceId,
+    /// Devices of one backend and one group know each other's streams, events, pinned ranges and memory. All CUDA devices
+    /// of a process are one group, all devices of a simulated machine another.
+    pub group: u64,
     /// The product's name, for people.
     pub name: String,
     /// Memory of the device in bytes.
@@ -69,6 +72,14 @@ pub struct Properties {
     pub numa_node: Option<u32>,
     /// Whether this device only simulates: true figures of hardware never come from it.
     pub simulated: bool,
+}
+
+impl Properties {
+    /// Whether events of one device can order streams of the other, and memory of one can be copied to the other.
+    #[must_use]
+    pub fn shares_group_with(&self, other: &Self) -> bool {
+        self.id.backend == other.id.backend && self.group == other.group
+    }
 }
 
 /// Device memory at this moment, in bytes.

@@ -4,11 +4,47 @@ use crate::DeviceId;
 
 /// A stream's handle, as the driver knows it (CUDA: the `CUstream` as an integer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RawStream(pub u64);
+pub struct RawStream(u64);
+
+impl RawStream {
+    /// The handle that a driver, or someone who shares its device, gave out.
+    ///
+    /// # Safety
+    ///
+    /// `handle` is one of the driver that it will be given to, and alive whenever it is. Drivers can't all tell.
+    #[must_use]
+    pub unsafe fn from_raw(handle: u64) -> Self {
+        Self(handle)
+    }
+
+    /// The integer.
+    #[must_use]
+    pub fn as_raw(self) -> u64 {
+        self.0
+    }
+}
 
 /// An event's handle, as the driver knows it (CUDA: the `CUevent` as an integer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RawEvent(pub u64);
+pub struct RawEvent(u64);
+
+impl RawEvent {
+    /// The handle that a driver, or someone who shares its device, gave out.
+    ///
+    /// # Safety
+    ///
+    /// `handle` is one of the driver that it will be given to, and alive whenever it is. Drivers can't all tell.
+    #[must_use]
+    pub unsafe fn from_raw(handle: u64) -> Self {
+        Self(handle)
+    }
+
+    /// The integer.
+    #[must_use]
+    pub fn as_raw(self) -> u64 {
+        self.0
+    }
+}
 
 /// An address in a device's memory, in bytes. Never to be read or written by the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

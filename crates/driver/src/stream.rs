@@ -85,8 +85,10 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What the driver says; nothing is enqueued then.
+    /// [`ErrorKind::InvalidHandle`](crate::ErrorKind::InvalidHandle) for an event of a device of another group, and what
+    /// the driver says; nothing is enqueued then.
     pub fn wait(&self, event: &Event) -> Result<()> {
+        event.check_group("making a stream wait for an event", &self.driver)?;
         self.driver.stream_wait(self.raw, event.raw())
     }
 

@@ -37,6 +37,21 @@ pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Waits on `condvar` for at most `duration`, and lets go of the lock. Under shuttle, where no time passes, it only lets the other threads go on.
+pub fn wait_for<T>(condvar: &Condvar, guard: MutexGuard<'_, T>, duration: Duration) {
+    #[cfg(not(shuttle))]
+    {
+        let waited = condvar.wait_timeout(guard, duration);
+        drop(waited.unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+    #[cfg(shuttle)]
+    {
+        let _ = (condvar, duration);
+        drop(guard);
+        thread::yield_now();
+    }
+}
+
 /// Sleeps for `duration`. Under shuttle, where no time passes, it only lets the other threads go on.
 pub fn sleep(duration: Duration) {
     #[cfg(not(shuttle))]

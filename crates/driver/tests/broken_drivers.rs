@@ -42,7 +42,8 @@ impl Broken {
 // SAFETY, for every unsafe call in here: it hands the caller's promise on, for no more bytes than the caller named,
 // but for the flaw that fills one more, whose cases leave room for it or see it refused.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
-impl Driver for Broken {
+// SAFETY: passes every call on to the simulated device, which finds out what is wrong.
+unsafe impl Driver for Broken {
     fn properties(&self) -> &Properties {
         self.inner.properties()
     }

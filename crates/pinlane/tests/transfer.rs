@@ -568,3 +568,56 @@ fn what_a_dropped_transfer_was_to_fill_is_never_read() {
     drop(early);
     rig.finish();
 }
+
+#[test]
+fn transfers_behind_an_event_that_does_not_fire_hold_up_no_others() {
+    let options = DeviceOptions {
+        pinned_budget: Some(4 << 20),
+        ..small_engine(2, 2, SLOT)
+    };
+    let rig = Rig::new(1, &options);
+    let driver = rig.device().driver().unwrap();
+    let stream = Stream::new(driver).unwrap();
+    let stall = rig.sims[0].stall_stream(stream.raw()).unwrap();
+    driver.busy(std::time::Duration::ZERO, stream.raw()).unwrap();
+    let event = Arc::new(stream.record(Timing::Disabled).unwrap());
+    let after = TransferOptions::new().after(event);
+    let sizes = [100, SLOT, 20 * SLOT];
+    let held_back: Vec<_> = sizes
+        .iter()
+        .map(|&bytes| {
+            let pinned = tensor(bytes, 2).pin_memory(rig.device()).unwrap();
+            let both = vec![tensor(bytes, 1), pinned];
+            both.transfer_with(rig.device(), &after).unwrap()
+        })
+        .collect();
+    for bytes in sizes {
+        let there = tensor(bytes, 3).to(rig.device()).unwrap();
+        assert!(bytes_of(&there) == pattern(bytes, 3));
+    }
+    assert!(held_back.iter().all(|transfer| !transfer.is_done()));
+    drop(stall);
+    for (transfer, bytes) in held_back.into_iter().zip(sizes) {
+        let there = transfer.wait().unwrap();
+        assert!(bytes_of(&there[0]) == pattern(bytes, 1));
+        assert!(bytes_of(&there[1]) == pattern(bytes, 2));
+    }
+    drop((stream, after));
+    rig.finish();
+}
+
+#[test]
+fn a_stream_of_another_machine_can_not_be_fenced() {
+    let (rig, other) = (
+        Rig::new(1, &DeviceOptions::default()),
+        Rig::new(1, &DeviceOptions::default()),
+    );
+    let foreign = Stream::new(other.device().driver().unwrap()).unwrap();
+    let transfer = tensor(100, 1).transfer(rig.device()).unwrap();
+    let refused = transfer.fence(&foreign).unwrap_err();
+    assert_eq!(refused.driver_kind(), Some(ErrorKind::InvalidHandle), "{refused}");
+    drop(transfer.wait().unwrap());
+    drop(foreign);
+    other.finish();
+    rig.finish();
+}

@@ -97,7 +97,9 @@ fn job(stream: Key, work: Work, mishap: Option<Mishap>) -> Job {
     }
 }
 
-impl Driver for SimDriver {
+// SAFETY: the conformance suite holds it to the trait's contract; a handle or range that is not the machine's own is
+// found out before it is used.
+unsafe impl Driver for SimDriver {
     fn properties(&self) -> &Properties {
         &self.machine.0.properties[self.ordinal]
     }
@@ -182,13 +184,15 @@ impl Driver for SimDriver {
     fn create_stream(&self) -> Result<RawStream> {
         self.call(Step::CreateStream, |state, _| {
             state.devices[self.ordinal].streams += 1;
-            Ok(RawStream(state.streams.insert(StreamState::new(self.ordinal)).0))
+            let stream = state.streams.insert(StreamState::new(self.ordinal));
+            // SAFETY: a stream of this machine, which also finds out when it is not any more.
+            Ok(unsafe { RawStream::from_raw(stream.0) })
         })
     }
 
     unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
         self.give_back(Step::DestroyStream, |state| {
-            let stream = state.stream(self.ordinal, stream.0)?;
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
             state.destroy_stream(stream);
             Ok(())
         })
@@ -196,7 +200,7 @@ impl Driver for SimDriver {
 
     fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
         let (stream, end) = self.call(Step::SynchronizeStream, |state, _| {
-            let stream = state.stream(self.ordinal, stream.0)?;
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
             Ok((stream, state.end_of(stream)))
         })?;
         let failure = match end {
@@ -217,14 +221,15 @@ impl Driver for SimDriver {
                 timing,
                 latest: None,
             });
-            Ok(RawEvent(event.0))
+            // SAFETY: an event of this machine, which also finds out when it is not any more.
+            Ok(unsafe { RawEvent::from_raw(event.0) })
         })
     }
 
     unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
         self.give_back(Step::DestroyEvent, |state| {
-            let &mut EventState { device, latest, .. } = state.event(self.ordinal, event.0)?;
-            state.events.remove(Key(event.0));
+            let &mut EventState { device, latest, .. } = state.event(self.ordinal, event.as_raw())?;
+            state.events.remove(Key(event.as_raw()));
             state.devices[device].events -= 1;
             if let Some(ticket) = latest {
                 state.tickets.release(ticket);
@@ -235,19 +240,19 @@ impl Driver for SimDriver {
 
     fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
         self.call(Step::Record, |state, _| {
-            let stream = state.stream(self.ordinal, stream.0)?;
-            let of = state.event(self.ordinal, event.0)?.device;
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
+            let of = state.event(self.ordinal, event.as_raw())?.device;
             if of != self.ordinal {
                 return Err(self.error(
                     ErrorKind::InvalidHandle,
                     format!(
                         "recording event {:#x} of sim:{of}; record it on a stream of its own device",
-                        event.0
+                        event.as_raw()
                     ),
                 ));
             }
             let ticket = state.enqueue_record(stream, 1);
-            if let Some(earlier) = state.event(self.ordinal, event.0)?.latest.replace(ticket) {
+            if let Some(earlier) = state.event(self.ordinal, event.as_raw())?.latest.replace(ticket) {
                 state.tickets.release(earlier);
             }
             Ok(())
@@ -256,8 +261,8 @@ impl Driver for SimDriver {
 
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
         self.call(Step::StreamWait, |state, _| {
-            let stream = state.stream(self.ordinal, stream.0)?;
-            if let Some(ticket) = state.event(self.ordinal, event.0)?.latest {
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
+            if let Some(ticket) = state.event(self.ordinal, event.as_raw())?.latest {
                 state.tickets.hold(ticket);
                 state.enqueue(stream, Op::Wait { ticket });
             }
@@ -267,7 +272,7 @@ impl Driver for SimDriver {
 
     fn query(&self, event: RawEvent) -> Result<bool> {
         self.call(Step::Query, |state, _| {
-            let Some(ticket) = state.event(self.ordinal, event.0)?.latest else {
+            let Some(ticket) = state.event(self.ordinal, event.as_raw())?.latest else {
                 return Ok(true);
             };
             match state.tickets.outcome(ticket) {
@@ -282,7 +287,7 @@ impl Driver for SimDriver {
 
     fn synchronize_event(&self, event: RawEvent) -> Result<()> {
         let ticket = self.call(Step::SynchronizeEvent, |state, _| {
-            let ticket = state.event(self.ordinal, event.0)?.latest;
+            let ticket = state.event(self.ordinal, event.as_raw())?.latest;
             if let Some(ticket) = ticket {
                 state.tickets.hold(ticket);
             }
@@ -295,18 +300,18 @@ impl Driver for SimDriver {
     fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {
         self.call(Step::Elapsed, |state, _| {
             let mut fired_at = |event: RawEvent| {
-                let &mut EventState { timing, latest, .. } = state.event(self.ordinal, event.0)?;
+                let &mut EventState { timing, latest, .. } = state.event(self.ordinal, event.as_raw())?;
                 if timing == Timing::Disabled {
                     return Err(self.error(
                         ErrorKind::InvalidArgument,
-                        format!("the time of event {:#x} was asked, which was made without timing", event.0),
+                        format!("the time of event {:#x} was asked, which was made without timing", event.as_raw()),
                     ));
                 }
                 let outcome = latest.and_then(|ticket| state.tickets.outcome(ticket));
                 let outcome = outcome.ok_or_else(|| {
                     let message = format!(
                         "the time of event {:#x} was asked before it was recorded and had fired; synchronise first",
-                        event.0
+                        event.as_raw()
                     );
                     self.error(ErrorKind::NotReady, message)
                 })?;
@@ -320,7 +325,7 @@ impl Driver for SimDriver {
 
     unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
         let (stream, route, mishap) = self.call(Step::Copy, |state, mishap| {
-            let stream = state.stream(self.ordinal, stream.0)?;
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
             match state.route(self.ordinal, &copy)? {
                 Route::Asynchronous(work) => {
                     state.enqueue(stream, Op::Run(job(stream, work, mishap)));
@@ -337,7 +342,7 @@ impl Driver for SimDriver {
         let mut jobs = Vec::with_capacity(copies.len());
         let mut staged = Vec::new();
         let enqueued = self.call(Step::CopyBatch, |state, _| {
-            let stream = state.stream(self.ordinal, stream.0)?;
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
             let routed = copies.iter().try_for_each(|copy| {
                 let mishap = state.enter(self.ordinal, Step::Copy)?;
                 match state.route(self.ordinal, copy)? {
@@ -363,7 +368,7 @@ impl Driver for SimDriver {
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         self.call(Step::Memset, |state, mishap| {
-            let stream = state.stream(self.ordinal, stream.0)?;
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
             if bytes > 0 {
                 let dst = state.device_range(self.ordinal, self.ordinal, dst.0, bytes)?;
                 let work = Work::Fill { dst, value, bytes };
@@ -375,7 +380,7 @@ impl Driver for SimDriver {
 
     fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {
         self.call(Step::Busy, |state, mishap| {
-            let stream = state.stream(self.ordinal, stream.0)?;
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
             state.enqueue(stream, Op::Run(job(stream, Work::Busy(duration), mishap)));
             Ok(())
         })

@@ -62,6 +62,8 @@ impl Machine {
             .enumerate()
             .map(|(ordinal, device)| Properties {
                 id: device_id(ordinal),
+                // Whoever holds a driver of the machine keeps its core, so no other gets this address meanwhile.
+                group: Arc::as_ptr(&core) as u64,
                 name: "simulated device".to_owned(),
                 memory_bytes: device.memory_bytes,
                 copy_engines: device.copy_engines.count(),

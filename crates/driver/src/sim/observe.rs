@@ -84,7 +84,9 @@ impl SimDriver {
     ///
     /// [`ErrorKind::InvalidHandle`](crate::ErrorKind::InvalidHandle) where the device has no such stream.
     pub fn stall_stream(&self, stream: RawStream) -> Result<Stall> {
-        let stream = self.core().with(|state| state.stream(self.ordinal(), stream.0))?;
+        let stream = self
+            .core()
+            .with(|state| state.stream(self.ordinal(), stream.as_raw()))?;
         Ok(Stall::new(self.machine().clone(), Target::Stream(stream)))
     }
 }

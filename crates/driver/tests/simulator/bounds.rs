@@ -102,7 +102,10 @@ fn handles_that_are_gone_are_told_from_those_that_took_their_place() {
     );
     let kinds = [
         sim.synchronize_stream(stream).unwrap_err().kind(),
-        sim.synchronize_stream(RawStream(0)).unwrap_err().kind(),
+        // SAFETY: the simulated device finds out that it is none of its own.
+        sim.synchronize_stream(unsafe { RawStream::from_raw(0) })
+            .unwrap_err()
+            .kind(),
         sim.query(event).unwrap_err().kind(),
         sim.record(event, live.0).unwrap_err().kind(),
         sim.stream_wait(live.0, event).unwrap_err().kind(),

@@ -53,17 +53,38 @@ struct State {
     alive: usize,
     lost: usize,
     free: Vec<Slot>,
-    flying: VecDeque<(Slot, Arc<Mark>)>,
+    flying: Flying,
+    /// Flying behind an event that had not fired: they may take any time, so nobody waits for one while there are others.
+    held_back: Flying,
     /// Who has to wait draws a number, and goes when it is its turn: a lane that needs slot after slot would otherwise
     /// overtake whoever is slower to wake up.
     next_number: u64,
     turn: u64,
 }
 
+/// Slots that the device uses until their marks are reached, oldest first.
+type Flying = VecDeque<(Slot, Arc<Mark>)>;
+
 impl State {
-    /// Whether every slot is held by someone.
+    /// Whether there is nothing to take but slots that are held back, while someone holds another and will return it.
     fn is_exhausted(&self) -> bool {
-        self.free.is_empty() && self.flying.is_empty() && self.alive > 0
+        self.free.is_empty()
+            && self.flying.is_empty()
+            && self.alive > self.held_back.len()
+            && !self.held_back.iter().any(|(_, mark)| mark.is_reached())
+    }
+
+    /// The flying slot that comes free first: one that has landed, for streams move at their own pace, else the one that
+    /// has been flying longest.
+    fn take_flying(&mut self) -> Option<(Slot, Arc<Mark>)> {
+        let take_landed = |flying: &mut Flying| {
+            let landed = flying.iter().position(|(_, mark)| mark.is_reached())?;
+            flying.remove(landed)
+        };
+        take_landed(&mut self.flying)
+            .or_else(|| take_landed(&mut self.held_back))
+            .or_else(|| self.flying.pop_front())
+            .or_else(|| self.held_back.pop_front())
     }
 }
 
@@ -88,6 +109,16 @@ impl Slots {
     /// How many there are at most.
     pub(crate) fn wanted(&self) -> usize {
         self.wanted
+    }
+
+    /// How many could be had at this moment without waiting.
+    pub(crate) fn available(&self) -> usize {
+        let state = lock(&self.state);
+        if state.memory.is_none() {
+            return self.wanted;
+        }
+        let flying = state.flying.iter().chain(&state.held_back);
+        state.free.len() + flying.filter(|(_, mark)| mark.is_reached()).count()
     }
 
     /// Bytes of slots that a lost device may still use.
@@ -120,9 +151,7 @@ impl Slots {
         if let Some(slot) = state.free.pop() {
             return Ok(Some(slot));
         }
-        // One that has landed already, for streams move at their own pace; else the one that has been flying longest.
-        let landed = state.flying.iter().position(|(_, mark)| mark.is_reached());
-        let Some((slot, mark)) = state.flying.remove(landed.unwrap_or(0)) else {
+        let Some((slot, mark)) = state.take_flying() else {
             return Err(Error::SlotsLost {
                 bytes: state.lost * self.slot_bytes,
             });
@@ -147,9 +176,16 @@ impl Slots {
         self.returned.notify_all();
     }
 
-    /// Returns a slot that the device reads until `mark` is reached.
-    pub(crate) fn put_flying(&self, slot: Slot, mark: Arc<Mark>) {
-        lock(&self.state).flying.push_back((slot, mark));
+    /// Returns a slot that the device reads until `mark` is reached: soon, or, `held_back`, when the caller's event fires.
+    pub(crate) fn put_flying(&self, slot: Slot, mark: Arc<Mark>, held_back: bool) {
+        let mut state = lock(&self.state);
+        let flying = if held_back {
+            &mut state.held_back
+        } else {
+            &mut state.flying
+        };
+        flying.push_back((slot, mark));
+        drop(state);
         self.returned.notify_all();
     }
 
@@ -190,7 +226,9 @@ impl Slots {
 impl Drop for Slots {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
-        for (_, mark) in std::mem::take(&mut state.flying) {
+        let flying = std::mem::take(&mut state.flying);
+        let held_back = std::mem::take(&mut state.held_back);
+        for (_, mark) in flying.into_iter().chain(held_back) {
             if mark
                 .settle()
                 .is_err_and(|error| error.kind() != ErrorKind::CopyFailed)

@@ -4,11 +4,7 @@ use std::task::Context;
 
 use pinlane_driver::{Stream, sync::Arc};
 
-use super::{
-    job::Job,
-    plan::Plan,
-    reactor::{Duty, perform},
-};
+use super::{job::Job, plan::Plan, reactor::Duty};
 use crate::{Device, Result};
 
 /// Jobs on their way. A tree whose tensors come from several devices has several.
@@ -81,12 +77,9 @@ impl Drop for Flights {
     }
 }
 
-/// Does a job's duty at once where it has landed, else leaves it to the reactor of its device.
+/// Has the reactor of the job's device do a duty.
 fn watch(device: &Device, job: &Arc<Job>, duty: Duty) {
-    match device.accelerator() {
-        Some(accelerator) if !job.has_landed() => {
-            accelerator.running.watch(job, duty, Arc::clone(accelerator) as _);
-        }
-        _ => perform(job, duty),
+    if let Some(accelerator) = device.accelerator() {
+        accelerator.running.watch(job, duty, Arc::clone(accelerator) as _);
     }
 }

@@ -133,6 +133,19 @@ impl Job {
         lock(&self.progress).begun = true;
     }
 
+    /// Whether what the copies come after has happened. A failure counts: the first copy tells it.
+    pub(crate) fn may_start(&self) -> bool {
+        self.after
+            .as_ref()
+            .is_none_or(|after| after.query().unwrap_or(true))
+    }
+
+    /// Blocks until [`may_start`](Self::may_start).
+    pub(crate) fn wait_until_it_may_start(&self) -> Result<()> {
+        let waited = self.after.as_ref().map_or(Ok(()), |after| after.synchronize());
+        waited.map_err(|source| Error::driver("waiting for the event that a transfer comes after", source))
+    }
+
     /// Whether chunks that are not yet filled need no work any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)

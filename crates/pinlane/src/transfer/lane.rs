@@ -109,7 +109,9 @@ impl Lane {
         self.collect_slotted(job, chunk, &slot);
         match self.enqueue(job, chunk) {
             Ok(mark) if job.plan.direction() == Direction::ToDevice => {
-                self.engine.slots.put_flying(slot, Arc::clone(&mark));
+                self.engine
+                    .slots
+                    .put_flying(slot, Arc::clone(&mark), !job.may_start());
                 Ok(Some(mark))
             }
             Ok(mark) => {

@@ -1,20 +1,23 @@
 //! The reactor: one thread of a device that looks after transfers nobody blocks on.
 //!
-//! It wakes the tasks of awaited transfers, and it lands transfers whose handles were dropped, so that what they keep
-//! is let go when the device is done with it. It asks and never blocks on one of them: a transfer behind a stalled
-//! stream does not delay the others. With nothing to look after it sleeps.
+//! It wakes the tasks of awaited transfers; it lands transfers whose handles were dropped, so that what they keep is let
+//! go when the device is done with it; and it hands transfers to the lanes when the event that they come after has fired.
+//! It asks and never blocks on one of them: a transfer behind a stalled stream does not delay the others. It asks less and
+//! less often while nothing changes; with nothing to look after it sleeps.
 
 use std::{
     any::Any,
     panic::{self, AssertUnwindSafe},
 };
 
-use pinlane_driver::sync::{Arc, Condvar, Duration, Mutex, lock, sleep, wait};
+use pinlane_driver::sync::{Arc, Condvar, Duration, Mutex, lock, wait, wait_for};
 
-use super::job::Job;
+use super::{job::Job, queue::Queue};
 
-/// How long to pause between rounds of asking, while transfers are in flight.
-const PAUSE: Duration = Duration::from_micros(50);
+/// How long to pause after a round of asking that changed something.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
+/// How long to pause at most.
+const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 
 /// Transfers to look after.
 #[derive(Debug, Default)]
@@ -38,13 +41,15 @@ struct Watched {
     _owner: Arc<dyn Any + Send + Sync>,
 }
 
-/// What to do once a job has landed.
+/// What to do with a job, once it has landed or, to start it, may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Duty {
     /// Wake the task that awaits it.
     Wake,
     /// Land it: its handle is gone.
     Retire,
+    /// Hand it to the lanes.
+    Start,
 }
 
 impl Reactor {
@@ -65,42 +70,67 @@ impl Reactor {
         self.changed.notify_one();
     }
 
-    /// What the thread does.
-    pub(crate) fn serve(&self) {
+    /// What the thread does. Jobs to start go to `queue`.
+    pub(crate) fn serve(&self, queue: &Queue) {
         let mut watched = Vec::new();
-        while self.take_arrived(&mut watched) {
-            watched.retain(|Watched { job, duty, .. }: &Watched| {
-                if !job.has_landed() {
-                    return true;
-                }
-                // Wakers and the owners of foreign memory are the caller's code: where it panics, the others must not
-                // lose their reactor.
-                if panic::catch_unwind(AssertUnwindSafe(|| perform(job, *duty))).is_err() {
-                    tracing::error!("a waker, or the owner of a tensor's memory, panicked");
-                }
-                false
-            });
-            if !watched.is_empty() {
-                sleep(PAUSE);
+        let mut pause = SHORTEST_PAUSE;
+        while let Some(arrived) = self.take_arrived(&mut watched) {
+            let before = watched.len();
+            watched.retain(|watched: &Watched| !watched.is_done(queue));
+            if watched.is_empty() {
+                continue;
             }
+            let changed = arrived || watched.len() < before;
+            pause = if changed {
+                SHORTEST_PAUSE
+            } else {
+                (pause * 2).min(LONGEST_PAUSE)
+            };
+            self.rest(pause);
         }
     }
 
-    /// Moves arrivals to `watched`, sleeping while there is nothing at all; false when closed and done.
-    fn take_arrived(&self, watched: &mut Vec<Watched>) -> bool {
+    /// Pauses, or less if something arrives.
+    fn rest(&self, pause: Duration) {
+        let state = lock(&self.state);
+        if state.arrived.is_empty() {
+            wait_for(&self.changed, state, pause);
+        }
+    }
+
+    /// Moves arrivals to `watched`, sleeping while there is nothing at all, and says whether there were any; `None` when
+    /// closed and done.
+    fn take_arrived(&self, watched: &mut Vec<Watched>) -> Option<bool> {
         let mut state = lock(&self.state);
         while watched.is_empty() && state.arrived.is_empty() {
             if state.closed {
-                return false;
+                return None;
             }
             state = wait(&self.changed, state);
         }
+        let arrived = !state.arrived.is_empty();
         watched.append(&mut state.arrived);
-        true
+        Some(arrived)
     }
 }
 
-pub(crate) fn perform(job: &Job, duty: Duty) {
+impl Watched {
+    /// Does the duty if its time has come; says whether it has.
+    fn is_done(&self, queue: &Queue) -> bool {
+        let is_due = match self.duty {
+            Duty::Wake | Duty::Retire => self.job.has_landed(),
+            Duty::Start => self.job.may_start(),
+        };
+        // Wakers and the owners of foreign memory are the caller's code: where it panics, the others must not lose their
+        // reactor.
+        if is_due && panic::catch_unwind(AssertUnwindSafe(|| perform(&self.job, self.duty, queue))).is_err() {
+            tracing::error!("a waker, or the owner of a tensor's memory, panicked");
+        }
+        is_due
+    }
+}
+
+pub(crate) fn perform(job: &Arc<Job>, duty: Duty, queue: &Queue) {
     match duty {
         Duty::Wake => job.wake(),
         Duty::Retire => {
@@ -108,5 +138,6 @@ pub(crate) fn perform(job: &Job, duty: Duty) {
                 tracing::warn!(%error, "a transfer whose handle was dropped failed");
             }
         }
+        Duty::Start => queue.submit(Arc::clone(job)),
     }
 }

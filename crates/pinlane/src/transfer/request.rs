@@ -40,9 +40,12 @@ impl<'a> Request<'a> {
         }
         let mut flights = Flights::default();
         for Prepared { device, job, .. } in &prepared {
-            let running = &device.require_accelerator("moving tensors")?.running;
+            let accelerator = device.require_accelerator("moving tensors")?;
             flights.push(device, job);
-            if let Err(error) = running.start(job, blocking) {
+            if let Err(error) = accelerator
+                .running
+                .start(job, blocking, Arc::clone(accelerator) as _)
+            {
                 job.abort(error);
             }
         }
@@ -112,13 +115,13 @@ impl<'a> Request<'a> {
             Way::Upload | Way::Between(_) => self.to,
         };
         let engine = device.require_accelerator("moving tensors")?.running.engine();
-        let id = engine.driver.properties().id;
+        let properties = engine.driver.properties();
         let mut sources = Sources::with_capacity(group.members.len());
         for &(index, tensor) in &group.members {
             let taken = match &group.way {
-                Way::Upload => sources.take_from_host(tensor, id),
+                Way::Upload => sources.take_from_host(tensor, properties.id),
                 Way::Download(_) => sources.take_from_device(tensor, self.options.pinned_result),
-                Way::Between(from) => sources.take_from_peer(tensor, from.id().unwrap_or(id), id),
+                Way::Between(_) => sources.take_from_peer(tensor, properties),
             };
             taken.map_err(|error| self.at(index, error))?;
         }

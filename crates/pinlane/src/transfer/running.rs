@@ -51,7 +51,16 @@ impl RunningEngine {
     ///
     /// With `blocking`, the caller is about to wait for it. Without, what would make the caller wait for the device is
     /// left to the lanes: slots to be emptied, copies that the driver stages itself, more chunks than there are slots.
-    pub(crate) fn start(&self, job: &Arc<Job>, blocking: bool) -> Result<()> {
+    ///
+    /// A job that comes after an event which has not fired must not hold up others. One for the caller's thread gets a
+    /// stream of its own, if its slots are not the last; any other is not started before. `owner` is the device, kept by
+    /// whoever waits for the event.
+    pub(crate) fn start(
+        &self,
+        job: &Arc<Job>,
+        blocking: bool,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Result<()> {
         job.begin();
         let plan = &job.plan;
         if plan.chunks.is_empty() {
@@ -61,8 +70,20 @@ impl RunningEngine {
         let is_plain = |chunk: &Chunk| chunk.route == Route::Plain;
         let waits = slotted > self.engine.slots.wanted()
             || plan.direction() == Direction::ToHost && (slotted > 0 || plan.chunks.iter().any(is_plain));
-        if plan.is_inline() && (blocking || !waits) {
-            self.run_inline(job)
+        let inline = plan.is_inline() && (blocking || !waits);
+        let held_back = !job.may_start();
+        let spares_others = inline && (slotted == 0 || slotted < self.engine.slots.available());
+        if held_back && !spares_others {
+            if !blocking {
+                self.start_lanes()?;
+                self.start_reactor()?;
+                self.engine.reactor.watch(Arc::clone(job), Duty::Start, owner);
+                return Ok(());
+            }
+            job.wait_until_it_may_start()?;
+        }
+        if inline {
+            self.run_inline(job, held_back)
         } else {
             self.start_lanes()?;
             self.engine.queue.submit(Arc::clone(job));
@@ -70,22 +91,33 @@ impl RunningEngine {
         }
     }
 
-    fn run_inline(&self, job: &Arc<Job>) -> Result<()> {
-        let stream = self.engine.take_spare_stream()?;
+    /// Runs a job on the caller's thread. One that is held back on the device does not share its stream with others.
+    fn run_inline(&self, job: &Arc<Job>, held_back: bool) -> Result<()> {
+        let stream = if held_back {
+            self.engine.new_stream()?
+        } else {
+            self.engine.take_spare_stream()?
+        };
         let mut lane = Lane::new(Arc::clone(&self.engine), self.engine.profile.lanes, stream);
         lane.run_whole(job);
-        self.engine.put_spare_stream(lane.into_stream());
+        if !held_back {
+            self.engine.put_spare_stream(lane.into_stream());
+        }
         Ok(())
     }
 
-    /// Has the reactor look after a job, and keep `owner` until it is done. Where no thread can be had, the caller does what the thread would.
+    /// Does a duty at once where a job that has started has landed already. Else has the reactor look after it and keep
+    /// `owner` until it is done; where no thread can be had, the caller does what the thread would.
     pub(crate) fn watch(&self, job: &Arc<Job>, duty: Duty, owner: Arc<dyn Any + Send + Sync>) {
+        if job.has_landed() {
+            return perform(job, duty, &self.engine.queue);
+        }
         match self.start_reactor() {
             Ok(()) => self.engine.reactor.watch(Arc::clone(job), duty, owner),
             Err(error) => {
                 tracing::warn!(%error, "waiting on the caller's thread instead");
                 job.wait_settled();
-                perform(job, duty);
+                perform(job, duty, &self.engine.queue);
             }
         }
     }
@@ -115,7 +147,8 @@ impl RunningEngine {
         let mut threads = lock(&self.threads);
         if threads.reactor.is_none() {
             let engine = Arc::clone(&self.engine);
-            threads.reactor = Some(self.spawn("reactor".to_owned(), move || engine.reactor.serve())?);
+            threads.reactor =
+                Some(self.spawn("reactor".to_owned(), move || engine.reactor.serve(&engine.queue))?);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pinlane_driver::{DeviceId, DevicePtr, sync::Arc};
+use pinlane_driver::{DeviceId, DevicePtr, Properties, sync::Arc};
 
 use super::{
     file,
@@ -103,21 +103,25 @@ impl Sources {
         Ok(())
     }
 
-    /// Takes a tensor that goes from the device `from` to the executing device `to`, as the span it covers.
-    pub(crate) fn take_from_peer(&mut self, tensor: &Tensor, from: DeviceId, to: DeviceId) -> Result<()> {
+    /// Takes a tensor that goes from another device to the executing device `to`, as the span it covers.
+    pub(crate) fn take_from_peer(&mut self, tensor: &Tensor, to: &Properties) -> Result<()> {
         let Place::Device(source) = tensor.storage().place() else {
             unreachable!("sorted as on a device")
         };
-        if from.backend != to.backend {
-            return Err(Error::NoPath { from, to });
+        let from = source.memory.0.driver().properties();
+        if !from.shares_group_with(to) {
+            return Err(Error::NoPath {
+                from: from.id,
+                to: to.id,
+            });
         }
         let span = span_bytes(tensor)?;
         self.push(tensor, span.len(), Kind::Device, tensor.layout().at_start());
         let ptr = source.ptr().offset(span.start);
-        self.ends.push(if from == to {
+        self.ends.push(if from.id == to.id {
             End::Device(ptr)
         } else {
-            End::Peer(from, ptr)
+            End::Peer(from.id, ptr)
         });
         Ok(())
     }

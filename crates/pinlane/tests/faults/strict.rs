@@ -52,7 +52,8 @@ impl Strict {
     clippy::undocumented_unsafe_blocks,
     reason = "each passes the caller's promise on, as the comment above says"
 )]
-impl Driver for Strict {
+// SAFETY: passes every call on to the simulated device, which finds out what is wrong.
+unsafe impl Driver for Strict {
     fn properties(&self) -> &Properties {
         self.sim.properties()
     }
