@@ -18,8 +18,10 @@ use crate::units;
 pub struct Budget {
     /// A measurement is at least this long; runs are added until it is.
     pub shortest_measurement: Duration,
-    /// No new measurement starts after this much time.
+    /// No new measurement starts after this much time, once there are [enough](Measurement::LEAST).
     pub longest_total: Duration,
+    /// No new measurement starts after this much time, however few there are.
+    pub longest_while_few: Duration,
     /// Enough when the interquartile range is below this share of the median.
     pub spread: f64,
 }
@@ -29,6 +31,7 @@ impl Budget {
     pub const FULL: Self = Self {
         shortest_measurement: Duration::from_millis(10),
         longest_total: Duration::from_millis(1000),
+        longest_while_few: Duration::from_millis(5000),
         spread: 0.1,
     };
 
@@ -36,11 +39,9 @@ impl Budget {
     pub const QUICK: Self = Self {
         shortest_measurement: Duration::from_millis(1),
         longest_total: Duration::from_millis(80),
+        longest_while_few: Duration::from_millis(800),
         spread: 0.1,
     };
-
-    /// Fewer measurements than this say nothing of their spread.
-    const LEAST_MEASUREMENTS: usize = 4;
 }
 
 /// What a timing found: seconds for one run.
@@ -61,6 +62,9 @@ pub struct Measurement {
 }
 
 impl Measurement {
+    /// Fewer measurements than this say nothing of their spread.
+    pub const LEAST: usize = 4;
+
     /// Sums up `samples`, the seconds of one run in each measurement.
     ///
     /// # Panics
@@ -78,6 +82,12 @@ impl Measurement {
             runs_per_measurement,
             threads: 1,
         }
+    }
+
+    /// Whether there are so few measurements that their quartiles say nothing.
+    #[must_use]
+    pub fn is_too_few(&self) -> bool {
+        self.measurements < Self::LEAST
     }
 
     /// The interquartile range in seconds.
@@ -161,9 +171,13 @@ pub fn measure<T, E>(budget: Budget, mut run: impl FnMut() -> Result<T, E>) -> R
     loop {
         samples.push(time_runs(runs)?.as_secs_f64() / runs as f64);
         let so_far = Measurement::of_samples(samples.clone(), runs);
-        let agree = so_far.measurements >= Budget::LEAST_MEASUREMENTS
-            && so_far.iqr_seconds() < budget.spread * so_far.median_seconds;
-        if agree || began.elapsed() >= budget.longest_total {
+        let took = began.elapsed();
+        let enough = if so_far.is_too_few() {
+            took >= budget.longest_while_few
+        } else {
+            took >= budget.longest_total || so_far.iqr_seconds() < budget.spread * so_far.median_seconds
+        };
+        if enough {
             return Ok(so_far);
         }
     }
@@ -216,6 +230,7 @@ mod tests {
         let budget = Budget {
             shortest_measurement: Duration::from_millis(2),
             longest_total: Duration::from_millis(50),
+            longest_while_few: Duration::from_millis(50),
             spread: 0.5,
         };
         let measurement = measure::<_, ()>(budget, || {
@@ -232,6 +247,7 @@ mod tests {
         let budget = Budget {
             shortest_measurement: Duration::ZERO,
             longest_total: Duration::ZERO,
+            longest_while_few: Duration::ZERO,
             spread: 0.1,
         };
         let measurement = measure::<_, ()>(budget, || Ok(())).unwrap();
@@ -239,6 +255,19 @@ mod tests {
             (measurement.measurements, measurement.runs_per_measurement),
             (1, 1)
         );
+    }
+
+    #[test]
+    fn there_are_enough_measurements_even_when_they_take_longer_than_planned() {
+        let budget = Budget {
+            shortest_measurement: Duration::ZERO,
+            longest_total: Duration::ZERO,
+            longest_while_few: Duration::MAX,
+            spread: 0.0,
+        };
+        let measurement = measure::<_, ()>(budget, || Ok(())).unwrap();
+        assert_eq!(measurement.measurements, Measurement::LEAST);
+        assert!(!measurement.is_too_few());
     }
 
     #[test]
