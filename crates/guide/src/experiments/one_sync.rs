@@ -8,7 +8,7 @@ use crate::{
     experiment::Experiment,
     operations::OperationTable,
     outcome::{
-        Figure, Outcome,
+        Figure, Landed, Outcome,
         Owner::{self, Guide, Pinlane},
     },
     timer::Measurement,
@@ -38,7 +38,7 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
             of: count,
             counted: "possible waits",
         };
-        ways.add(owner, way, figure, Some(rounds.verified));
+        ways.add(owner, way, figure, Landed::of_check(rounds.verified));
     };
 
     let blocking = rounds(
