@@ -79,6 +79,19 @@ impl Checkpoint {
         by_size.sort_by_key(|(_, bytes)| bytes.len());
         Ok(by_size)
     }
+
+    /// The tensors of the median and of the largest size, under their names.
+    fn median_and_largest(&self) -> Result<[Tensors; 2]> {
+        let by_size = self.by_size()?;
+        let last = by_size.len() - 1;
+        Ok([(last / 2, "median"), (last, "largest")].map(|(place, name)| {
+            let (tensor, bytes) = by_size[place];
+            Tensors {
+                label: format!("the {name} tensor, {}", units::bytes(bytes.len() as u64)),
+                tensors: vec![tensor.clone()],
+            }
+        }))
+    }
 }
 
 /// Where the tensors come from.
@@ -177,40 +190,32 @@ impl Workload {
                 .into_iter()
                 .map(|length| Tensors::of_floats(1, length))
                 .collect(),
-            Self::Checkpoint(checkpoint) => {
-                let by_size = checkpoint.by_size()?;
-                let last = by_size.len() - 1;
-                Ok([(last / 2, "median"), (last, "largest")]
-                    .map(|(place, name)| {
-                        let (tensor, bytes) = by_size[place];
-                        Tensors {
-                            label: format!("the {name} tensor, {}", units::bytes(bytes.len() as u64)),
-                            tensors: vec![tensor.clone()],
-                        }
-                    })
-                    .into())
-            }
+            Self::Checkpoint(checkpoint) => Ok(checkpoint.median_and_largest()?.into()),
         }
     }
 
-    /// Sizes in bytes to allocate, the smallest first.
+    /// Sizes in bytes to allocate, each under its name, the smallest first.
     ///
     /// # Errors
     ///
-    /// When a tensor of the checkpoint can't be read.
-    pub fn sizes(&self) -> Result<Vec<usize>> {
-        match self {
-            Self::MadeUp { quick: true } => Ok(vec![64 << 10, 1 << 20, 16 << 20]),
-            Self::MadeUp { quick: false } => Ok(vec![64 << 10, 1 << 20, 16 << 20, 256 << 20]),
+    /// When there is no memory for the tensors whose sizes they are.
+    pub fn sizes(&self) -> Result<Vec<(String, usize)>> {
+        let made_up: &[usize] = match self {
+            Self::MadeUp { quick: true } => &[64 << 10, 1 << 20, 16 << 20],
+            Self::MadeUp { quick: false } => &[64 << 10, 1 << 20, 16 << 20, 256 << 20],
             Self::Checkpoint(checkpoint) => {
-                let by_size = checkpoint.by_size()?;
-                let last = by_size.len() - 1;
-                let mut sizes = [last / 2, last].map(|place| by_size[place].1.len()).to_vec();
-                sizes.dedup();
-                sizes.retain(|size| *size > 0);
-                Ok(sizes)
+                return checkpoint
+                    .median_and_largest()?
+                    .into_iter()
+                    .map(|one| {
+                        let bytes = one.tensors[0].bytes()?;
+                        Ok((format!("{} of {}", one.label, checkpoint.name()), bytes))
+                    })
+                    .collect();
             }
-        }
+        };
+        let named = |&bytes: &usize| (units::bytes(bytes as u64), bytes);
+        Ok(made_up.iter().map(named).collect())
     }
 
     /// Many small tensors.

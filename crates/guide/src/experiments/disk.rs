@@ -71,7 +71,7 @@ fn judge(plain: &Moved, engine: &Moved, budget: u64) -> Judgement {
     let budget_text = units::bytes(budget);
     let pinned = Judgement::new(
         Verdict::of_fact(engine.pinned > 0),
-        format!("from the file, pinlane pins {}", units::bytes(engine.pinned)),
+        format!("to move the file, pinlane pins {}", units::bytes(engine.pinned)),
     );
     let grows = match (plain.growth, engine.growth) {
         (Some(plain), Some(engine)) => Judgement::new(

@@ -26,9 +26,8 @@ pub(super) static EXPERIMENT: Experiment = Experiment {
 fn run(context: &Context<'_>) -> Result<Outcome> {
     let mut ways = context.ways();
     let mut parts = Vec::new();
-    for bytes in context.workload.sizes()? {
-        let size = units::bytes(bytes as u64);
-        ways.group(format!("{size} to write to"));
+    for (size, bytes) in context.workload.sizes()? {
+        ways.group(format!("memory to write to: {size}"));
         let pageable = ways.time_unchecked(Guide, "pageable, fresh", || Ok(Pages::new(bytes)))?;
         let pinned = ways.time_unchecked(Guide, "pinned, fresh", || {
             let pages = Pages::new(bytes);
