@@ -153,15 +153,25 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 /// # Errors
 ///
 /// The first error of `run`, which ends the timing.
-pub fn measure<T, E>(budget: Budget, mut run: impl FnMut() -> Result<T, E>) -> Result<Measurement, E> {
+pub fn measure<T, E>(budget: Budget, run: impl FnMut() -> Result<T, E>) -> Result<Measurement, E> {
+    let began = Instant::now();
+    measure_by(|| began.elapsed(), budget, run)
+}
+
+/// As [`measure`], by a clock that tells the time since any moment.
+fn measure_by<T, E>(
+    clock: impl Fn() -> Duration,
+    budget: Budget,
+    mut run: impl FnMut() -> Result<T, E>,
+) -> Result<Measurement, E> {
     let mut time_runs = |runs: u64| -> Result<Duration, E> {
-        let start = Instant::now();
+        let start = clock();
         for _ in 0..runs {
             std::hint::black_box(run()?);
         }
-        Ok(start.elapsed())
+        Ok(clock() - start)
     };
-    let began = Instant::now();
+    let began = clock();
     let mut runs = 1;
     // The measurements that grow the count also warm caches, pools and allocators up; none of them is kept.
     while time_runs(runs)? < budget.shortest_measurement {
@@ -171,7 +181,7 @@ pub fn measure<T, E>(budget: Budget, mut run: impl FnMut() -> Result<T, E>) -> R
     loop {
         samples.push(time_runs(runs)?.as_secs_f64() / runs as f64);
         let so_far = Measurement::of_samples(samples.clone(), runs);
-        let took = began.elapsed();
+        let took = clock() - began;
         let enough = if so_far.is_too_few() {
             took >= budget.longest_while_few
         } else {
@@ -233,13 +243,18 @@ mod tests {
             longest_while_few: Duration::from_millis(50),
             spread: 0.5,
         };
-        let measurement = measure::<_, ()>(budget, || {
-            std::thread::sleep(Duration::from_micros(400));
-            Ok(())
-        })
+        let now = Cell::new(Duration::ZERO);
+        let measurement = measure_by::<_, ()>(
+            || now.get(),
+            budget,
+            || {
+                now.set(now.get() + Duration::from_micros(400));
+                Ok(())
+            },
+        )
         .unwrap();
         assert_eq!(measurement.runs_per_measurement, 10);
-        assert!(measurement.median_seconds >= 400e-6);
+        assert!((measurement.median_seconds - 400e-6).abs() < 1e-9);
     }
 
     #[test]
@@ -250,7 +265,7 @@ mod tests {
             longest_while_few: Duration::ZERO,
             spread: 0.1,
         };
-        let measurement = measure::<_, ()>(budget, || Ok(())).unwrap();
+        let measurement = measure_by::<_, ()>(|| Duration::ZERO, budget, || Ok(())).unwrap();
         assert_eq!(
             (measurement.measurements, measurement.runs_per_measurement),
             (1, 1)
@@ -265,7 +280,7 @@ mod tests {
             longest_while_few: Duration::MAX,
             spread: 0.0,
         };
-        let measurement = measure::<_, ()>(budget, || Ok(())).unwrap();
+        let measurement = measure_by::<_, ()>(|| Duration::ZERO, budget, || Ok(())).unwrap();
         assert_eq!(measurement.measurements, Measurement::LEAST);
         assert!(!measurement.is_too_few());
     }
@@ -273,14 +288,18 @@ mod tests {
     #[test]
     fn an_error_of_the_code_under_test_ends_the_timing() {
         let calls = Cell::new(0);
-        let result = measure(Budget::QUICK, || {
-            calls.set(calls.get() + 1);
-            if calls.get() == 3 {
-                Err("third call")
-            } else {
-                Ok(())
-            }
-        });
+        let result = measure_by(
+            || Duration::ZERO,
+            Budget::QUICK,
+            || {
+                calls.set(calls.get() + 1);
+                if calls.get() == 3 {
+                    Err("third call")
+                } else {
+                    Ok(())
+                }
+            },
+        );
         assert_eq!(result, Err("third call"));
         assert_eq!(calls.get(), 3);
     }
