@@ -2,9 +2,7 @@
 
 use std::{
     cell::RefCell,
-    fs::File,
-    io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    io::{self, IsTerminal as _},
     time::Duration,
 };
 
@@ -24,6 +22,7 @@ use pinlane_guide::{
 use crate::{
     args::GuideArgs,
     output::{Failure, print},
+    report_file::ReportFile,
 };
 
 /// What to do, checked: files exist, names are known, the device is open.
@@ -31,10 +30,7 @@ pub(crate) enum Config {
     /// Tell what there is.
     List(Vec<&'static Experiment>),
     /// Run it.
-    Run {
-        guide: Guide,
-        json: Option<(PathBuf, File)>,
-    },
+    Run { guide: Guide, json: Option<ReportFile> },
 }
 
 impl Config {
@@ -55,10 +51,10 @@ impl Config {
         let accelerator = Accelerator::open(args.device.as_deref()).map_err(Failure::usage)?;
         let json = match &args.json {
             Some(path) => {
-                let file = File::create(path)
-                    .with_context(|| format!("could not create {}", path.display()))
+                let file = ReportFile::check(path)
+                    .with_context(|| format!("could not write the report to {}", path.display()))
                     .map_err(Failure::Usage)?;
-                Some((path.clone(), file))
+                Some(file)
             }
             None => None,
         };
@@ -89,7 +85,7 @@ impl Config {
     }
 }
 
-fn run(guide: &Guide, json: Option<(PathBuf, File)>) -> Result<bool, Failure> {
+fn run(guide: &Guide, json: Option<ReportFile>) -> Result<bool, Failure> {
     let recorder = Recorder::install()
         .context("could not listen to the operations")
         .map_err(Failure::Run)?;
@@ -99,20 +95,17 @@ fn run(guide: &Guide, json: Option<(PathBuf, File)>) -> Result<bool, Failure> {
     terminal.bar.finish_and_clear();
     terminal.show(&report::claims(&report));
     // The JSON is written whatever became of the terminal: it may be all that is wanted.
-    if let Some((path, file)) = json {
-        write_json(file, &Document::of(&report))
-            .with_context(|| format!("could not write {}", path.display()))
-            .map_err(Failure::Run)?;
+    if let Some(file) = json {
+        let document = Document::of(&report);
+        file.write(|file| {
+            serde_json::to_writer_pretty(&mut *file, &document)?;
+            writeln!(file)
+        })
+        .with_context(|| format!("could not write the report to {}", file.path().display()))
+        .map_err(Failure::Run)?;
     }
     terminal.result()?;
     Ok(report.is_sound())
-}
-
-fn write_json(file: File, document: &Document<'_>) -> io::Result<()> {
-    let mut file = io::BufWriter::new(file);
-    serde_json::to_writer_pretty(&mut file, document)?;
-    writeln!(file)?;
-    file.flush()
 }
 
 /// Results on standard output as they come; on standard error, where that is a terminal, how far it is.

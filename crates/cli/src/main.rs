@@ -6,6 +6,7 @@
 mod args;
 mod guide;
 mod output;
+mod report_file;
 
 use std::process::ExitCode;
 

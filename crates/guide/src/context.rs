@@ -6,7 +6,7 @@ use pinlane_driver::{Driver, sync::Arc};
 use crate::{
     error::Result,
     operations::Recorder,
-    outcome::{Figure, Owner, Row},
+    outcome::{Figure, Landed, Owner, Row},
     plain::{DeviceBlock, Plain},
     run::{Guide, Observer},
     timer::{self, Budget, Measurement},
@@ -121,8 +121,8 @@ impl Ways<'_> {
         check: impl FnOnce(&T) -> Result<bool>,
     ) -> Result<Measurement> {
         self.begin(way);
-        let verified = check(&run()?)?;
-        self.measure(owner, way, run, Some(verified))
+        let landed = Landed::of_check(check(&run()?)?);
+        self.measure(owner, way, run, landed)
     }
 
     /// Times a way that moves no bytes, so that there is nothing to check.
@@ -137,7 +137,7 @@ impl Ways<'_> {
         run: impl FnMut() -> Result<T>,
     ) -> Result<Measurement> {
         self.begin(way);
-        self.measure(owner, way, run, None)
+        self.measure(owner, way, run, Landed::Nothing)
     }
 
     fn measure<T>(
@@ -145,11 +145,11 @@ impl Ways<'_> {
         owner: Owner,
         way: &str,
         run: impl FnMut() -> Result<T>,
-        verified: Option<bool>,
+        landed: Landed,
     ) -> Result<Measurement> {
         let budget = self.context.pick(Budget::QUICK, Budget::FULL);
         let measurement = timer::measure(budget, run)?;
-        self.add(owner, way, Figure::Time(measurement.clone()), verified);
+        self.add(owner, way, Figure::Time(measurement.clone()), landed);
         Ok(measurement)
     }
 
@@ -159,13 +159,13 @@ impl Ways<'_> {
     }
 
     /// Adds a row.
-    pub fn add(&mut self, owner: Owner, way: &str, figure: Figure, verified: Option<bool>) {
+    pub fn add(&mut self, owner: Owner, way: &str, figure: Figure, landed: Landed) {
         self.rows.push(Row {
             group: self.group.clone(),
             way: way.to_owned(),
             owner,
             figure,
-            verified,
+            landed,
         });
     }
 

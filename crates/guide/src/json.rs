@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    outcome::{Row, TitledTable},
+    outcome::{Figure, Landed, Owner, Row, TitledTable},
     run::{ExperimentReport, Report},
     verdict::Verdict,
 };
@@ -37,13 +37,24 @@ struct Experiment<'a> {
     claim: &'a str,
     shows: &'a str,
     seconds: f64,
-    ways: &'a [Row],
+    ways: Vec<Way<'a>>,
     tables: &'a [TitledTable],
     pictures: &'a [String],
     notes: &'a [String],
     verdict: Option<Verdict>,
     reason: String,
     error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Way<'a> {
+    group: &'a str,
+    way: &'a str,
+    owner: Owner,
+    #[serde(flatten)]
+    figure: &'a Figure,
+    landed: Landed,
+    verified: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,7 +109,7 @@ impl<'a> Experiment<'a> {
             claim: report.experiment.claim,
             shows: report.experiment.shows,
             seconds: report.took.as_secs_f64(),
-            ways: outcome.map_or(&[], |outcome| &outcome.rows),
+            ways: outcome.map_or(Vec::new(), |outcome| outcome.rows.iter().map(Way::of).collect()),
             tables: outcome.map_or(&[], |outcome| &outcome.tables),
             pictures: outcome.map_or(&[], |outcome| &outcome.pictures),
             notes: outcome.map_or(&[], |outcome| &outcome.notes),
@@ -113,6 +124,19 @@ impl<'a> Experiment<'a> {
     }
 }
 
+impl<'a> Way<'a> {
+    fn of(row: &'a Row) -> Self {
+        Self {
+            group: &row.group,
+            way: &row.way,
+            owner: row.owner,
+            figure: &row.figure,
+            landed: row.landed,
+            verified: row.landed.verified(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -121,7 +145,7 @@ mod tests {
         error::Error,
         experiments,
         operations::{Operation, OperationTable},
-        outcome::{Figure, Outcome, Owner},
+        outcome::Outcome,
         simulated,
         timer::Measurement,
         verdict::Judgement,
@@ -130,17 +154,17 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let row = |figure, verified| Row {
+        let row = |figure, landed| Row {
             group: "100k floats".into(),
             way: "to(device)".into(),
             owner: Owner::Guide,
             figure,
-            verified,
+            landed,
         };
         let rows = vec![
             row(
                 Figure::Time(Measurement::of_samples(vec![0.5, 1.0, 1.5], 10)),
-                Some(true),
+                Landed::Right,
             ),
             row(
                 Figure::Count {
@@ -148,7 +172,7 @@ mod tests {
                     of: 100,
                     counted: "reads gave garbage",
                 },
-                None,
+                Landed::Counted,
             ),
         ];
         let operations = vec![Operation {
@@ -190,9 +214,11 @@ mod tests {
         assert_eq!(experiment["ways"][0]["median_seconds"], 1.0);
         assert_eq!(experiment["ways"][0]["iqr_seconds"], 0.5);
         assert_eq!(experiment["ways"][0]["runs_per_measurement"], 10);
+        assert_eq!(experiment["ways"][0]["landed"], "right");
         assert_eq!(experiment["ways"][0]["verified"], true);
         assert_eq!(experiment["ways"][1]["count"], 3);
         assert_eq!(experiment["ways"][1]["of"], 100);
+        assert_eq!(experiment["ways"][1]["landed"], "counted");
         assert!(experiment["ways"][1]["verified"].is_null());
         assert_eq!(experiment["tables"][0]["title"], "both");
         assert_eq!(experiment["tables"][0]["operations"][0]["calls"], 2);

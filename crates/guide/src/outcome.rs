@@ -40,7 +40,7 @@ pub enum Figure {
     Memory {
         /// Page-locked bytes.
         peak_pinned_bytes: u64,
-        /// Bytes by which the process grew, a simulated device's memory among them; `None` where that is not known.
+        /// Bytes by which the process grew, a simulated device's memory not counted; `None` where that is not known.
         peak_growth_bytes: Option<u64>,
     },
 }
@@ -65,8 +65,40 @@ impl fmt::Display for Figure {
     }
 }
 
+/// What became of the bytes that a way moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Landed {
+    /// All of them landed, every one as it was sent.
+    Right,
+    /// Some did not, against the way's promise.
+    Wrong,
+    /// How often some did not is what the row's figure counts: the way promises nothing.
+    Counted,
+    /// The way moves none.
+    Nothing,
+}
+
+impl Landed {
+    /// What a comparison of every byte says.
+    #[must_use]
+    pub fn of_check(right: bool) -> Self {
+        if right { Self::Right } else { Self::Wrong }
+    }
+
+    /// Whether every byte was right; `None` where that is not the question.
+    #[must_use]
+    pub fn verified(self) -> Option<bool> {
+        match self {
+            Self::Right => Some(true),
+            Self::Wrong => Some(false),
+            Self::Counted | Self::Nothing => None,
+        }
+    }
+}
+
 /// One way to do the experiment's work, and what came of it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The work: rows of one group compare with each other.
     pub group: String,
@@ -75,11 +107,9 @@ pub struct Row {
     /// Whose way it is.
     pub owner: Owner,
     /// What was found.
-    #[serde(flatten)]
     pub figure: Figure,
-    /// Whether every byte that landed was right. `None` where nothing lands, or where wrong bytes are what the
-    /// experiment is after.
-    pub verified: Option<bool>,
+    /// What became of the bytes.
+    pub landed: Landed,
 }
 
 /// An operation table and what it is of.
@@ -147,6 +177,6 @@ impl Outcome {
     /// Whether no way landed wrong bytes against its promise.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.rows.iter().all(|row| row.verified != Some(false))
+        self.rows.iter().all(|row| row.landed != Landed::Wrong)
     }
 }

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use pinlane_driver::Properties;
 
 use crate::{
-    outcome::{Figure, Outcome, Owner, Row},
+    outcome::{Figure, Landed, Outcome, Owner, Row},
     run::{ExperimentReport, Guide, Report},
     units,
 };
@@ -108,10 +108,11 @@ fn rows(group: &[Row]) -> String {
             },
             row.figure.to_string(),
             against(first, &row.figure),
-            match row.verified {
-                Some(true) => "verified".to_owned(),
-                Some(false) => "WRONG".to_owned(),
-                None => "-".to_owned(),
+            match row.landed {
+                Landed::Right => "verified".to_owned(),
+                Landed::Wrong => "WRONG".to_owned(),
+                Landed::Counted => "counted".to_owned(),
+                Landed::Nothing => "-".to_owned(),
             },
         ]);
     }
@@ -180,13 +181,13 @@ mod tests {
 
     use super::*;
 
-    fn row(way: &str, seconds: f64, verified: bool) -> Row {
+    fn row(way: &str, seconds: f64, right: bool) -> Row {
         Row {
             group: "1 Mi floats".into(),
             way: way.into(),
             owner: Owner::Guide,
             figure: Figure::Time(Measurement::of_samples(vec![seconds], 1)),
-            verified: Some(verified),
+            landed: Landed::of_check(right),
         }
     }
 

@@ -18,8 +18,10 @@ use crate::units;
 pub struct Budget {
     /// A measurement is at least this long; runs are added until it is.
     pub shortest_measurement: Duration,
-    /// No new measurement starts after this much time.
+    /// No new measurement starts after this much time, once there are [enough](Measurement::LEAST).
     pub longest_total: Duration,
+    /// No new measurement starts after this much time, however few there are.
+    pub longest_while_few: Duration,
     /// Enough when the interquartile range is below this share of the median.
     pub spread: f64,
 }
@@ -29,6 +31,7 @@ impl Budget {
     pub const FULL: Self = Self {
         shortest_measurement: Duration::from_millis(10),
         longest_total: Duration::from_millis(1000),
+        longest_while_few: Duration::from_millis(5000),
         spread: 0.1,
     };
 
@@ -36,11 +39,9 @@ impl Budget {
     pub const QUICK: Self = Self {
         shortest_measurement: Duration::from_millis(1),
         longest_total: Duration::from_millis(80),
+        longest_while_few: Duration::from_millis(800),
         spread: 0.1,
     };
-
-    /// Fewer measurements than this say nothing of their spread.
-    const LEAST_MEASUREMENTS: usize = 4;
 }
 
 /// What a timing found: seconds for one run.
@@ -61,6 +62,9 @@ pub struct Measurement {
 }
 
 impl Measurement {
+    /// Fewer measurements than this say nothing of their spread.
+    pub const LEAST: usize = 4;
+
     /// Sums up `samples`, the seconds of one run in each measurement.
     ///
     /// # Panics
@@ -78,6 +82,12 @@ impl Measurement {
             runs_per_measurement,
             threads: 1,
         }
+    }
+
+    /// Whether there are so few measurements that their quartiles say nothing.
+    #[must_use]
+    pub fn is_too_few(&self) -> bool {
+        self.measurements < Self::LEAST
     }
 
     /// The interquartile range in seconds.
@@ -143,15 +153,25 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 /// # Errors
 ///
 /// The first error of `run`, which ends the timing.
-pub fn measure<T, E>(budget: Budget, mut run: impl FnMut() -> Result<T, E>) -> Result<Measurement, E> {
+pub fn measure<T, E>(budget: Budget, run: impl FnMut() -> Result<T, E>) -> Result<Measurement, E> {
+    let began = Instant::now();
+    measure_by(|| began.elapsed(), budget, run)
+}
+
+/// As [`measure`], by a clock that tells the time since any moment.
+fn measure_by<T, E>(
+    clock: impl Fn() -> Duration,
+    budget: Budget,
+    mut run: impl FnMut() -> Result<T, E>,
+) -> Result<Measurement, E> {
     let mut time_runs = |runs: u64| -> Result<Duration, E> {
-        let start = Instant::now();
+        let start = clock();
         for _ in 0..runs {
             std::hint::black_box(run()?);
         }
-        Ok(start.elapsed())
+        Ok(clock() - start)
     };
-    let began = Instant::now();
+    let began = clock();
     let mut runs = 1;
     // The measurements that grow the count also warm caches, pools and allocators up; none of them is kept.
     while time_runs(runs)? < budget.shortest_measurement {
@@ -161,9 +181,13 @@ pub fn measure<T, E>(budget: Budget, mut run: impl FnMut() -> Result<T, E>) -> R
     loop {
         samples.push(time_runs(runs)?.as_secs_f64() / runs as f64);
         let so_far = Measurement::of_samples(samples.clone(), runs);
-        let agree = so_far.measurements >= Budget::LEAST_MEASUREMENTS
-            && so_far.iqr_seconds() < budget.spread * so_far.median_seconds;
-        if agree || began.elapsed() >= budget.longest_total {
+        let took = clock() - began;
+        let enough = if so_far.is_too_few() {
+            took >= budget.longest_while_few
+        } else {
+            took >= budget.longest_total || so_far.iqr_seconds() < budget.spread * so_far.median_seconds
+        };
+        if enough {
             return Ok(so_far);
         }
     }
@@ -216,15 +240,21 @@ mod tests {
         let budget = Budget {
             shortest_measurement: Duration::from_millis(2),
             longest_total: Duration::from_millis(50),
+            longest_while_few: Duration::from_millis(50),
             spread: 0.5,
         };
-        let measurement = measure::<_, ()>(budget, || {
-            std::thread::sleep(Duration::from_micros(400));
-            Ok(())
-        })
+        let now = Cell::new(Duration::ZERO);
+        let measurement = measure_by::<_, ()>(
+            || now.get(),
+            budget,
+            || {
+                now.set(now.get() + Duration::from_micros(400));
+                Ok(())
+            },
+        )
         .unwrap();
         assert_eq!(measurement.runs_per_measurement, 10);
-        assert!(measurement.median_seconds >= 400e-6);
+        assert!((measurement.median_seconds - 400e-6).abs() < 1e-9);
     }
 
     #[test]
@@ -232,9 +262,10 @@ mod tests {
         let budget = Budget {
             shortest_measurement: Duration::ZERO,
             longest_total: Duration::ZERO,
+            longest_while_few: Duration::ZERO,
             spread: 0.1,
         };
-        let measurement = measure::<_, ()>(budget, || Ok(())).unwrap();
+        let measurement = measure_by::<_, ()>(|| Duration::ZERO, budget, || Ok(())).unwrap();
         assert_eq!(
             (measurement.measurements, measurement.runs_per_measurement),
             (1, 1)
@@ -242,16 +273,33 @@ mod tests {
     }
 
     #[test]
+    fn there_are_enough_measurements_even_when_they_take_longer_than_planned() {
+        let budget = Budget {
+            shortest_measurement: Duration::ZERO,
+            longest_total: Duration::ZERO,
+            longest_while_few: Duration::MAX,
+            spread: 0.0,
+        };
+        let measurement = measure_by::<_, ()>(|| Duration::ZERO, budget, || Ok(())).unwrap();
+        assert_eq!(measurement.measurements, Measurement::LEAST);
+        assert!(!measurement.is_too_few());
+    }
+
+    #[test]
     fn an_error_of_the_code_under_test_ends_the_timing() {
         let calls = Cell::new(0);
-        let result = measure(Budget::QUICK, || {
-            calls.set(calls.get() + 1);
-            if calls.get() == 3 {
-                Err("third call")
-            } else {
-                Ok(())
-            }
-        });
+        let result = measure_by(
+            || Duration::ZERO,
+            Budget::QUICK,
+            || {
+                calls.set(calls.get() + 1);
+                if calls.get() == 3 {
+                    Err("third call")
+                } else {
+                    Ok(())
+                }
+            },
+        );
         assert_eq!(result, Err("third call"));
         assert_eq!(calls.get(), 3);
     }

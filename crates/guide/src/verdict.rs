@@ -1,7 +1,8 @@
 //! Judging a claim by what was measured.
 //!
-//! A claim of the guide is judged as one or several comparisons. Two times differ only when their ratio leaves the noise
-//! margin and their quartiles do not overlap; a claim holds when all of its comparisons do, and fails when all fail; anything else depends.
+//! A claim of the guide is judged as one or several comparisons. Two times differ only when both were measured often
+//! enough, their quartiles do not overlap and their ratio leaves the noise margin. A claim holds when all of its
+//! comparisons do, and fails when all fail; anything else depends.
 
 use std::fmt;
 
@@ -91,19 +92,20 @@ impl Judgement {
 
     /// Judges "`fast` takes less time than `slow`". `about` says what was compared.
     ///
-    /// The medians decide, unless the middle halves of both measurements overlap: then it depends.
+    /// The medians decide, unless there are too few measurements of either, or the middle halves of both overlap: then
+    /// it depends.
     #[must_use]
     pub fn faster(about: &str, fast: &Measurement, slow: &Measurement) -> Self {
         let speedup = slow.median_seconds / fast.median_seconds;
         let apart = fast.third_quartile_seconds < slow.first_quartile_seconds
             || slow.third_quartile_seconds < fast.first_quartile_seconds;
-        if apart {
-            Self::new(Verdict::of_speedup(speedup), format!("{about} {speedup:.2}x"))
+        let reason = format!("{about} {speedup:.2}x");
+        if fast.is_too_few() || slow.is_too_few() {
+            Self::new(Verdict::Depends, format!("{reason} (too few measurements)"))
+        } else if apart {
+            Self::new(Verdict::of_speedup(speedup), reason)
         } else {
-            Self::new(
-                Verdict::Depends,
-                format!("{about} {speedup:.2}x (quartiles overlap)"),
-            )
+            Self::new(Verdict::Depends, format!("{reason} (quartiles overlap)"))
         }
     }
 
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     fn seconds(median: f64) -> Measurement {
-        Measurement::of_samples(vec![median], 1)
+        Measurement::of_samples(vec![median; Measurement::LEAST], 1)
     }
 
     #[test]
@@ -171,6 +173,16 @@ mod tests {
         let judgement = Judgement::faster("", &steady, &shaky);
         assert_eq!(judgement.verdict, Verdict::Depends);
         assert!(judgement.reason.contains("quartiles overlap"));
+    }
+
+    #[test]
+    fn too_few_measurements_of_either_side_decide_nothing() {
+        let once = Measurement::of_samples(vec![1.0; Measurement::LEAST - 1], 1);
+        for (fast, slow) in [(&once, &seconds(9.0)), (&seconds(9.0), &once)] {
+            let judgement = Judgement::faster("", fast, slow);
+            assert_eq!(judgement.verdict, Verdict::Depends);
+            assert!(judgement.reason.contains("too few measurements"));
+        }
     }
 
     #[test]

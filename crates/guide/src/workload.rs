@@ -1,6 +1,9 @@
 //! The tensors that the experiments move: made up in the sizes of the guide, or those of a checkpoint.
 
-use std::{fmt, fs, path::Path};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use pinlane::{DType, Tensor};
 use safetensors::{SafeTensors, tensor::TensorView};
@@ -51,6 +54,46 @@ impl Tensors {
     }
 }
 
+/// The tensors of a safetensors file, in the file's order.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The file.
+    pub path: PathBuf,
+    /// Its tensors: at least one has bytes.
+    pub all: Tensors,
+    /// Where in the file the bytes of each begin.
+    pub offsets: Vec<u64>,
+}
+
+impl Checkpoint {
+    /// The file's name, for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+
+    /// The tensors with their bytes, the smallest first.
+    fn by_size(&self) -> Result<Vec<(&Tensor, &[u8])>> {
+        let mut by_size: Vec<_> = self.all.tensors.iter().zip(self.all.bytes()?).collect();
+        by_size.sort_by_key(|(_, bytes)| bytes.len());
+        Ok(by_size)
+    }
+
+    /// The tensors of the median and of the largest size, under their names.
+    fn median_and_largest(&self) -> Result<[Tensors; 2]> {
+        let by_size = self.by_size()?;
+        let last = by_size.len() - 1;
+        Ok([(last / 2, "median"), (last, "largest")].map(|(place, name)| {
+            let (tensor, bytes) = by_size[place];
+            Tensors {
+                label: format!("the {name} tensor, {}", units::bytes(bytes.len() as u64)),
+                tensors: vec![tensor.clone()],
+            }
+        }))
+    }
+}
+
 /// Where the tensors come from.
 #[derive(Clone, Debug)]
 pub enum Workload {
@@ -59,8 +102,8 @@ pub enum Workload {
         /// Smaller sizes, for a quick look.
         quick: bool,
     },
-    /// Those of a checkpoint: at least one.
-    Checkpoint(Tensors),
+    /// Those of a checkpoint.
+    Checkpoint(Checkpoint),
 }
 
 impl Workload {
@@ -68,8 +111,8 @@ impl Workload {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] when the file can't be read, [`Error::Checkpoint`] when it is not in that format or holds no
-    /// tensor.
+    /// [`Error::File`] when the file can't be read, [`Error::Checkpoint`] when it is not in that format or has no tensor
+    /// with bytes.
     pub fn of_checkpoint(path: &Path) -> Result<Self> {
         let content = fs::read(path).map_err(|source| Error::File {
             action: "read",
@@ -89,14 +132,47 @@ impl Workload {
                 tensor_of(view).map_err(|error| checkpoint(format!("tensor {name}: {error}")))
             })
             .collect::<Result<Vec<_>>>()?;
-        if tensors.is_empty() {
-            return Err(checkpoint("it holds no tensor".to_owned()));
+        if views.iter().all(|(_, view)| view.data().is_empty()) {
+            return Err(checkpoint("it holds no tensor with bytes to move".to_owned()));
         }
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        Ok(Self::Checkpoint(Tensors {
-            label: format!("{} tensors of {name}", tensors.len()),
-            tensors,
-        }))
+        let start = content.as_ptr().addr();
+        let offset = |view: &TensorView<'_>| (view.data().as_ptr().addr() - start) as u64;
+        let offsets = views.iter().map(|(_, view)| offset(view)).collect();
+        let mut checkpoint = Checkpoint {
+            path: path.to_owned(),
+            all: Tensors {
+                label: String::new(),
+                tensors,
+            },
+            offsets,
+        };
+        checkpoint.all.label = format!("{} tensors of {}", checkpoint.offsets.len(), checkpoint.name());
+        Ok(Self::Checkpoint(checkpoint))
+    }
+
+    /// One tensor of at most `bytes` bytes: floats, or the largest of the checkpoint, cut off there and taken as bytes.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it.
+    pub fn one(&self, bytes: usize) -> Result<Tensors> {
+        let checkpoint = match self {
+            Self::MadeUp { .. } => return Tensors::of_floats(1, bytes / size_of::<f32>()),
+            Self::Checkpoint(checkpoint) => checkpoint,
+        };
+        let by_size = checkpoint.by_size()?;
+        let largest = by_size.last().map_or(&[][..], |(_, bytes)| *bytes);
+        let taken = &largest[..largest.len().min(bytes)];
+        let size = units::bytes(taken.len() as u64);
+        let part = if taken.len() < largest.len() {
+            format!("the first {size} of the largest tensor")
+        } else {
+            format!("the largest tensor, {size}")
+        };
+        Ok(Tensors {
+            label: format!("{part} of {}", checkpoint.name()),
+            tensors: vec![Tensor::from_slice(taken, &[taken.len()])?],
+        })
     }
 
     /// Single tensors of several sizes, the smallest first.
@@ -114,21 +190,32 @@ impl Workload {
                 .into_iter()
                 .map(|length| Tensors::of_floats(1, length))
                 .collect(),
-            Self::Checkpoint(all) => {
-                let mut by_size = all.tensors.iter().zip(all.bytes()?).collect::<Vec<_>>();
-                by_size.sort_by_key(|(_, bytes)| bytes.len());
-                let last = by_size.len() - 1;
-                Ok([(last / 2, "median"), (last, "largest")]
-                    .map(|(place, name)| {
-                        let (tensor, bytes) = by_size[place];
-                        Tensors {
-                            label: format!("the {name} tensor, {}", units::bytes(bytes.len() as u64)),
-                            tensors: vec![tensor.clone()],
-                        }
-                    })
-                    .into())
-            }
+            Self::Checkpoint(checkpoint) => Ok(checkpoint.median_and_largest()?.into()),
         }
+    }
+
+    /// Sizes in bytes to allocate, each under its name, the smallest first.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for the tensors whose sizes they are.
+    pub fn sizes(&self) -> Result<Vec<(String, usize)>> {
+        let made_up: &[usize] = match self {
+            Self::MadeUp { quick: true } => &[64 << 10, 1 << 20, 16 << 20],
+            Self::MadeUp { quick: false } => &[64 << 10, 1 << 20, 16 << 20, 256 << 20],
+            Self::Checkpoint(checkpoint) => {
+                return checkpoint
+                    .median_and_largest()?
+                    .into_iter()
+                    .map(|one| {
+                        let bytes = one.tensors[0].bytes()?;
+                        Ok((format!("{} of {}", one.label, checkpoint.name()), bytes))
+                    })
+                    .collect();
+            }
+        };
+        let named = |&bytes: &usize| (units::bytes(bytes as u64), bytes);
+        Ok(made_up.iter().map(named).collect())
     }
 
     /// Many small tensors.
@@ -139,7 +226,7 @@ impl Workload {
     pub fn many_small(&self) -> Result<Tensors> {
         match self {
             Self::MadeUp { .. } => Tensors::of_floats(1000, 1000),
-            Self::Checkpoint(all) => Ok(all.clone()),
+            Self::Checkpoint(checkpoint) => Ok(checkpoint.all.clone()),
         }
     }
 
@@ -152,7 +239,7 @@ impl Workload {
         match self {
             Self::MadeUp { quick: true } => Tensors::of_floats(16, 250_000),
             Self::MadeUp { quick: false } => Tensors::of_floats(100, 1_000_000),
-            Self::Checkpoint(all) => Ok(all.clone()),
+            Self::Checkpoint(checkpoint) => Ok(checkpoint.all.clone()),
         }
     }
 
@@ -165,7 +252,7 @@ impl Workload {
         match self {
             Self::MadeUp { quick: true } => Tensors::of_floats(8, 1 << 20),
             Self::MadeUp { quick: false } => Tensors::of_floats(8, 4 << 20),
-            Self::Checkpoint(all) => Ok(all.clone()),
+            Self::Checkpoint(checkpoint) => Ok(checkpoint.all.clone()),
         }
     }
 
@@ -177,7 +264,7 @@ impl Workload {
     pub fn lists(&self) -> Result<Vec<Tensors>> {
         match self {
             Self::MadeUp { .. } => Ok(vec![self.many_small()?, self.fewer_large()?]),
-            Self::Checkpoint(all) => Ok(vec![all.clone()]),
+            Self::Checkpoint(checkpoint) => Ok(vec![checkpoint.all.clone()]),
         }
     }
 }
@@ -191,7 +278,7 @@ impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MadeUp { .. } => f.write_str("made-up tensors in the sizes of the guide"),
-            Self::Checkpoint(all) => f.write_str(&all.label),
+            Self::Checkpoint(checkpoint) => f.write_str(&checkpoint.all.label),
         }
     }
 }
@@ -231,7 +318,33 @@ mod tests {
         bytes.sort_by_key(|bytes| bytes.len());
         assert_eq!(bytes, [&[][..], &short, &long]);
         assert_eq!(workload.singles().unwrap().len(), 2);
+        let Workload::Checkpoint(checkpoint) = &workload else {
+            panic!("it was read from a checkpoint")
+        };
+        let file = fs::read(&path).unwrap();
+        for (offset, bytes) in checkpoint.offsets.iter().zip(list.bytes().unwrap()) {
+            assert_eq!(&file[*offset as usize..][..bytes.len()], bytes);
+        }
+        for (most, label) in [
+            (20, "the first 20 B of the largest tensor of model.safetensors"),
+            (30, "the largest tensor, 24 B of model.safetensors"),
+        ] {
+            let one = workload.one(most).unwrap();
+            assert_eq!(
+                (one.label.as_str(), one.bytes().unwrap()),
+                (label, vec![&long[..most.min(24)]])
+            );
+        }
         assert_eq!(workload.lists().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_checkpoint_without_a_byte_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let views = HashMap::from([("empty", TensorView::new(Dtype::F32, vec![0, 7], &[]).unwrap())]);
+        serialize_to_file(views, None, file.path()).unwrap();
+        let error = Workload::of_checkpoint(file.path()).unwrap_err();
+        assert!(error.to_string().contains("no tensor with bytes"), "{error}");
     }
 
     #[test]

@@ -52,6 +52,11 @@ pub struct DeviceConfig {
     pub bytes_per_second: Option<f64>,
     /// Time that each copy over the link takes on top of its bytes. Zero unless told.
     pub copy_latency: Duration,
+    /// The rate at which host memory is pinned; `None`, the default, pins any amount at once. A rate that is not above
+    /// zero counts as `None`. The call that pins blocks for as long as its bytes take.
+    pub pin_bytes_per_second: Option<f64>,
+    /// Time that each call that pins takes on top of its bytes. Zero unless told.
+    pub pin_latency: Duration,
     /// The size of one piece of the driver's own pinned memory, through which pageable memory is copied. At least
     /// one byte; 512 KiB unless told.
     pub bounce_bytes: usize,
@@ -69,6 +74,8 @@ impl Default for DeviceConfig {
             copy_engines: CopyEngines::default(),
             bytes_per_second: None,
             copy_latency: Duration::ZERO,
+            pin_bytes_per_second: None,
+            pin_latency: Duration::ZERO,
             bounce_bytes: 512 << 10,
             poison: true,
             faults: FaultPlan::new(),
@@ -79,6 +86,15 @@ impl Default for DeviceConfig {
 impl DeviceConfig {
     pub(super) fn rate(&self) -> Option<f64> {
         self.bytes_per_second.filter(|rate| *rate > 0.0)
+    }
+
+    /// How long a call takes that pins `bytes` bytes.
+    pub(super) fn pin_time(&self, bytes: usize) -> Duration {
+        let rate = self.pin_bytes_per_second.filter(|rate| *rate > 0.0);
+        let time = rate.map_or(Duration::ZERO, |rate| {
+            Duration::from_secs_f64(bytes as f64 / rate)
+        });
+        self.pin_latency + time
     }
 }
 

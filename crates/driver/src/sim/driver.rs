@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
-    Timing, sync::Instant,
+    Timing,
+    sync::{self, Instant},
 };
 
 /// One device of a [`Machine`], with what tests may see and do besides driving it.
@@ -165,7 +166,13 @@ unsafe impl Driver for SimDriver {
         self.call(Step::Pin, |state, _| {
             let pinned = state.pinned.pin(ptr.addr().get(), bytes);
             pinned.map_err(|why| why.on(self.ordinal, "pinning", ptr, bytes))
-        })
+        })?;
+        // Outside the lock: locking pages holds up the caller, not the device.
+        let time = self.machine.0.config.devices[self.ordinal].pin_time(bytes);
+        if !time.is_zero() {
+            sync::sleep(time);
+        }
+        Ok(())
     }
 
     unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {

@@ -6,9 +6,9 @@
 //! until the last piece is staged, from the device until all of it has arrived. A blocking copy from the device that
 //! fails says so at once, and its stream stays failed until it is synchronised.
 //!
-//! The link can be given a rate and a latency, the host a pin limit, and every call can be made to fail
-//! ([`FaultPlan`]). What is alive is counted ([`SimDriver::alive`]), and memory that is given back while enqueued work
-//! still uses it is noticed ([`SimDriver::freed_in_use`]). It shows behaviour, never hardware's speed.
+//! The link and the pinning of host memory can be given a rate and a latency, the host a pin limit, and every call can
+//! be made to fail ([`FaultPlan`]). What is alive is counted ([`SimDriver::alive`]), and memory that is given back while
+//! enqueued work still uses it is noticed ([`SimDriver::freed_in_use`]). It shows behaviour, never hardware's speed.
 //!
 //! One [`Machine`] is one host with its devices, under one lock (`state`). A thread for each copy engine and one
 //! for compute do the work (`engine`); streams and events decide what may start (`order`). Idle threads sleep.

@@ -1,6 +1,7 @@
-//! The link's rate and latency, as the device's own clock shows them. Only lower bounds: a loaded host is slower.
+//! What copying and pinning cost: the link's rate and latency as the device's own clock shows them, pinning's as the
+//! caller's clock does. Only lower bounds: a loaded host is slower.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinlane_driver::{
     DeviceMemory, MemCopy, Stream, Timing,
@@ -100,4 +101,21 @@ fn copies_on_the_device_do_not_use_the_link() {
     };
     // At one byte a second this would take weeks.
     stream.synchronize().unwrap();
+}
+
+#[test]
+fn pinning_holds_its_caller_up_for_at_least_its_bytes_and_its_call() {
+    let (_, device) = sim(DeviceConfig {
+        pin_bytes_per_second: Some(BYTES as f64 / 4e-3),
+        pin_latency: Duration::from_millis(1),
+        ..DeviceConfig::default()
+    });
+    let mut host = vec![1; BYTES];
+    let began = Instant::now();
+    let pinned = pin(&device, &mut host);
+    assert!(began.elapsed() >= Duration::from_micros(4_999));
+    drop(pinned);
+    let began = Instant::now();
+    let _pinned = pin(&device, &mut host[..1]);
+    assert!(began.elapsed() >= Duration::from_millis(1));
 }

@@ -1,13 +1,17 @@
 //! What does moving a file to the device do to the host's memory?
+//!
+//! The process is watched while the file moves. What it grows by is host memory, but for the memory of a simulated
+//! device, which is the process's own too: that is subtracted. It is as large as the tensors and full at the peak, as
+//! each way starts on a machine of its own and keeps all that it reads or pins until everything has landed.
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    path::Path,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::PathBuf,
 };
 
 use pinlane::{DType, Device, DeviceOptions, Tensor, Tree as _};
-use pinlane_driver::sync::Arc;
+use pinlane_driver::{Driver, sync::Arc};
 
 use crate::{
     context::Context,
@@ -15,12 +19,13 @@ use crate::{
     experiment::Experiment,
     memory,
     outcome::{
-        Figure, Outcome,
+        Figure, Landed, Outcome,
         Owner::{Guide, Pinlane},
     },
     plain::Plain,
-    units,
+    simulated, units,
     verdict::{Judgement, Verdict},
+    workload::{Checkpoint, Workload},
 };
 
 pub(super) static EXPERIMENT: Experiment = Experiment {
@@ -30,14 +35,20 @@ pub(super) static EXPERIMENT: Experiment = Experiment {
     run,
 };
 
-/// The file holds this many tensors.
+/// A made-up file holds this many tensors.
 const TENSORS: usize = 16;
 
+/// The least budget that leaves the engine room for slots of a useful size.
+const LEAST_BUDGET: usize = 64 << 10;
+
 fn run(context: &Context<'_>) -> Result<Outcome> {
-    let budget: usize = context.pick(8 << 20, 64 << 20);
-    let file = TensorFile::four_times(budget)?;
+    let file = match context.workload {
+        Workload::MadeUp { .. } => TensorFile::made_up(context.pick(32 << 20, 256 << 20))?,
+        Workload::Checkpoint(checkpoint) => TensorFile::of_checkpoint(checkpoint)?,
+    };
+    let budget = (file.bytes() / 4).max(LEAST_BUDGET);
     let mut ways = context.ways();
-    ways.group(format!("a file of {}", units::bytes(file.bytes())));
+    ways.group(&file.label);
 
     // The engine goes first: what the allocator keeps of the other way's memory would hide growth.
     let engine_way = "Tensor::from_file(..).to(device)";
@@ -46,39 +57,44 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
     let plain_way = "read, pin_memory(), to(device, non_blocking=True)";
     ways.begin(plain_way);
     let plain = read_pin_copy(context, &file)?;
-    ways.add(Guide, plain_way, plain.figure(), Some(plain.verified));
-    ways.add(Pinlane, engine_way, engine.figure(), Some(engine.verified));
+    ways.add(Guide, plain_way, plain.figure(), plain.landed);
+    ways.add(Pinlane, engine_way, engine.figure(), engine.landed);
+    Ok(Outcome::new(
+        ways.into_rows(),
+        judge(&plain, &engine, budget as u64),
+    ))
+}
 
-    let mut reason = format!(
-        "for a file of {}, the plain way pins {}, pinlane {} of its budget of {}",
-        units::bytes(file.bytes()),
-        units::bytes(plain.pinned),
-        units::bytes(engine.pinned),
-        units::bytes(budget as u64),
+/// The claim holds where the file passes through pinned memory even when nobody asks for that, and where the way that
+/// takes no care grows beyond what would have been enough: pinlane's budget.
+fn judge(plain: &Moved, engine: &Moved, budget: u64) -> Judgement {
+    let budget_text = units::bytes(budget);
+    let pinned = Judgement::new(
+        Verdict::of_fact(engine.pinned > 0),
+        format!("to move the file, pinlane pins {}", units::bytes(engine.pinned)),
     );
-    if let (Some(plain), Some(engine)) = (plain.growth, engine.growth) {
-        let (plain, engine) = (units::bytes(plain), units::bytes(engine));
-        reason = format!("{reason}; the process grows by {plain} and {engine}");
-    }
-    let verdict = Verdict::of_parts([
-        Verdict::of_fact(engine.pinned > 0 && plain.pinned > 0),
-        Verdict::of_fact(plain.pinned >= file.bytes()),
-    ]);
-    let outcome = Outcome::new(ways.into_rows(), Judgement::new(verdict, reason));
-    if context.driver().properties().simulated {
-        return Ok(outcome.with_note(format!(
-            "the memory of the simulated device is this process's own: its {} count as growth in both ways",
-            units::bytes(file.bytes()),
-        )));
-    }
-    Ok(outcome)
+    let grows = match (plain.growth, engine.growth) {
+        (Some(plain), Some(engine)) => Judgement::new(
+            Verdict::of_fact(plain > budget),
+            format!(
+                "host memory grows by {} the plain way and by {} with pinlane, whose pinned budget is {budget_text}",
+                units::bytes(plain),
+                units::bytes(engine),
+            ),
+        ),
+        _ => Judgement::new(
+            Verdict::Depends,
+            "this system does not tell how much memory a process takes",
+        ),
+    };
+    Judgement::of_parts(&[pinned, grows])
 }
 
 /// What moving the file took.
 struct Moved {
     pinned: u64,
     growth: Option<u64>,
-    verified: bool,
+    landed: Landed,
 }
 
 impl Moved {
@@ -90,46 +106,69 @@ impl Moved {
     }
 }
 
+/// The device, a fresh one where it is simulated: on a used one, memory that was freed before is kept, and would not
+/// show as growth.
+fn driver(context: &Context<'_>) -> Result<Arc<dyn Driver>> {
+    let properties = context.driver().properties();
+    if properties.simulated {
+        Ok(simulated::driver(properties.id.ordinal)?)
+    } else {
+        Ok(Arc::clone(context.driver()))
+    }
+}
+
+/// By how much host memory grows at the peak of `work`, which puts the file on the device.
+fn host_growth<T>(
+    context: &Context<'_>,
+    file: &TensorFile,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<(T, Option<u64>)> {
+    let (landed, growth) = memory::peak_growth(work)?;
+    let on_device = if context.driver().properties().simulated {
+        file.bytes() as u64
+    } else {
+        0
+    };
+    Ok((landed, growth.map(|growth| growth.saturating_sub(on_device))))
+}
+
 fn stream_through_engine(context: &Context<'_>, file: &TensorFile, budget: usize) -> Result<Moved> {
+    let driver = driver(context)?;
     let options = DeviceOptions {
         pinned_budget: Some(budget),
         ..DeviceOptions::default()
     };
-    let ((device, landed), growth) = memory::peak_growth(|| {
-        let device = Device::with_options(Arc::clone(context.driver()), &options)?;
-        let tensors = (0..TENSORS)
-            .map(|place| Tensor::from_file(file.path(), (place * file.each) as u64, DType::U8, &[file.each]))
-            .collect::<Result<Vec<_>, _>>()?;
-        let landed = tensors.to(&device)?;
+    let ((device, landed), growth) = host_growth(context, file, || {
+        let device = Device::with_options(driver, &options)?;
+        let landed = file.tensors()?.to(&device)?;
         Ok((device, landed))
     })?;
     let pinned = device.stats().map_or(0, |stats| stats.pinned.peak as u64);
     let expected = file.read()?;
-    let verified = context.engine_holds(&landed, &slices(&expected))?;
     Ok(Moved {
         pinned,
         growth,
-        verified,
+        landed: Landed::of_check(context.engine_holds(&landed, &slices(&expected))?),
     })
 }
 
 /// What a loop over a checkpoint does: everything is read, then everything is pinned, then everything is on its way.
 fn read_pin_copy(context: &Context<'_>, file: &TensorFile) -> Result<Moved> {
-    let plain = Plain::new(context.driver())?;
-    let (landed, growth) = memory::peak_growth(|| {
+    let plain = Plain::new(&driver(context)?)?;
+    let (landed, growth) = host_growth(context, file, || {
         let tensors = file.read()?;
         let blocks = plain.pin_each(&slices(&tensors))?;
         plain.pinned_to_each_non_blocking(&blocks)
     })?;
     let expected = file.read()?;
-    let mut verified = landed.len() == expected.len();
+    let mut right = landed.len() == expected.len();
     for (block, tensor) in landed.iter().zip(&expected) {
-        verified &= plain.holds(block, tensor)?;
+        right &= plain.holds(block, tensor)?;
     }
     Ok(Moved {
         pinned: plain.pinned_bytes(),
         growth,
-        verified,
+        landed: Landed::of_check(right),
     })
 }
 
@@ -137,55 +176,136 @@ fn slices(tensors: &[Vec<u8>]) -> Vec<&[u8]> {
     tensors.iter().map(Vec::as_slice).collect()
 }
 
-/// A file of tensors in the system's temporary directory, gone when dropped.
+/// A tensor in a file.
+struct Part {
+    offset: u64,
+    bytes: usize,
+    dtype: DType,
+    shape: Vec<usize>,
+}
+
+/// A file of tensors.
 struct TensorFile {
-    file: tempfile::NamedTempFile,
-    /// Bytes of each tensor.
-    each: usize,
+    /// What it is, for people.
+    label: String,
+    path: PathBuf,
+    parts: Vec<Part>,
+    /// Removes a made-up file when dropped.
+    _made_up: Option<tempfile::NamedTempFile>,
 }
 
 impl TensorFile {
-    /// A file of four times `budget` bytes. No two of its words are equal.
-    fn four_times(budget: usize) -> Result<Self> {
+    fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
+        let places = checkpoint.all.tensors.iter().zip(&checkpoint.offsets);
+        let parts = places.map(|(tensor, &offset)| {
+            Ok(Part {
+                offset,
+                bytes: tensor.bytes()?,
+                dtype: tensor.dtype(),
+                shape: tensor.shape().to_vec(),
+            })
+        });
+        Ok(Self::new(
+            &checkpoint.name(),
+            checkpoint.path.clone(),
+            parts.collect::<Result<_>>()?,
+        ))
+    }
+
+    /// A file of `bytes` bytes in the system's temporary directory. No two of its words are equal.
+    fn made_up(bytes: usize) -> Result<Self> {
         let directory = std::env::temp_dir();
         let error = |source| Error::File {
             action: "create a file in",
             path: directory.clone(),
             source,
         };
-        let content: Vec<u8> = (0..budget as u64 / 2)
+        let content: Vec<u8> = (0..bytes as u64 / 8)
             .flat_map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
             .collect();
         let mut file = tempfile::NamedTempFile::new_in(&directory).map_err(error)?;
         file.write_all(&content).map_err(error)?;
+        let each = content.len() / TENSORS;
+        let parts = (0..TENSORS).map(|place| Part {
+            offset: (place * each) as u64,
+            bytes: each,
+            dtype: DType::U8,
+            shape: vec![each],
+        });
+        let path = file.path().to_owned();
         Ok(Self {
-            file,
-            each: content.len() / TENSORS,
+            _made_up: Some(file),
+            ..Self::new("a made-up file", path, parts.collect())
         })
     }
 
-    fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    fn bytes(&self) -> u64 {
-        (TENSORS * self.each) as u64
-    }
-
-    /// The tensors, in pageable memory.
-    fn read(&self) -> Result<Vec<Vec<u8>>> {
-        let error = |source| Error::File {
-            action: "read",
-            path: self.path().to_owned(),
-            source,
+    fn new(name: &str, path: PathBuf, parts: Vec<Part>) -> Self {
+        let mut file = Self {
+            label: String::new(),
+            path,
+            parts,
+            _made_up: None,
         };
-        let mut file = fs::File::open(self.path()).map_err(error)?;
-        (0..TENSORS)
-            .map(|_| {
-                let mut tensor = vec![0; self.each];
-                file.read_exact(&mut tensor).map_err(error)?;
-                Ok(tensor)
-            })
-            .collect()
+        let size = units::bytes(file.bytes() as u64);
+        file.label = format!("{name}, {} tensors of {size} in all", file.parts.len());
+        file
+    }
+
+    /// The bytes of all tensors.
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// The tensors where they are.
+    fn tensors(&self) -> Result<Vec<Tensor>> {
+        let tensors = self
+            .parts
+            .iter()
+            .map(|part| Tensor::from_file(&self.path, part.offset, part.dtype, &part.shape));
+        Ok(tensors.collect::<Result<_, _>>()?)
+    }
+
+    /// The tensors' bytes, in pageable memory.
+    fn read(&self) -> Result<Vec<Vec<u8>>> {
+        self.read_parts().map_err(|source| Error::File {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn read_parts(&self) -> std::io::Result<Vec<Vec<u8>>> {
+        let mut file = fs::File::open(&self.path)?;
+        let read = |part: &Part| {
+            let mut tensor = vec![0; part.bytes];
+            file.seek(SeekFrom::Start(part.offset))?;
+            file.read_exact(&mut tensor)?;
+            Ok(tensor)
+        };
+        self.parts.iter().map(read).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(growth: u64) -> Moved {
+        Moved {
+            pinned: 5,
+            growth: Some(growth),
+            landed: Landed::Right,
+        }
+    }
+
+    #[test]
+    fn the_claim_holds_when_the_plain_way_grows_beyond_the_budget() {
+        assert_eq!(judge(&moved(80), &moved(9), 10).verdict, Verdict::Holds);
+        assert_eq!(judge(&moved(10), &moved(9), 10).verdict, Verdict::Depends);
+        let unknown = Moved {
+            growth: None,
+            ..moved(0)
+        };
+        assert_eq!(judge(&unknown, &moved(9), 10).verdict, Verdict::Depends);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     experiment::Experiment,
     outcome::{
-        Figure, Outcome,
+        Figure, Landed, Outcome,
         Owner::{Guide, Pinlane},
     },
     plain::Plain,
@@ -39,13 +39,13 @@ const APART: f64 = 0.2;
 const TRIES: usize = 5;
 
 fn run(context: &Context<'_>) -> Result<Outcome> {
-    let tensors = Tensors::of_floats(1, 4 << 20)?;
+    let tensors = context.workload.one(16 << 20)?;
     let source = tensors.bytes()?[0];
     let mut ways = context.ways();
     let mut drawings = Vec::new();
     let mut parts = Vec::new();
 
-    ways.group("a copy to the device, then a task");
+    ways.group(format!("a copy of {} to the device, then a task", tensors.label));
     for (side, pinned) in [(false, false), (false, true), (true, false), (true, true)] {
         let way = format!(
             "{} stream, {} source",
@@ -58,7 +58,10 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         parts.push(judge(&way, beside.share(), side && pinned));
     }
 
-    ways.group("a copy to the device and one from it");
+    ways.group(format!(
+        "a copy of {} to the device and one from it",
+        tensors.label
+    ));
     let own = context.driver().properties().copy_engines;
     let mut engines = vec![(own, None)];
     if context.driver().properties().simulated {
@@ -115,7 +118,12 @@ fn middle_of(mut case: impl FnMut() -> Result<Beside>) -> Result<Beside> {
 /// Adds the row and returns the drawing.
 fn add(ways: &mut Ways<'_>, way: &str, other: &str, beside: &Beside) -> String {
     let overlap = beside.share();
-    ways.add(Guide, way, Figure::Overlap { overlap }, Some(beside.verified));
+    ways.add(
+        Guide,
+        way,
+        Figure::Overlap { overlap },
+        Landed::of_check(beside.verified),
+    );
     timeline::draw(way, &[(other, beside.other), ("copy to", beside.copy)])
 }
 
@@ -242,7 +250,10 @@ fn both_directions(plain: &Plain, source: &[u8]) -> Result<Beside> {
 
 /// A task on the caller's stream beside pinlane's transfer of a pageable tensor, by the host's clock.
 fn pinlane(context: &Context<'_>, ways: &mut Ways<'_>, tensors: &Tensors) -> Result<()> {
-    ways.group("a task beside pinlane's transfer of a pageable tensor");
+    ways.group(format!(
+        "a task beside pinlane's transfer of {}, pageable",
+        tensors.label
+    ));
     let way = "transfer(device), task, wait()";
     ways.begin(way);
     let tensor = &tensors.tensors[0];
@@ -267,7 +278,12 @@ fn pinlane(context: &Context<'_>, ways: &mut Ways<'_>, tensors: &Tensors) -> Res
     let saved = (transfer + task).saturating_sub(both);
     let overlap = (saved.as_secs_f64() / transfer.min(task).as_secs_f64()).min(1.0);
     let verified = context.engine_holds(landed.as_slice(), &tensors.bytes()?)?;
-    ways.add(Pinlane, way, Figure::Overlap { overlap }, Some(verified));
+    ways.add(
+        Pinlane,
+        way,
+        Figure::Overlap { overlap },
+        Landed::of_check(verified),
+    );
     Ok(())
 }
 

@@ -67,24 +67,24 @@ fn shuttles(context: &Context<'_>, ways: &mut Ways<'_>, list: &Tensors) -> Resul
         || Ok(list.tensors.to(context.device)?),
         |landed| context.engine_holds(landed, &sources),
     )?;
-    let one = plain.median_seconds / one.median_seconds;
-    let lanes = plain.median_seconds / lanes.median_seconds;
-    Ok(Judgement::new(
-        judge(one, lanes),
-        format!(
-            "{}: one buffer {one:.2}x, lanes {lanes:.2}x as fast as to(device)",
-            list.label
-        ),
-    ))
+    let helps = [
+        Judgement::faster("one buffer against to(device)", &one, &plain),
+        Judgement::faster("lanes against to(device)", &lanes, &plain),
+    ];
+    Ok(judge(&helps).about(&list.label))
 }
 
-/// The claim says that no shuttle helps: it falls as soon as one is faster than the plain way.
-fn judge(one: f64, lanes: f64) -> Verdict {
-    match Verdict::of_speedup(one.max(lanes)) {
-        Verdict::Holds => Verdict::DoesNotHold,
-        Verdict::DoesNotHold => Verdict::Holds,
-        Verdict::Depends => Verdict::Depends,
-    }
+/// The claim says that no shuttle helps: it falls as soon as one of them `helps`.
+fn judge(helps: &[Judgement]) -> Judgement {
+    let any = |verdict| helps.iter().any(|judgement| judgement.verdict == verdict);
+    let verdict = if any(Verdict::Holds) {
+        Verdict::DoesNotHold
+    } else if any(Verdict::Depends) {
+        Verdict::Depends
+    } else {
+        Verdict::Holds
+    };
+    Judgement::new(verdict, Judgement::of_parts(helps).reason)
 }
 
 /// Each tensor through `buffer`, which is free again only when its copy is done.
@@ -119,9 +119,11 @@ mod tests {
 
     #[test]
     fn the_claim_falls_when_any_shuttle_is_faster() {
-        assert_eq!(judge(0.9, 2.0), Verdict::DoesNotHold);
-        assert_eq!(judge(1.2, 0.5), Verdict::DoesNotHold);
-        assert_eq!(judge(0.9, 0.8), Verdict::Holds);
-        assert_eq!(judge(1.0, 0.8), Verdict::Depends);
+        use Verdict::{Depends, DoesNotHold, Holds};
+        let verdict = |helps: [Verdict; 2]| judge(&helps.map(|helps| Judgement::new(helps, ""))).verdict;
+        assert_eq!(verdict([DoesNotHold, Holds]), DoesNotHold);
+        assert_eq!(verdict([Holds, Depends]), DoesNotHold);
+        assert_eq!(verdict([DoesNotHold, DoesNotHold]), Holds);
+        assert_eq!(verdict([Depends, DoesNotHold]), Depends);
     }
 }
