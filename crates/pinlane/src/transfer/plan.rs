@@ -130,6 +130,8 @@ pub struct Plan {
     inline: bool,
     lanes: usize,
     predicted: Duration,
+    /// Whether the device only simulates, so that the predicted time is none of its own.
+    simulated: bool,
     tallies: Vec<Tally>,
 }
 
@@ -186,24 +188,40 @@ impl fmt::Display for Plan {
         let by = match (self.chunks.is_empty(), self.inline) {
             (true, _) => "nothing to do".to_owned(),
             (_, true) => "by the caller's thread".to_owned(),
-            (_, false) => format!("by up to {} lanes", self.lanes),
+            (_, false) => format!("by up to {}", Count(self.lanes as u64, "lane")),
         };
-        writeln!(
+        write!(
             f,
-            "{} tensors, {} bytes {}, {} chunks {by}, about {:.1?}",
-            self.leaves,
-            self.bytes,
+            "{}, {} {}, {} {by}, about {:.1?}",
+            Count(self.leaves as u64, "tensor"),
+            Count(self.bytes, "byte"),
             self.direction,
-            self.chunks.len(),
+            Count(self.chunks.len() as u64, "chunk"),
             self.predicted
         )?;
+        if self.simulated {
+            f.write_str(" if the device were no simulated one")?;
+        }
         for tally in &self.tallies {
-            writeln!(
+            write!(
                 f,
-                "  {:<7} {} tensors, {} bytes: {}",
-                tally.route, tally.leaves, tally.bytes, tally.why
+                "\n  {:<7} {}, {}: {}",
+                tally.route,
+                Count(tally.leaves as u64, "tensor"),
+                Count(tally.bytes, "byte"),
+                tally.why
             )?;
         }
         Ok(())
+    }
+}
+
+/// A number of things, for people.
+struct Count(u64, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} {}{plural}", self.0, self.1)
     }
 }

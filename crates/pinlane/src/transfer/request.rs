@@ -256,6 +256,7 @@ fn means(engine: &Engine) -> Means<'_> {
         profile: &engine.profile,
         lanes: engine.profile.lanes,
         slot_bytes: engine.slots.slot_bytes(),
+        simulated: engine.driver.properties().simulated,
     }
 }
 

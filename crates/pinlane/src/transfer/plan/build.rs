@@ -25,6 +25,7 @@ pub(crate) struct Means<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) lanes: usize,
     pub(crate) slot_bytes: usize,
+    pub(crate) simulated: bool,
 }
 
 /// Why there is no plan, and the leaf it was for.
@@ -72,6 +73,7 @@ pub(crate) fn plan(
             inline: false,
             lanes: means.lanes,
             predicted: Duration::ZERO,
+            simulated: means.simulated,
             tallies: Vec::new(),
         },
     };
