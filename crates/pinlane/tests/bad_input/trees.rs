@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{
     of_leaf, rig,
-    rig::{self, Rig, pattern},
+    rig::{Rig, pattern},
     tensor, there_and_back,
 };
 
