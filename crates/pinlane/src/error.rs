@@ -113,6 +113,14 @@ pub enum Error {
         /// Where the tensor is.
         place: String,
     },
+    /// The tensor is the result of a transfer that is still on its way, or failed.
+    #[error(
+        "{doing}: the tensor is the result of a transfer that has not landed; wait for the transfer first"
+    )]
+    NotLanded {
+        /// What was asked.
+        doing: &'static str,
+    },
     /// The elements do not lie one after the other.
     #[error("{doing}: the tensor's strides leave gaps or reorder its elements; call `contiguous()` first")]
     NotContiguous {

@@ -248,15 +248,16 @@ impl Tensor {
         matches!(self.storage.place(), Place::Host(host) if host.pinned().is_some())
     }
 
-    /// The address of its first element on its device, for work that pinlane does not do; `None` on the host.
+    /// The address of its first element on its device, for work that pinlane does not do; `None` on the host, and for
+    /// the result of a transfer that has not landed.
     ///
     /// Whoever enqueues work on it keeps the tensor until that work is done.
     #[must_use]
     pub fn device_ptr(&self) -> Option<DevicePtr> {
         let offset = self.dtype.bytes_for(self.layout.offset()).ok()?;
         match self.storage.place() {
-            Place::Device(device) => Some(device.ptr().offset(offset)),
-            Place::Host(_) | Place::File(_) => None,
+            Place::Device(device) if self.storage.has_landed() => Some(device.ptr().offset(offset)),
+            _ => None,
         }
     }
 
@@ -411,8 +412,18 @@ impl Tensor {
         )?)
     }
 
+    /// Refuses the result of a transfer that has not landed.
+    pub(crate) fn check_landed(&self, doing: &'static str) -> Result<()> {
+        if self.storage.has_landed() {
+            Ok(())
+        } else {
+            Err(Error::NotLanded { doing })
+        }
+    }
+
     /// All bytes of the storage, where they are on the host.
     pub(crate) fn host_bytes(&self, doing: &'static str) -> Result<&[u8]> {
+        self.check_landed(doing)?;
         self.storage.bytes().ok_or_else(|| Error::NotOnHost {
             doing,
             place: match self.storage.place() {

@@ -1,19 +1,48 @@
 //! What a tensor shares: bytes on the host, on a device, or in a file, with whatever keeps them alive.
 //!
+//! The storage of a result can't be touched before its job has landed: a tree of the caller's own sees its new tensors
+//! when it is rebuilt, which is while they are on their way.
+//!
 //! A storage is immutable while it is shared. The only way to write is [`Storage::bytes_mut`], which needs the one
 //! `&mut` there is; a transfer holds a clone of the `Arc` for as long as the device may use the bytes, and so nobody
 //! can write to what a copy still reads.
 
 use std::{any::Any, fs::File, path::PathBuf, ptr::NonNull};
 
-use pinlane_driver::{Backend, DevicePtr, sync::Arc};
+use pinlane_driver::{
+    Backend, DevicePtr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use super::{buffer::Buffer, pool::PinnedLease};
 use crate::{Device, Result};
 
 /// A run of bytes somewhere, and what keeps it alive.
 #[derive(Debug)]
-pub(crate) struct Storage(Place);
+pub(crate) struct Storage {
+    place: Place,
+    /// For the result of a transfer, whether it has landed.
+    landing: Option<Arc<Landing>>,
+}
+
+/// Whether the results of one job have landed. Set once, by the job; until then nobody reads or writes their bytes, and
+/// where the job failed, nobody ever does.
+#[derive(Debug, Default)]
+pub(crate) struct Landing(AtomicBool);
+
+impl Landing {
+    /// The bytes are there, and the device no longer uses them.
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// Where the bytes are.
 #[derive(Debug)]
@@ -124,7 +153,7 @@ impl Storage {
         writable: bool,
         owner: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self(Place::Host(HostBytes {
+        Self::landed(Place::Host(HostBytes {
             ptr,
             bytes,
             pinned,
@@ -135,7 +164,7 @@ impl Storage {
 
     /// A device's memory from `offset` of a block on.
     pub(crate) fn device(device: Device, memory: Arc<DeviceBlock>, offset: usize) -> Self {
-        Self(Place::Device(DeviceBytes {
+        Self::landed(Place::Device(DeviceBytes {
             device,
             memory,
             offset,
@@ -144,35 +173,55 @@ impl Storage {
 
     /// An open file from `offset` on.
     pub(crate) fn file(file: File, path: PathBuf, offset: u64) -> Self {
-        Self(Place::File(FileBytes { file, path, offset }))
+        Self::landed(Place::File(FileBytes { file, path, offset }))
     }
 
     /// Keeps the memory from ever being let go: a lost device may still use it.
     pub(crate) fn leak(&self) {
-        match &self.0 {
+        match &self.place {
             Place::Host(host) => std::mem::forget(Arc::clone(&host.owner)),
             Place::Device(device) => std::mem::forget(Arc::clone(&device.memory)),
             Place::File(_) => {}
         }
     }
 
-    /// Where the bytes are.
-    pub(crate) fn place(&self) -> &Place {
-        &self.0
+    fn landed(place: Place) -> Self {
+        Self { place, landing: None }
     }
 
-    /// The bytes, where they are on the host.
+    /// The same as the result of a job: out of reach until `landing` is set.
+    pub(crate) fn until(mut self, landing: &Arc<Landing>) -> Self {
+        self.landing = Some(Arc::clone(landing));
+        self
+    }
+
+    /// Whether the bytes may be touched.
+    pub(crate) fn has_landed(&self) -> bool {
+        self.landing.as_ref().is_none_or(|landing| landing.is_set())
+    }
+
+    /// Where the bytes are.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The bytes, where they are on the host and have landed.
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
-        match &self.0 {
-            // SAFETY: initialised, alive and not written while borrowed: the promises of `host`.
-            Place::Host(host) => Some(unsafe { std::slice::from_raw_parts(host.ptr.as_ptr(), host.bytes) }),
-            Place::Device(_) | Place::File(_) => None,
+        match &self.place {
+            Place::Host(host) if self.has_landed() => {
+                // SAFETY: landed, and so initialised; alive and not written while borrowed: the promises of `host`.
+                Some(unsafe { std::slice::from_raw_parts(host.ptr.as_ptr(), host.bytes) })
+            }
+            _ => None,
         }
     }
 
-    /// The bytes to write, where they are on the host and the storage is their only name.
+    /// The bytes to write, where they are on the host, have landed, and the storage is their only name.
     pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
-        match &mut self.0 {
+        if !self.has_landed() {
+            return None;
+        }
+        match &mut self.place {
             Place::Host(host) if host.writable => {
                 // SAFETY: as in `bytes`; `writable` says that this storage, borrowed mutably, is the only name.
                 Some(unsafe { std::slice::from_raw_parts_mut(host.ptr.as_ptr(), host.bytes) })

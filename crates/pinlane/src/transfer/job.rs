@@ -25,7 +25,10 @@ use pinlane_driver::{
 };
 
 use super::{leaks::Leaks, mark::Mark, plan::Plan};
-use crate::{Error, Result, StridedCopy, memory::storage::Storage};
+use crate::{
+    Error, Result, StridedCopy,
+    memory::storage::{Landing, Storage},
+};
 
 /// The end of a leaf that is not the executing device's memory.
 #[derive(Debug)]
@@ -73,6 +76,8 @@ pub(crate) struct Job {
     pub(crate) bases: Vec<DevicePtr>,
     /// What every copy waits for on the device, if anything.
     pub(crate) after: Option<Arc<Event>>,
+    /// Told to the results' storages.
+    landing: Arc<Landing>,
     leaks: Arc<Leaks>,
     cancelled: AtomicBool,
     progress: Mutex<Progress>,
@@ -98,6 +103,7 @@ impl Job {
         bases: Vec<DevicePtr>,
         after: Option<Arc<Event>>,
         keep: Keep,
+        landing: &Arc<Landing>,
         leaks: &Arc<Leaks>,
     ) -> Arc<Self> {
         let progress = Progress {
@@ -114,6 +120,7 @@ impl Job {
             ends,
             bases,
             after,
+            landing: Arc::clone(landing),
             leaks: Arc::clone(leaks),
             cancelled: AtomicBool::new(false),
             progress: Mutex::new(progress),
@@ -195,6 +202,10 @@ impl Job {
             let keep = if progress.lost { self.leak(keep) } else { keep };
             (keep, progress.error.take())
         };
+        // A job that was cancelled has left bytes out.
+        if error.is_none() && !self.is_cancelled() {
+            self.landing.set();
+        }
         // Dropping tensors and device memory runs their owners' code: not under the lock.
         drop(keep);
         error.map_or(Ok(()), Err)
@@ -224,7 +235,10 @@ impl Job {
     /// to be woken before, or has been already: then someone has to be told to [`wake`](Self::wake).
     #[must_use = "somebody has to wake who waits"]
     pub(crate) fn set_waker(&self, waker: &Waker) -> bool {
-        lock(&self.progress).waker.replace(waker.clone()).is_none()
+        // Wakers are the caller's code: cloned and dropped outside the lock.
+        let waker = waker.clone();
+        let before = lock(&self.progress).waker.replace(waker);
+        before.is_none()
     }
 
     /// Wakes who waits.

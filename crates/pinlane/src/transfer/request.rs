@@ -15,7 +15,10 @@ use super::{
     results::Results,
     sources::Sources,
 };
-use crate::{Device, Error, Layout, Result, Tensor, memory::storage::Place};
+use crate::{
+    Device, Error, Layout, Result, Tensor,
+    memory::storage::{Landing, Place},
+};
 
 /// Tensors that are to be somewhere else.
 pub(crate) struct Request<'a> {
@@ -63,6 +66,9 @@ impl<'a> Request<'a> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         let mut outputs = vec![None; self.leaves.len()];
         for (index, &tensor) in self.leaves.iter().enumerate() {
+            tensor
+                .check_landed("moving a tensor")
+                .map_err(|error| self.at(index, error))?;
             let way = match (tensor.storage().place(), self.to.is_host()) {
                 (Place::Host(_), true) => {
                     outputs[index] = Some(tensor.clone());
@@ -159,6 +165,7 @@ impl<'a> Request<'a> {
             sources: sources.storages,
             results: results.owners(),
         };
+        let landing = Arc::default();
         let leaks = Arc::clone(
             &device
                 .require_accelerator("moving tensors")?
@@ -166,10 +173,19 @@ impl<'a> Request<'a> {
                 .engine()
                 .leaks,
         );
-        let job = Job::new(plan, ends, bases, self.options.after.clone(), keep, &leaks);
+        let job = Job::new(
+            plan,
+            ends,
+            bases,
+            self.options.after.clone(),
+            keep,
+            &landing,
+            &leaks,
+        );
         Ok(Prepared {
             device,
             job,
+            landing,
             results,
             layouts: sources.layouts,
         })
@@ -209,6 +225,7 @@ struct Prepared {
     /// The device whose engine moves the bytes.
     device: Device,
     job: Arc<Job>,
+    landing: Arc<Landing>,
     results: Results,
     layouts: Vec<Layout>,
 }
@@ -244,7 +261,10 @@ impl Prepared {
     fn make_outputs(self, group: &Group<'_>, outputs: &mut [Option<Tensor>]) -> Result<()> {
         for (leaf, (&(index, tensor), layout)) in group.members.iter().zip(self.layouts).enumerate() {
             let bytes = tensor.dtype().bytes_for(layout.span().end)?;
-            let storage = self.results.storage(leaf, bytes, &self.job.plan);
+            let storage = self
+                .results
+                .storage(leaf, bytes, &self.job.plan)
+                .until(&self.landing);
             outputs[index] = Some(Tensor::new(tensor.dtype(), layout, storage));
         }
         Ok(())

@@ -4,6 +4,7 @@ mod dropping;
 mod results;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod too_early;
 mod waiting;
 
 use std::{
