@@ -1,10 +1,12 @@
 //! Handles, sources and devices that are dropped while bytes move.
 
-use pinlane::{Device, HostMemory, Route, TransferOptions, Tree};
+use std::{ptr::NonNull, sync::Arc, thread};
+
+use pinlane::{DType, Device, DeviceOptions, Layout, Route, Tensor, TransferOptions, Tree};
 
 use crate::{
     SLOT, bytes_of, foreign,
-    rig::{Rig, eventually, pattern, small_engine},
+    rig::{Rig, block_on, eventually, pattern, small_engine},
     tensor,
 };
 

@@ -1,7 +1,7 @@
 //! What a transfer gives, and what it leaves behind where it fails.
 
 use pinlane::{
-    DType, Device, DeviceOptions, Error, Placement, Tensor, TensorMap, TransferOptions, Tree,
+    DType, Device, DeviceOptions, HostMemory, Placement, Route, TensorMap, TransferOptions, Tree,
     driver::{
         ErrorKind,
         sim::{Fault, FaultPlan, Step},

@@ -11,8 +11,11 @@ use std::{
 };
 
 use pinlane::{
-    DType, Device, DeviceOptions, Error, Tensor, Transfer, TransferOptions, Tree,
-    driver::{Stream, Timing},
+    Device, DeviceOptions, Error, Transfer, TransferOptions, Tree,
+    driver::{
+        Stream, Timing,
+        sim::{Fault, FaultPlan, Step},
+    },
 };
 
 use crate::{
