@@ -88,19 +88,31 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
     }
 }
 
-/// What `work` returned, and the spans of the engine that ended meanwhile. One at a time: lanes have threads of their
-/// own, so the whole process is listened to.
-fn record<T>(work: impl FnOnce() -> T) -> (T, Vec<Span>) {
-    static INSTALL: Once = Once::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    INSTALL.call_once(|| {
-        let subscriber = tracing_subscriber::registry().with(Recorder);
-        tracing::subscriber::set_global_default(subscriber).unwrap();
-    });
-    ended().clear();
-    let result = work();
-    (result, mem::take(&mut *ended()))
+/// Listens to the whole process, since lanes have threads of their own. While one test holds it, no other moves
+/// anything.
+struct Listener {
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Listener {
+    /// Waits for the turn of the test.
+    fn start() -> Self {
+        static INSTALL: Once = Once::new();
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        INSTALL.call_once(|| {
+            let subscriber = tracing_subscriber::registry().with(Recorder);
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+        });
+        Self { _turn: turn }
+    }
+
+    /// What `work` returned, and the spans of the engine that ended meanwhile.
+    fn record<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<Span>) {
+        ended().clear();
+        let result = work();
+        (result, mem::take(&mut *ended()))
+    }
 }
 
 /// Who does the work.
@@ -184,11 +196,12 @@ fn assert_tells_of(spans: &[Span], route: Route, by: By) {
 }
 
 fn there_and_back(route: Route, by: By) {
+    let listener = Listener::start();
     let rig = rig(by);
     let direct = route == Route::Direct;
     let tree = tree(&rig, direct);
     let mut options = TransferOptions::new().route(route);
-    let (there, spans) = record(|| tree.to_with(rig.device(), &options).unwrap());
+    let (there, spans) = listener.record(|| tree.to_with(rig.device(), &options).unwrap());
     // What needs no slot is the caller's, however little that may do.
     let by = if matches!(route, Route::Direct | Route::Plain) {
         By::Caller
@@ -199,7 +212,7 @@ fn there_and_back(route: Route, by: By) {
     if direct {
         options = options.pinned_result();
     }
-    let (back, spans) = record(|| there.to_with(&Device::host(), &options).unwrap());
+    let (back, spans) = listener.record(|| there.to_with(&Device::host(), &options).unwrap());
     assert_tells_of(&spans, route, by);
     let chunks: Vec<_> = named(&spans, "wait")
         .into_iter()
@@ -244,9 +257,10 @@ fn a_caller_that_does_the_work_itself_tells_the_same() {
 
 #[test]
 fn a_transfer_between_devices_tells_of_its_copies() {
+    let listener = Listener::start();
     let rig = rig(By::Caller);
     let there = tree(&rig, false).to(rig.device()).unwrap();
-    let (next, spans) = record(|| there.to(&rig.devices[1]).unwrap());
+    let (next, spans) = listener.record(|| there.to(&rig.devices[1]).unwrap());
     assert_tells_of(&spans, Route::Direct, By::Caller);
     drop((there, next));
     rig.finish();
@@ -254,10 +268,11 @@ fn a_transfer_between_devices_tells_of_its_copies() {
 
 #[test]
 fn lanes_tell_the_same_of_a_transfer_that_nobody_blocks_on() {
+    let listener = Listener::start();
     let rig = rig(By::Lanes);
     let tree = tree(&rig, false);
     let options = TransferOptions::new().route(Route::Packed);
-    let (there, spans) = record(|| {
+    let (there, spans) = listener.record(|| {
         let transfer = tree.transfer_with(rig.device(), &options).unwrap();
         rig::eventually("the transfer is done", || transfer.is_done());
         transfer.wait().unwrap()
