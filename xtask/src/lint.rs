@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::command::{cargo, run};
+use crate::{
+    command::{cargo, run},
+    shuttle,
+};
 
 /// Nothing to format.
 pub(crate) fn format() -> Result<String> {
@@ -10,9 +13,10 @@ pub(crate) fn format() -> Result<String> {
     Ok(String::new())
 }
 
-/// No warning in any target of any crate.
+/// No warning in any target of any crate, nor in what only shuttle sees.
 pub(crate) fn clippy() -> Result<String> {
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(shuttle::cargo("clippy").args(["--release", "--all-targets", "--", "-D", "warnings"]))?;
     Ok(String::new())
 }
 

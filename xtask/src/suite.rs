@@ -48,6 +48,7 @@ pub(crate) fn doctests() -> Result<String> {
 
 /// Tells tests where the checkpoint is, if it is there; the tests that move it fail and say so if it is not.
 pub(crate) fn with_model(command: &mut Command) -> Result<&mut Command> {
+    command.env(model::REQUIRED, "1");
     if let Some(path) = model::installed()? {
         command.env(model::VARIABLE, path);
     }

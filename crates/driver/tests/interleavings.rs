@@ -1,10 +1,6 @@
 //! The simulated device under every order of its threads that shuttle comes up with: nothing hangs, bytes are right.
 
 #![cfg(shuttle)]
-#![allow(
-    clippy::undocumented_unsafe_blocks,
-    reason = "each test owns what it copies until its device is gone"
-)]
 
 use std::ptr::NonNull;
 
@@ -33,9 +29,11 @@ fn an_event_orders_two_streams() {
             let machine = Machine::new(config());
             let device = machine.device(0).unwrap();
             let start = NonNull::from(&mut host).cast();
+            // SAFETY: the array outlives the range, which is dropped below, and is touched by the device alone till then.
             let pinned = unsafe { PinnedRange::new(&device, start, BYTES).unwrap() };
             let memory = DeviceMemory::new(&device, BYTES).unwrap();
             let (first, second) = (Stream::new(&device).unwrap(), Stream::new(&device).unwrap());
+            // SAFETY: `memory` and `host` are as long, and live until `first` has been synchronised.
             unsafe {
                 first
                     .copy(MemCopy::to_device(memory.ptr(), start.as_ptr(), BYTES))
@@ -44,6 +42,7 @@ fn an_event_orders_two_streams() {
             let written = first.record(Timing::Disabled).unwrap();
             second.wait(&written).unwrap();
             let mut back = [0; BYTES];
+            // SAFETY: `memory` and `back` are as long; a copy into pageable memory is done when the call returns.
             unsafe {
                 second
                     .copy(MemCopy::to_host(back.as_mut_ptr(), memory.ptr(), BYTES))
@@ -69,6 +68,8 @@ fn two_threads_stage_pageable_memory_on_one_stream() {
                 thread::spawn(move || {
                     let memory = DeviceMemory::new(stream.driver(), BYTES).unwrap();
                     let (source, mut sink) = ([value; BYTES], [0; BYTES]);
+                    // SAFETY: all three are as long, and live until the second copy, which the device makes last, is
+                    // done: into pageable memory that is when the call returns.
                     unsafe {
                         stream
                             .copy(MemCopy::to_device(memory.ptr(), source.as_ptr(), BYTES))
@@ -96,6 +97,7 @@ fn a_loss_at_any_moment_wakes_everyone() {
             let memory = DeviceMemory::new(&device, BYTES).unwrap();
             let stream = Stream::new(&device).unwrap();
             for value in 0..4 {
+                // SAFETY: inside `memory`, which is freed after the stream, when nothing runs on it any more.
                 unsafe { device.memset(memory.ptr(), value, BYTES, stream.raw()).unwrap() };
             }
             let done = stream.record(Timing::Disabled).unwrap();
@@ -126,11 +128,13 @@ fn a_failure_is_told_once_whoever_asks() {
             let memory = DeviceMemory::new(&device, BYTES).unwrap();
             let stream = Stream::new(&device).unwrap();
             sim.set_faults(FaultPlan::new().at(Step::Memset, 0, Fault::CopyFailed));
+            // SAFETY: inside `memory`, which outlives the work: the stream is synchronised below.
             unsafe {
                 device.memset(memory.ptr(), 1, BYTES, stream.raw()).unwrap();
                 device.memset(memory.ptr(), 2, BYTES, stream.raw()).unwrap();
             }
             assert_eq!(stream.synchronize().unwrap_err().kind(), ErrorKind::CopyFailed);
+            // SAFETY: as above.
             unsafe { device.memset(memory.ptr(), 3, BYTES, stream.raw()).unwrap() };
             stream.synchronize().unwrap();
         },

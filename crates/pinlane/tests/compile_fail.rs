@@ -1,4 +1,6 @@
 //! What must not compile: the promises that the types keep. Each file of `compile_fail` breaks one of them.
+//!
+//! The `.stderr` files are the words of Rust 1.95, and other versions may use others: `TRYBUILD=overwrite` renews them.
 
 #[test]
 fn programs_that_break_a_promise_do_not_compile() {
