@@ -2,7 +2,9 @@
 
 use std::{ptr::NonNull, sync::Arc, thread};
 
-use pinlane::{DType, Device, DeviceOptions, Layout, Route, Tensor, TransferOptions, Tree};
+use pinlane::{
+    DType, Device, DeviceOptions, Layout, Route, Tensor, TransferOptions, Tree, driver::sim::Step,
+};
 
 use crate::{
     SLOT, bytes_of, foreign,
@@ -45,10 +47,13 @@ fn a_staged_transfer_that_is_dropped_in_flight_lets_go_of_its_source_and_its_slo
     let (source, kept) = foreign(20 * SLOT);
     let staged = TransferOptions::new().route(Route::Staged);
     let stall = rig.sim().stall();
+    let copies = rig.sim().calls(Step::Copy);
     let transfer = source.transfer_with(rig.device(), &staged);
     // More chunks than slots: inline, this call would wait for the stalled device.
     let transfer = transfer.unwrap();
     assert!(!transfer.is_done());
+    // What no lane has claimed is abandoned at once.
+    eventually("a copy is in flight", || rig.sim().calls(Step::Copy) > copies);
     drop((source, transfer));
     assert!(kept.upgrade().is_some());
     drop(stall);
@@ -65,9 +70,11 @@ fn a_download_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_don
     let rig = Rig::new(1, &small_engine(2, 2, SLOT));
     let there = tensor(20 * SLOT, 3).to(rig.device()).unwrap();
     let stall = rig.sim().stall();
+    let copies = rig.sim().calls(Step::Copy);
     let transfer = there.transfer(&Device::host()).unwrap();
     drop(there);
     assert!(!transfer.is_done());
+    eventually("a copy is in flight", || rig.sim().calls(Step::Copy) > copies);
     drop(transfer);
     assert_eq!(rig.sim().alive().device_allocations, 1);
     drop(stall);
