@@ -27,6 +27,8 @@ pub(crate) fn id(ordinal: u32) -> DeviceId {
 /// It lives as long as the process: what other libraries and work in flight still use of its context can't be known.
 pub(crate) fn driver(ordinal: u32) -> Result<Arc<CudaDriver>> {
     static DRIVERS: OnceLock<Mutex<BTreeMap<u32, Arc<CudaDriver>>>> = OnceLock::new();
+    // Before the lock, which another thread may have held when the process was forked.
+    fork::refuse_in_child(id(ordinal))?;
     let mut drivers = lock(DRIVERS.get_or_init(Mutex::default));
     if let Some(driver) = drivers.get(&ordinal) {
         return Ok(Arc::clone(driver));
