@@ -114,10 +114,12 @@ fn give_back(blocks: Vec<u64>, source: &impl Source) -> Result<()> {
 }
 
 impl State {
-    /// Uses the smallest idle block that holds `size` bytes and is at most an eighth larger.
+    /// Uses the smallest idle block that holds `size` bytes and is at most an eighth larger; of several, the one that was
+    /// freed last.
     fn reuse(&mut self, size: usize) -> Option<u64> {
         let fitting = (size, 0)..=(size.saturating_add(size / 8), Age::MAX);
-        let (&(size, age), _) = self.idle.range(fitting).next()?;
+        let (&(size, _), _) = self.idle.range(fitting).next()?;
+        let (&(_, age), _) = self.idle.range((size, 0)..=(size, Age::MAX)).next_back()?;
         let block = self.idle.remove(&(size, age))?;
         self.ages.remove(&age);
         self.idle_bytes -= size;
