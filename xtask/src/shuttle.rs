@@ -1,4 +1,4 @@
-//! The engine's concurrency tests, with shuttle's threads and locks in place of std's.
+//! The concurrency tests of the engine and of the simulated device, with shuttle's threads and locks in place of std's.
 
 use anyhow::Result;
 
@@ -12,7 +12,8 @@ use crate::{
 pub(crate) fn check() -> Result<String> {
     run(cargo()
         .env("RUSTFLAGS", "--cfg shuttle")
-        .args(["test", "--release", "-p", "pinlane", "--test", "shuttle"])
+        .args(["test", "--release", "-p", "pinlane", "-p", "pinlane-driver"])
+        .args(["--test", "shuttle", "--test", "interleavings"])
         .arg("--target-dir")
         .arg(workspace::target("shuttle")))?;
     Ok(String::new())

@@ -1,1 +1,30 @@
-//! The guide as a program.
+//! The guide to pinned memory and non-blocking copies, as a program.
+//!
+//! Every claim of the guide is an [experiment]: it does the work in the guide's own ways, which are
+//! [torch's](plain), and in pinlane's, side by side; checks every byte that lands; and [judges](verdict) the claim by
+//! what was measured on this machine. [`run`] runs them; [`report`] and [`json`] tell people and programs.
+//!
+//! - [`timer`] and [`operations`] measure: the time of a way, and the operations in it.
+//! - [`workload`] makes the tensors up, or takes those of a checkpoint.
+//! - [`device`] opens the device; a [simulated] one is throttled, so that there is something to see.
+
+pub mod context;
+pub mod device;
+pub mod error;
+pub mod experiment;
+pub mod experiments;
+pub mod json;
+mod memory;
+pub mod operations;
+pub mod outcome;
+pub mod plain;
+pub mod report;
+pub mod run;
+pub mod simulated;
+mod timeline;
+pub mod timer;
+pub mod units;
+pub mod verdict;
+pub mod workload;
+
+pub use error::{Error, Result};

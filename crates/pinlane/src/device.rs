@@ -5,7 +5,10 @@ use std::fmt;
 use pinlane_driver::{DeviceId, Driver, sync::Arc};
 
 use crate::{
-    Error, PinnedUsage, Profile, Result, memory::pool::PinnedPool, registry, transfer::engine::RunningEngine,
+    Error, PinnedUsage, Profile, Result,
+    memory::pool::PinnedPool,
+    registry,
+    transfer::{engine::Engine, running::RunningEngine},
 };
 
 /// The host, or one accelerator with its engine. Cheap to clone; clones are the same device.
@@ -72,16 +75,16 @@ impl Device {
         Self(Kind::Host)
     }
 
-    /// The best accelerator there is; where there is none, the simulated one.
+    /// The first GPU; where there is none, the simulated device.
     ///
     /// # Errors
     ///
     /// As for [`open`](Self::open).
     pub fn preferred() -> Result<Self> {
-        Self::open("sim:0")
+        registry::preferred()
     }
 
-    /// The device of that name: `host` (or `cpu`), `sim:0`, `sim:1`. Opening one twice gives the same device.
+    /// The device of that name: `host` (or `cpu`), `cuda:0`, `sim:0`. Opening one twice gives the same device.
     ///
     /// # Errors
     ///
@@ -101,7 +104,8 @@ impl Device {
     pub fn with_options(driver: Arc<dyn Driver>, options: &DeviceOptions) -> Result<Self> {
         let settings = options.settle(&driver)?;
         let pool = PinnedPool::new(Arc::clone(&driver), settings.budget);
-        let running = RunningEngine::new(driver, settings.profile, pool, settings.slots);
+        let engine = Engine::new(driver, settings.profile, pool, settings.slots);
+        let running = RunningEngine::new(engine);
         Ok(Self(Kind::Accelerator(Arc::new(Accelerator { running }))))
     }
 

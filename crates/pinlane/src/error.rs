@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use pinlane_driver::DeviceId;
+use pinlane_driver::{DeviceId, ErrorKind};
 
 use crate::{DTypeError, FillError, LayoutError, Route};
 
@@ -16,6 +16,14 @@ pub enum Error {
     /// The driver refused or failed a call.
     #[error("{doing}: {source}")]
     Driver {
+        /// What the engine was doing.
+        doing: String,
+        /// What the driver says.
+        source: pinlane_driver::Error,
+    },
+    /// The driver would not say whether copies are done. The memory they use is never let go.
+    #[error("{doing}: {source}; the device may still be at it, so the memory it uses is given up")]
+    Unsettled {
         /// What the engine was doing.
         doing: String,
         /// What the driver says.
@@ -181,11 +189,22 @@ impl Error {
         }
     }
 
+    /// A driver's error out of waiting for copies: after anything but a failed copy they may still be under way.
+    pub(crate) fn waiting(doing: impl Into<String>, source: pinlane_driver::Error) -> Self {
+        match source.kind() {
+            ErrorKind::CopyFailed | ErrorKind::DeviceLost => Self::driver(doing, source),
+            _ => Self::Unsettled {
+                doing: doing.into(),
+                source,
+            },
+        }
+    }
+
     /// The driver's kind of error, where a driver is behind it.
     #[must_use]
-    pub fn driver_kind(&self) -> Option<pinlane_driver::ErrorKind> {
+    pub fn driver_kind(&self) -> Option<ErrorKind> {
         match self {
-            Self::Driver { source, .. } => Some(source.kind()),
+            Self::Driver { source, .. } | Self::Unsettled { source, .. } => Some(source.kind()),
             Self::Leaf { source, .. } => source.driver_kind(),
             _ => None,
         }
@@ -193,9 +212,7 @@ impl Error {
 
     /// Whether a device may go on using memory that it was given.
     pub(crate) fn leaves_memory_in_use(&self) -> bool {
-        matches!(self, Self::SlotsLost { .. })
-            || self
-                .driver_kind()
-                .is_some_and(pinlane_driver::ErrorKind::leaves_memory_in_use)
+        matches!(self, Self::SlotsLost { .. } | Self::Unsettled { .. })
+            || self.driver_kind().is_some_and(ErrorKind::leaves_memory_in_use)
     }
 }

@@ -13,9 +13,9 @@
 mod error;
 mod views;
 
-use pinlane_driver::sync::Arc;
-
 use std::ops::Range;
+
+use pinlane_driver::sync::Arc;
 
 pub use self::error::LayoutError;
 
@@ -40,10 +40,19 @@ const MOST: usize = isize::MAX as usize;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Shared by clones: a tensor that moves keeps its layout.
-    shape: Arc<[usize]>,
-    strides: Arc<[usize]>,
+    dims: Arc<Dims>,
     offset: usize,
+}
+
+/// Shape and strides, and what follows from them: shared by clones, and by a tensor and what it becomes elsewhere.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Dims {
+    shape: Box<[usize]>,
+    strides: Box<[usize]>,
+    elements: usize,
+    /// From the first element to the end of the last.
+    reach: usize,
+    is_contiguous: bool,
 }
 
 /// One dimension: how many steps, and how far each goes.
@@ -79,8 +88,8 @@ impl Layout {
     /// The same shape and strides from offset 0 on.
     pub(crate) fn at_start(&self) -> Self {
         Self {
+            dims: Arc::clone(&self.dims),
             offset: 0,
-            ..self.clone()
         }
     }
 
@@ -108,7 +117,7 @@ impl Layout {
     }
 
     /// The one place that makes a layout: checks the invariants at the head of this module.
-    fn checked(shape: Arc<[usize]>, strides: Arc<[usize]>, offset: usize) -> Result<Self, LayoutError> {
+    fn checked(shape: Box<[usize]>, strides: Box<[usize]>, offset: usize) -> Result<Self, LayoutError> {
         debug_assert_eq!(shape.len(), strides.len());
         let is_empty = shape.contains(&0);
         let mut product = 1_usize;
@@ -122,14 +131,31 @@ impl Layout {
             }
         }
         match last {
-            Some(last) if product <= MOST && last < MOST => Ok(Self {
+            Some(last) if product <= MOST && last < MOST => Ok(Self::of(shape, strides, offset)),
+            _ => Err(LayoutError::Overflow { shape }),
+        }
+    }
+
+    /// A layout that keeps the invariants, because it was checked or is a view of one that was.
+    fn of(shape: Box<[usize]>, strides: Box<[usize]>, offset: usize) -> Self {
+        let is_empty = shape.contains(&0);
+        let elements = if is_empty { 0 } else { shape.iter().product() };
+        let wide = || wide_dims(&shape, &strides);
+        let reach = if is_empty {
+            0
+        } else {
+            wide().map(|dim| (dim.size - 1) * dim.stride).sum::<usize>() + 1
+        };
+        let is_contiguous = is_empty || is_packed(wide().rev());
+        Self {
+            dims: Arc::new(Dims {
                 shape,
                 strides,
-                offset,
+                elements,
+                reach,
+                is_contiguous,
             }),
-            _ => Err(LayoutError::Overflow {
-                shape: shape.as_ref().into(),
-            }),
+            offset,
         }
     }
 
@@ -153,13 +179,13 @@ impl Layout {
     /// The number of steps in each dimension, outermost first.
     #[must_use]
     pub fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.dims.shape
     }
 
     /// How far apart in storage the neighbours in each dimension are, in elements.
     #[must_use]
     pub fn strides(&self) -> &[usize] {
-        &self.strides
+        &self.dims.strides
     }
 
     /// Where in storage the first element lies, in elements.
@@ -171,43 +197,39 @@ impl Layout {
     /// The number of dimensions. None means one element.
     #[must_use]
     pub fn rank(&self) -> usize {
-        self.shape.len()
+        self.dims.shape.len()
     }
 
     /// The number of elements.
     #[must_use]
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        self.dims.elements
     }
 
     /// Whether there is no element.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.shape.contains(&0)
+        self.dims.elements == 0
     }
 
     /// The range of storage from the first element reached to one past the last; empty, at the offset, if there is no
     /// element.
     #[must_use]
     pub fn span(&self) -> Range<usize> {
-        if self.is_empty() {
-            return self.offset..self.offset;
-        }
-        let reach: usize = self.wide_dims().map(|dim| (dim.size - 1) * dim.stride).sum();
-        self.offset..self.offset + reach + 1
+        self.offset..self.offset + self.dims.reach
     }
 
     /// Whether the logical order is the order in storage, without gaps: one range of bytes is the whole tensor.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
-        self.is_empty() || is_packed(self.wide_dims().rev())
+        self.dims.is_contiguous
     }
 
     /// Whether the elements fill their [`span`](Self::span), each place once: contiguous, but for the order of the
     /// dimensions.
     #[must_use]
     pub fn is_dense(&self) -> bool {
-        self.is_empty() || is_packed(self.dims_by_stride().into_iter())
+        self.is_contiguous() || is_packed(self.dims_by_stride().into_iter())
     }
 
     /// Whether two elements may lie in the same place. `false` is certain; `true` may be wrong for strides that
@@ -226,13 +248,8 @@ impl Layout {
         })
     }
 
-    /// The dimensions with more than one element, outermost first: the ones whose stride counts.
     fn wide_dims(&self) -> impl DoubleEndedIterator<Item = Dim> {
-        self.shape
-            .iter()
-            .zip(self.strides.iter())
-            .filter(|&(&size, _)| size > 1)
-            .map(|(&size, &stride)| Dim { size, stride })
+        wide_dims(&self.dims.shape, &self.dims.strides)
     }
 
     fn dims_by_stride(&self) -> Vec<Dim> {
@@ -258,6 +275,12 @@ impl Layout {
         }
         merged
     }
+}
+
+/// The dimensions with more than one element, outermost first: the ones whose stride counts.
+fn wide_dims(shape: &[usize], strides: &[usize]) -> impl DoubleEndedIterator<Item = Dim> {
+    let dims = shape.iter().zip(strides).filter(|&(&size, _)| size > 1);
+    dims.map(|(&size, &stride)| Dim { size, stride })
 }
 
 /// Whether each of `dims`, innermost first, steps exactly over what those before it fill.

@@ -28,6 +28,7 @@ mod error;
 pub mod fill;
 mod gather;
 mod host_memory;
+mod landing;
 mod layout;
 mod memory;
 mod prefetch;
@@ -58,3 +59,8 @@ pub use tensor::Tensor;
 pub use tensor_map::{Node, TensorMap};
 pub use transfer::{Direction, Placement, Plan, Route, Transfer, TransferOptions};
 pub use tree::Tree;
+
+/// Runs the README's example with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -129,7 +129,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] where the file can't be opened or is shorter than `offset` and the tensor together.
+    /// [`Error::File`] where the file can't be opened, is a directory, or is shorter than `offset` and the tensor together.
     pub fn from_file(path: impl AsRef<Path>, offset: u64, dtype: DType, shape: &[usize]) -> Result<Self> {
         let path = path.as_ref();
         let layout = Layout::contiguous(shape)?;
@@ -140,10 +140,14 @@ impl Tensor {
             source,
         };
         let file = File::open(path).map_err(|source| fail("opening".to_owned(), source))?;
-        let length = file
+        let metadata = file
             .metadata()
-            .map_err(|source| fail("asking for the size of".to_owned(), source))?
-            .len();
+            .map_err(|source| fail("asking for the size of".to_owned(), source))?;
+        if metadata.is_dir() {
+            let directory = std::io::ErrorKind::IsADirectory;
+            return Err(fail("opening".to_owned(), directory.into()));
+        }
+        let length = metadata.len();
         if offset.checked_add(bytes as u64).is_none_or(|end| end > length) {
             let short = std::io::Error::new(
                 std::io::ErrorKind::UnexpectedEof,

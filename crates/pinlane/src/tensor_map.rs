@@ -4,8 +4,9 @@ use indexmap::IndexMap;
 
 use crate::{Error, Result, Tensor, Tree};
 
-/// The deepest nesting: every walk of a tree recurses, and a tree deeper than this is a mistake.
-const DEEPEST: usize = 4096;
+/// The deepest nesting: every walk of a tree recurses, which an ordinary thread's stack of 2 MiB has to stand, and a
+/// tree deeper than this is a mistake.
+const DEEPEST: usize = 1024;
 
 /// Named tensors and maps of them, in the order in which they were inserted: what torch users know as a TensorDict or
 /// a state dict. Moves as one.
@@ -67,7 +68,7 @@ impl TensorMap {
     /// # Errors
     ///
     /// [`Error::DuplicateName`] where the name is taken; [`Error::BadName`] where it is empty, or where the map would be
-    /// nested more than 4096 levels deep. The map stays as it was.
+    /// nested more than 1024 levels deep. The map stays as it was.
     pub fn insert(&mut self, name: impl Into<String>, node: impl Into<Node>) -> Result<()> {
         let (name, node) = (name.into(), node.into());
         if name.is_empty() {
@@ -83,7 +84,7 @@ impl TensorMap {
             if map.height + 1 >= DEEPEST {
                 return Err(Error::BadName {
                     name,
-                    reason: "the tree would be nested more than 4096 levels deep",
+                    reason: "the tree would be nested more than 1024 levels deep",
                 });
             }
             self.height = self.height.max(map.height + 1);

@@ -1,9 +1,8 @@
 //! Trees: whatever holds tensors and moves as one.
 
 use crate::{
-    Device, Error, HostMemory, Layout, Plan, Result, StridedCopy, Tensor, Transfer, TransferOptions,
-    memory::storage::Place,
-    transfer::{self, request},
+    Device, Error, Plan, Result, Tensor, Transfer, TransferOptions,
+    transfer::{pin::pin, request::Request},
 };
 
 /// A tensor, or something that holds tensors in a fixed order, and that moves as one transfer.
@@ -65,7 +64,7 @@ pub trait Tree: Sized {
     ///
     /// As for [`to`](Self::to).
     fn to_with(&self, device: &Device, options: &TransferOptions) -> Result<Self> {
-        request::start(self, device, options, true)?.wait()
+        start(self, device, options, true)?.wait()
     }
 
     /// Starts moving the tree to `device`. The result is had from the [`Transfer`] when it has landed.
@@ -84,7 +83,7 @@ pub trait Tree: Sized {
     /// [`Error::Leaf`] names a tensor that can't be moved, and why; [`Error::Driver`] where the destination has no
     /// room, for one. Nothing has moved then, and nothing is held.
     fn transfer_with(&self, device: &Device, options: &TransferOptions) -> Result<Transfer<Self>> {
-        request::start(self, device, options, false)
+        start(self, device, options, false)
     }
 
     /// How the tree would be moved, and why: one plan for each pair of devices that bytes move between.
@@ -93,7 +92,13 @@ pub trait Tree: Sized {
     ///
     /// [`Error::Leaf`] as for [`transfer_with`](Self::transfer_with).
     fn plan(&self, device: &Device, options: &TransferOptions) -> Result<Vec<Plan>> {
-        request::plan(self, device, options)
+        let request = Request {
+            leaves: &leaves(self),
+            path: &|index| self.path(index),
+            to: device,
+            options,
+        };
+        request.plan()
     }
 
     /// The tree in host memory that `device` reaches by itself. Blocks while the bytes are copied.
@@ -102,22 +107,13 @@ pub trait Tree: Sized {
     ///
     /// [`Error::Leaf`] around [`Error::PinnedBudget`] or, for a tensor on a device, [`Error::NotOnHost`].
     fn pin_memory(&self, device: &Device) -> Result<Self> {
-        let mut pinned = Vec::new();
-        let mut failure = None;
-        self.visit(&mut |tensor| {
-            if failure.is_none() {
-                match pin(tensor, device) {
-                    Ok(tensor) => pinned.push(tensor),
-                    Err(error) => failure = Some((pinned.len(), error)),
-                }
-            }
-        });
-        if let Some((index, error)) = failure {
-            return Err(Error::Leaf {
+        let pinned = leaves(self).into_iter().enumerate().map(|(index, tensor)| {
+            pin(tensor, device).map_err(|error| Error::Leaf {
                 path: self.path(index),
                 source: Box::new(error),
-            });
-        }
+            })
+        });
+        let pinned = pinned.collect::<Result<_>>()?;
         Ok(rebuild_from(self, pinned))
     }
 
@@ -129,8 +125,15 @@ pub trait Tree: Sized {
     }
 }
 
+/// The tensors of a tree, in order.
+fn leaves<T: Tree>(tree: &T) -> Vec<&Tensor> {
+    let mut leaves = Vec::new();
+    tree.visit(&mut |tensor| leaves.push(tensor));
+    leaves
+}
+
 /// `tree` with `tensors` in place of its own, one for each.
-pub(crate) fn rebuild_from<T: Tree>(tree: &T, tensors: Vec<Tensor>) -> T {
+fn rebuild_from<T: Tree>(tree: &T, tensors: Vec<Tensor>) -> T {
     let mut tensors = tensors.into_iter();
     tree.rebuild(&mut || {
         tensors
@@ -139,55 +142,21 @@ pub(crate) fn rebuild_from<T: Tree>(tree: &T, tensors: Vec<Tensor>) -> T {
     })
 }
 
-fn pin(tensor: &Tensor, device: &Device) -> Result<Tensor> {
-    let backend = device
-        .require_accelerator("pinning host memory")?
-        .running
-        .engine()
-        .driver
-        .properties()
-        .id
-        .backend;
-    let memory = HostMemory::Pinned(device);
-    let dtype = tensor.dtype();
-    match tensor.storage().place() {
-        Place::Host(host) if host.pinned() == Some(backend) => Ok(tensor.clone()),
-        Place::File(_) => pin(&transfer::file::read(tensor)?, device),
-        Place::Host(_) | Place::Device(_) => {
-            let bytes = tensor.host_bytes("pinning a tensor")?;
-            let (layout, copy) = landing(tensor)?;
-            let storage = match copy {
-                Some(copy) => {
-                    memory.build_storage(copy.bytes(), |packed| Ok(copy.gather_slice(bytes, 0, packed)?))?
-                }
-                None => {
-                    let span = span_bytes(tensor)?;
-                    memory.build_storage(span.len(), |packed| {
-                        packed.copy_from_slice(&bytes[span]);
-                        Ok(())
-                    })?
-                }
-            };
-            Ok(Tensor::new(dtype, layout, storage))
-        }
-    }
-}
-
-/// The layout in which a tensor's elements land somewhere else, and the copy that packs them, where they do not fill
-/// their memory without gaps.
-pub(crate) fn landing(tensor: &Tensor) -> Result<(Layout, Option<StridedCopy>)> {
-    let layout = tensor.layout();
-    if layout.is_contiguous() || (layout.is_dense() && !tensor.dtype().is_sub_byte()) {
-        return Ok((layout.at_start(), None));
-    }
-    let copy = StridedCopy::new(layout, tensor.dtype())?;
-    Ok((Layout::contiguous(layout.shape())?, Some(copy)))
-}
-
-/// The bytes of the storage that a tensor's elements reach from first to last.
-pub(crate) fn span_bytes(tensor: &Tensor) -> Result<std::ops::Range<usize>> {
-    let span = tensor.layout().span();
-    Ok(tensor.dtype().bytes_for(span.start)?..tensor.dtype().bytes_for(span.end)?)
+fn start<T: Tree>(
+    tree: &T,
+    device: &Device,
+    options: &TransferOptions,
+    blocking: bool,
+) -> Result<Transfer<T>> {
+    let leaves = leaves(tree);
+    let request = Request {
+        leaves: &leaves,
+        path: &|index| tree.path(index),
+        to: device,
+        options,
+    };
+    let (flights, outputs) = request.start(blocking)?;
+    Ok(Transfer::new(flights, rebuild_from(tree, outputs)))
 }
 
 impl Tree for Tensor {

@@ -223,6 +223,7 @@ impl State {
         self.devices[device].lost = Some(Arc::clone(why));
         for engine in &mut self.devices[device].engines {
             engine.queue.clear();
+            self.wakes.push(Arc::clone(&engine.wake));
         }
         for key in self.streams.keys() {
             let Some(stream) = self.streams.get_mut(key).filter(|stream| stream.device == device) else {

@@ -234,8 +234,8 @@ impl Core {
         }
     }
 
-    /// Hands in what the engine has `finished`, and blocks until there is a next job for it; nothing when the machine
-    /// shuts down and the engine's work is done.
+    /// Hands in what the engine has `finished`, and blocks until there is a next job for it; nothing when there will be
+    /// none any more: the machine shuts down and the engine's work is done, or the device is lost.
     pub(super) fn next_job(&self, device: usize, engine: usize, finished: Option<Finished>) -> Option<Job> {
         let mut state = sync::lock(&self.state);
         if let Some(finished) = finished {
@@ -248,7 +248,7 @@ impl Core {
             }
             mailbox.idle = true;
             let wake = Arc::clone(&mailbox.wake);
-            if state.shutdown {
+            if state.shutdown || state.devices[device].lost.is_some() {
                 break None;
             }
             // Nobody else would wake whom this engine's last job set free.

@@ -28,7 +28,7 @@ pub enum LayoutError {
     /// An element outside the storage.
     #[error(
         "the shape {:?} with strides {:?} from offset {} reaches to element {end} of a storage of {storage}",
-        layout.shape, layout.strides, layout.offset
+        layout.shape(), layout.strides(), layout.offset()
     )]
     OutsideStorage {
         /// The layout asked for.
@@ -65,7 +65,7 @@ pub enum LayoutError {
     /// No strides give that shape over the same storage.
     #[error(
         "a tensor of shape {:?} with strides {:?} can't be seen as {to:?} without a copy; call contiguous() first",
-        layout.shape, layout.strides
+        layout.shape(), layout.strides()
     )]
     NeedsCopy {
         /// The tensor's layout.

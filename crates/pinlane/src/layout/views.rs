@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use pinlane_driver::sync::Arc;
-
 use super::{Dim, Layout, LayoutError};
 
 impl Layout {
@@ -17,7 +15,7 @@ impl Layout {
         let reshaped = Self::contiguous_at(shape, self.offset)?;
         if reshaped.elements() != self.elements() {
             return Err(LayoutError::ElementsDiffer {
-                from: self.shape.as_ref().into(),
+                from: self.shape().into(),
                 to: shape.into(),
             });
         }
@@ -59,11 +57,12 @@ impl Layout {
                 rank: self.rank(),
             });
         }
-        Ok(Self {
-            shape: order.iter().map(|&dim| self.shape[dim]).collect(),
-            strides: order.iter().map(|&dim| self.strides[dim]).collect(),
-            offset: self.offset,
-        })
+        let reorder = |numbers: &[usize]| order.iter().map(|&dim| numbers[dim]).collect();
+        Ok(Self::of(
+            reorder(self.shape()),
+            reorder(self.strides()),
+            self.offset,
+        ))
     }
 
     /// Two dimensions exchanged.
@@ -74,10 +73,16 @@ impl Layout {
     pub fn transpose(&self, a: usize, b: usize) -> Result<Self, LayoutError> {
         self.dim(a)?;
         self.dim(b)?;
-        let mut view = self.clone();
-        Arc::make_mut(&mut view.shape).swap(a, b);
-        Arc::make_mut(&mut view.strides).swap(a, b);
-        Ok(view)
+        let swapped = |numbers: &[usize]| {
+            let mut numbers: Box<[usize]> = numbers.into();
+            numbers.swap(a, b);
+            numbers
+        };
+        Ok(Self::of(
+            swapped(self.shape()),
+            swapped(self.strides()),
+            self.offset,
+        ))
     }
 
     /// Every `step`th index of `range` in one dimension. An empty view keeps the offset.
@@ -105,15 +110,17 @@ impl Layout {
                 size,
             });
         }
-        let mut view = self.clone();
-        Arc::make_mut(&mut view.shape)[dim] = range.len().div_ceil(step);
-        if !view.is_empty() {
-            view.offset += range.start * stride;
-            if view.shape[dim] > 1 {
-                Arc::make_mut(&mut view.strides)[dim] = stride * step;
+        let mut shape: Box<[usize]> = self.shape().into();
+        let mut strides: Box<[usize]> = self.strides().into();
+        let mut offset = self.offset;
+        shape[dim] = range.len().div_ceil(step);
+        if !shape.contains(&0) {
+            offset += range.start * stride;
+            if shape[dim] > 1 {
+                strides[dim] = stride * step;
             }
         }
-        Ok(view)
+        Ok(Self::of(shape, strides, offset))
     }
 
     /// One index of a dimension, which is gone from the view.
@@ -136,11 +143,11 @@ impl Layout {
             return Err(LayoutError::NotSqueezable { dim, size });
         }
         let without = |numbers: &[usize]| [&numbers[..dim], &numbers[dim + 1..]].concat().into();
-        Ok(Self {
-            shape: without(&self.shape),
-            strides: without(&self.strides),
-            offset: self.offset,
-        })
+        Ok(Self::of(
+            without(self.shape()),
+            without(self.strides()),
+            self.offset,
+        ))
     }
 
     /// With a new dimension of size 1 in front of dimension `dim`, or behind the last.
@@ -156,11 +163,7 @@ impl Layout {
             });
         }
         let with = |numbers: &[usize]| [&numbers[..dim], &[1], &numbers[dim..]].concat().into();
-        Ok(Self {
-            shape: with(&self.shape),
-            strides: with(&self.strides),
-            offset: self.offset,
-        })
+        Ok(Self::of(with(self.shape()), with(self.strides()), self.offset))
     }
 
     /// Repeated to `shape`: sizes are matched from the right, those of 1 and the missing ones repeat with a stride of
@@ -178,14 +181,14 @@ impl Layout {
     /// ```
     pub fn expand(&self, shape: &[usize]) -> Result<Self, LayoutError> {
         let not_expandable = || LayoutError::NotExpandable {
-            from: self.shape.as_ref().into(),
+            from: self.shape().into(),
             to: shape.into(),
         };
         let added = shape.len().checked_sub(self.rank()).ok_or_else(not_expandable)?;
         let mut strides = vec![0; added];
         for (dim, &size) in shape[added..].iter().enumerate() {
-            strides.push(match self.shape[dim] {
-                own if own == size => self.strides[dim],
+            strides.push(match self.shape()[dim] {
+                own if own == size => self.strides()[dim],
                 1 => 0,
                 _ => return Err(not_expandable()),
             });
@@ -201,8 +204,8 @@ impl Layout {
             });
         }
         Ok(Dim {
-            size: self.shape[dim],
-            stride: self.strides[dim],
+            size: self.shape()[dim],
+            stride: self.strides()[dim],
         })
     }
 }

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, fmt, ptr::NonNull};
 
 use pinlane_driver::{
     Driver, PinnedRange,
-    sync::{Arc, Mutex, lock},
+    sync::{Arc, Condvar, Mutex, lock, wait},
 };
 
 use super::mapping::{Mapping, round_to_pages};
@@ -31,12 +31,17 @@ pub(crate) struct PinnedPool {
     driver: Arc<dyn Driver>,
     budget: usize,
     state: Mutex<State>,
+    /// Notified when a region is made, or could not be.
+    grown: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     regions: BTreeMap<u64, Region>,
     next_region: u64,
+    /// Regions that threads are making.
+    growing: usize,
+    /// Bytes of regions, those being made included.
     pinned: usize,
     leased: usize,
     reserved: usize,
@@ -70,6 +75,7 @@ impl PinnedPool {
             driver,
             budget,
             state: Mutex::default(),
+            grown: Condvar::new(),
         })
     }
 
@@ -109,38 +115,53 @@ impl PinnedPool {
             .max(1)
             .checked_next_multiple_of(ALIGNMENT)
             .ok_or(Error::HostMemory { bytes })?;
+        let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
         let grow = {
             let mut state = lock(&self.state);
-            if let Some(lease) = self.cut(&mut state, bytes, reserved) {
-                return Ok(lease);
-            }
-            let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
-            let limit = if reserved {
-                self.budget
-            } else {
-                self.budget.saturating_sub(state.reserved)
+            let room = loop {
+                if let Some(lease) = self.cut(&mut state, bytes, reserved) {
+                    return Ok(lease);
+                }
+                let limit = if reserved {
+                    self.budget
+                } else {
+                    self.budget.saturating_sub(state.reserved)
+                };
+                let room = limit.saturating_sub(state.pinned);
+                state.release_idle(exact.saturating_sub(room));
+                let room = limit.saturating_sub(state.pinned);
+                if exact <= room {
+                    break room;
+                }
+                if state.growing == 0 {
+                    return Err(Error::PinnedBudget {
+                        asked,
+                        leased: state.leased,
+                        reserved: if reserved { 0 } else { state.reserved },
+                        budget: self.budget,
+                    });
+                }
+                // The region that another thread is making may have room for both.
+                state = wait(&self.grown, state);
             };
-            let room = limit.saturating_sub(state.pinned);
-            state.release_idle(exact.saturating_sub(room));
-            let room = limit.saturating_sub(state.pinned);
-            if exact > room {
-                return Err(Error::PinnedBudget {
-                    asked,
-                    leased: state.leased,
-                    reserved: if reserved { 0 } else { state.reserved },
-                    budget: self.budget,
-                });
-            }
             let grow =
                 exact.max(REGION_BYTES.min(room / rustix::param::page_size() * rustix::param::page_size()));
             state.pinned += grow;
+            state.growing += 1;
             grow
         };
-        // Pinning is slow and does not happen under the lock; the region's bytes are already counted.
-        let made = self.make_region(grow);
+        // Pinning is slow and does not happen under the lock; the region's bytes are already counted. A host that
+        // refuses the room for further leases may still grant what this one needs.
+        let made = match self.make_region(grow) {
+            Err(_) if grow > exact => self.make_region(exact),
+            made => made,
+        };
         let mut state = lock(&self.state);
+        state.growing -= 1;
+        self.grown.notify_all();
         match made {
             Ok(region) => {
+                state.pinned -= grow - region.mapping.bytes();
                 state.peak = state.peak.max(state.pinned);
                 let id = state.next_region;
                 state.next_region += 1;

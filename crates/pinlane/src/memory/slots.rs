@@ -11,7 +11,10 @@
 
 use std::{collections::VecDeque, ptr::NonNull};
 
-use pinlane_driver::sync::{Arc, Condvar, Mutex, lock, wait};
+use pinlane_driver::{
+    ErrorKind,
+    sync::{Arc, Condvar, Mutex, lock, wait},
+};
 
 use super::pool::{PinnedLease, PinnedPool};
 use crate::{Error, Result, transfer::mark::Mark};
@@ -51,6 +54,17 @@ struct State {
     lost: usize,
     free: Vec<Slot>,
     flying: VecDeque<(Slot, Arc<Mark>)>,
+    /// Who has to wait draws a number, and goes when it is its turn: a lane that needs slot after slot would otherwise
+    /// overtake whoever is slower to wake up.
+    next_number: u64,
+    turn: u64,
+}
+
+impl State {
+    /// Whether every slot is held by someone.
+    fn is_exhausted(&self) -> bool {
+        self.free.is_empty() && self.flying.is_empty() && self.alive > 0
+    }
 }
 
 impl Slots {
@@ -71,58 +85,72 @@ impl Slots {
         self.slot_bytes
     }
 
+    /// How many there are at most.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
+    }
+
     /// Bytes of slots that a lost device may still use.
     pub(crate) fn lost_bytes(&self) -> usize {
         lock(&self.state).lost * self.slot_bytes
     }
 
-    /// A slot that nobody uses: a free one, or the one that has been flying longest, once it has landed.
+    /// A slot that nobody uses: a free one, or one that was flying, once it has landed.
     ///
-    /// With `may_block` false, returns `None` where every slot is held by some lane; the caller, who holds some itself,
-    /// must put one back first.
+    /// With `may_block` false, returns `None` where every slot is held by some lane, or others are waiting already; the
+    /// caller, who holds some itself, must put one back first.
     pub(crate) fn acquire(&self, may_block: bool) -> Result<Option<Slot>> {
         let mut state = lock(&self.state);
         if state.memory.is_none() {
             self.make(&mut state)?;
         }
-        loop {
-            if let Some(slot) = state.free.pop() {
-                return Ok(Some(slot));
+        if may_block {
+            let number = state.next_number;
+            state.next_number += 1;
+            while state.turn != number || state.is_exhausted() {
+                state = wait(&self.returned, state);
             }
-            if let Some((slot, mark)) = state.flying.pop_front() {
-                drop(state);
-                return match mark.settle() {
-                    Ok(()) => Ok(Some(slot)),
-                    Err(error) if error.kind().leaves_memory_in_use() => {
-                        self.lose(slot);
-                        Err(Error::driver("waiting for a slot to come free", error))
-                    }
-                    // What failed was another transfer's copy, and that transfer reports it. It no longer uses the slot.
-                    Err(_) => Ok(Some(slot)),
-                };
+            state.turn += 1;
+            if state.turn != state.next_number {
+                self.returned.notify_all();
             }
-            if state.alive == 0 {
-                return Err(Error::SlotsLost {
-                    bytes: state.lost * self.slot_bytes,
-                });
+        } else if state.turn != state.next_number || state.is_exhausted() {
+            return Ok(None);
+        }
+        if let Some(slot) = state.free.pop() {
+            return Ok(Some(slot));
+        }
+        // One that has landed already, for streams move at their own pace; else the one that has been flying longest.
+        let landed = state.flying.iter().position(|(_, mark)| mark.is_reached());
+        let Some((slot, mark)) = state.flying.remove(landed.unwrap_or(0)) else {
+            return Err(Error::SlotsLost {
+                bytes: state.lost * self.slot_bytes,
+            });
+        };
+        drop(state);
+        let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
+        let landed = mark.settle();
+        match landed.map_err(|error| Error::waiting("waiting for a slot to come free", error)) {
+            Ok(()) => Ok(Some(slot)),
+            Err(error) if error.leaves_memory_in_use() => {
+                self.lose(slot);
+                Err(error)
             }
-            if !may_block {
-                return Ok(None);
-            }
-            state = wait(&self.returned, state);
+            // What failed was another transfer's copy, and that transfer reports it. It no longer uses the slot.
+            Err(_) => Ok(Some(slot)),
         }
     }
 
     /// Returns a slot that the device does not use.
     pub(crate) fn put_back(&self, slot: Slot) {
         lock(&self.state).free.push(slot);
-        self.returned.notify_one();
+        self.returned.notify_all();
     }
 
     /// Returns a slot that the device reads until `mark` is reached.
     pub(crate) fn put_flying(&self, slot: Slot, mark: Arc<Mark>) {
         lock(&self.state).flying.push_back((slot, mark));
-        self.returned.notify_one();
+        self.returned.notify_all();
     }
 
     /// Gives up a slot that a lost device may still use.
@@ -164,7 +192,7 @@ impl Drop for Slots {
         for (_, mark) in std::mem::take(&mut state.flying) {
             if mark
                 .settle()
-                .is_err_and(|error| error.kind().leaves_memory_in_use())
+                .is_err_and(|error| error.kind() != ErrorKind::CopyFailed)
             {
                 state.alive -= 1;
                 state.lost += 1;

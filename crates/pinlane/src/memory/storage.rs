@@ -30,7 +30,7 @@ pub(crate) struct HostBytes {
     pinned: Option<Backend>,
     /// Whether the bytes may be written by the storage's only holder.
     writable: bool,
-    _keep: Arc<dyn Any + Send + Sync>,
+    owner: Arc<dyn Any + Send + Sync>,
 }
 
 /// Bytes on a device: a part of memory that several tensors may share.
@@ -115,21 +115,21 @@ impl Storage {
     ///
     /// # Safety
     ///
-    /// `ptr` is good for reads of `bytes` initialised bytes while `keep` lives; nobody writes them meanwhile, except,
-    /// if `writable`, through this storage, which then is their only name. Pinned means pinned until `keep` is dropped.
+    /// `ptr` is good for reads of `bytes` initialised bytes while `owner` lives; nobody writes them meanwhile, except,
+    /// if `writable`, through this storage, which then is their only name. Pinned means pinned until `owner` is dropped.
     pub(crate) unsafe fn host(
         ptr: NonNull<u8>,
         bytes: usize,
         pinned: Option<Backend>,
         writable: bool,
-        keep: Arc<dyn Any + Send + Sync>,
+        owner: Arc<dyn Any + Send + Sync>,
     ) -> Self {
         Self(Place::Host(HostBytes {
             ptr,
             bytes,
             pinned,
             writable,
-            _keep: keep,
+            owner,
         }))
     }
 
@@ -145,6 +145,15 @@ impl Storage {
     /// An open file from `offset` on.
     pub(crate) fn file(file: File, path: PathBuf, offset: u64) -> Self {
         Self(Place::File(FileBytes { file, path, offset }))
+    }
+
+    /// Keeps the memory from ever being let go: a lost device may still use it.
+    pub(crate) fn leak(&self) {
+        match &self.0 {
+            Place::Host(host) => std::mem::forget(Arc::clone(&host.owner)),
+            Place::Device(device) => std::mem::forget(Arc::clone(&device.memory)),
+            Place::File(_) => {}
+        }
     }
 
     /// Where the bytes are.

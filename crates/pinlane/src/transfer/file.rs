@@ -4,8 +4,8 @@ use std::os::unix::fs::FileExt;
 
 use crate::{
     Error, HostMemory, Result, Tensor,
+    landing::{landing, span_bytes},
     memory::storage::{FileBytes, Place},
-    tree::{landing, span_bytes},
 };
 
 /// The tensor in pageable memory, read by the caller's thread. A tensor that is in no file is returned as it is.

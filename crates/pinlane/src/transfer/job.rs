@@ -2,6 +2,7 @@
 //!
 //! | state | meaning | who moves it on |
 //! | --- | --- | --- |
+//! | new | nobody knows of it but who made it, and may drop it | [`Job::begin`] |
 //! | staging | some chunk is not settled: not yet claimed, being filled, or waiting to be emptied | lanes: [`Job::settle`] |
 //! | flying | every chunk is settled; the device may still use memory until the marks are reached | whoever calls [`Job::land`] |
 //! | landed | the marks are reached; what was kept for the device is let go | - |
@@ -9,8 +10,8 @@
 //! | lost | the device is gone: what it may still use is never let go, and counted | - |
 //!
 //! A job that was cancelled, by an error or because its handle was dropped, settles its remaining chunks without work.
-//! `keep` is let go by `land` alone. A job that is dropped without having landed forgets it: memory that a device may
-//! still use is never freed.
+//! `keep` is let go by `land` alone. A job that has begun and is dropped without having landed leaks it: memory that a
+//! device may still use is never freed.
 
 use std::{any::Any, mem, task::Waker};
 
@@ -47,6 +48,21 @@ unsafe impl Send for End {}
 // SAFETY: as above.
 unsafe impl Sync for End {}
 
+/// What a device reads and writes on behalf of a job.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    pub(crate) sources: Vec<Arc<Storage>>,
+    pub(crate) results: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Keep {
+    /// Never lets go of the memory, nor of the driver it belongs to. Engines are let go as ever: their threads end.
+    fn leak(self) {
+        mem::forget(self.results);
+        self.sources.iter().for_each(|source| source.leak());
+    }
+}
+
 /// A planned transfer while it runs.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -69,7 +85,8 @@ struct Progress {
     marks: Vec<Arc<Mark>>,
     error: Option<Error>,
     lost: bool,
-    keep: Option<Box<dyn Any + Send>>,
+    begun: bool,
+    keep: Option<Keep>,
     waker: Option<Waker>,
 }
 
@@ -80,7 +97,7 @@ impl Job {
         ends: Vec<End>,
         bases: Vec<DevicePtr>,
         after: Option<Arc<Event>>,
-        keep: Box<dyn Any + Send>,
+        keep: Keep,
         leaks: &Arc<Leaks>,
     ) -> Arc<Self> {
         let progress = Progress {
@@ -88,6 +105,7 @@ impl Job {
             marks: Vec::new(),
             error: None,
             lost: false,
+            begun: false,
             keep: Some(keep),
             waker: None,
         };
@@ -101,6 +119,11 @@ impl Job {
             progress: Mutex::new(progress),
             settled: Condvar::new(),
         })
+    }
+
+    /// The job is about to be handed to lanes.
+    pub(crate) fn begin(&self) {
+        lock(&self.progress).begun = true;
     }
 
     /// Whether chunks that are not yet filled need no work any more.
@@ -117,7 +140,7 @@ impl Job {
     pub(crate) fn settle(&self, mark: Option<Arc<Mark>>) {
         let mut progress = lock(&self.progress);
         if let Some(mark) = mark {
-            match progress.marks.iter_mut().find(|known| known.is_on(mark.stream())) {
+            match progress.marks.iter_mut().find(|known| mark.covers(known)) {
                 Some(known) => *known = mark,
                 None => progress.marks.push(mark),
             }
@@ -163,7 +186,7 @@ impl Job {
         let marks = mem::take(&mut lock(&self.progress).marks);
         for mark in &marks {
             if let Err(error) = mark.settle() {
-                self.fail(Error::driver("waiting for copies to land", error));
+                self.fail(Error::waiting("waiting for copies to land", error));
             }
         }
         let (keep, error) = {
@@ -178,10 +201,10 @@ impl Job {
     }
 
     /// Forgets what a device may still use.
-    fn leak(&self, keep: Option<Box<dyn Any + Send>>) -> Option<Box<dyn Any + Send>> {
-        if keep.is_some() {
+    fn leak(&self, keep: Option<Keep>) -> Option<Keep> {
+        if let Some(keep) = keep {
             self.leaks.add(self.plan.bytes());
-            mem::forget(keep);
+            keep.leak();
         }
         None
     }
@@ -197,9 +220,11 @@ impl Job {
         Ok(())
     }
 
-    /// Sets who is woken when [`has_landed`](Self::has_landed) becomes true; the latest counts.
-    pub(crate) fn set_waker(&self, waker: &Waker) {
-        lock(&self.progress).waker = Some(waker.clone());
+    /// Sets who is woken when [`has_landed`](Self::has_landed) becomes true; the latest counts. Says whether nobody was
+    /// to be woken before, or has been already: then someone has to be told to [`wake`](Self::wake).
+    #[must_use = "somebody has to wake who waits"]
+    pub(crate) fn set_waker(&self, waker: &Waker) -> bool {
+        lock(&self.progress).waker.replace(waker.clone()).is_none()
     }
 
     /// Wakes who waits.
@@ -213,7 +238,12 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        let keep = lock(&self.progress).keep.take();
-        self.leak(keep);
+        let (keep, begun) = {
+            let mut progress = lock(&self.progress);
+            (progress.keep.take(), progress.begun)
+        };
+        if begun {
+            self.leak(keep);
+        }
     }
 }

@@ -94,10 +94,6 @@ impl Lane {
 
     /// Enqueues a chunk. Gives its mark, or nothing where the chunk is pending.
     fn start(&mut self, job: &Arc<Job>, index: usize) -> Result<Option<Arc<Mark>>> {
-        if let Some(after) = &job.after {
-            let waited = self.stream.stream().wait(after);
-            waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
-        }
         let chunk = &job.plan.chunks[index];
         if !chunk.needs_slot() {
             self.collect_direct(job, chunk);
@@ -205,12 +201,20 @@ impl Lane {
     }
 
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
-    /// more, unless the error says that the device is lost.
+    /// more, unless the error says that memory is left in use.
     fn enqueue(&self, job: &Job, chunk: &Chunk) -> Result<Arc<Mark>> {
         let _span =
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
+        // As late as can be: what is known as failed by now, such as the copy that this chunk's slot was waited for,
+        // does not spread to this chunk.
+        let mended = self.stream.mend();
+        mended.map_err(|source| Error::driver("making a lane work again after a failed copy", source))?;
         let stream = self.stream.stream();
+        if let Some(after) = &job.after {
+            let waited = stream.wait(after);
+            waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
+        }
         let enqueued = match self.copies.as_slice() {
             // SAFETY: the job and the slot keep both ends of the copy valid until the mark is reached.
             [copy] => unsafe { stream.copy(*copy) },
@@ -218,19 +222,17 @@ impl Lane {
             copies => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
         enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
-            // Some of the copies may be in flight without a mark: wait them out. What the stream itself reports
-            // matters only where the device is lost, and then the next call says so as well.
-            let drained = stream
-                .synchronize()
-                .err()
-                .filter(|error| error.kind().leaves_memory_in_use());
             let doing = format!(
                 "copying {} bytes ({}) {}",
                 chunk.bytes,
                 chunk.route,
                 job.plan.direction()
             );
-            Error::driver(doing, drained.unwrap_or(source))
+            // Some of the copies may be in flight without a mark: wait them out.
+            match self.stream.drain() {
+                Ok(()) => Error::driver(doing, source),
+                Err(unknown) => Error::waiting(doing, unknown),
+            }
         })
     }
 
@@ -260,11 +262,10 @@ impl Lane {
                 false
             }
             Err(error) => {
-                let in_use = error.kind().leaves_memory_in_use();
-                job.fail(Error::driver(
-                    format!("copying {} bytes {}", chunk.bytes, job.plan.direction()),
-                    error,
-                ));
+                let doing = format!("copying {} bytes {}", chunk.bytes, job.plan.direction());
+                let error = Error::waiting(doing, error);
+                let in_use = error.leaves_memory_in_use();
+                job.fail(error);
                 in_use
             }
         };

@@ -3,17 +3,37 @@
 //! A mark is a recorded event out of a set that is reused, and the stream it was recorded on. It is shared (by the
 //! slot, the job, a fence); its event goes back to the set when the last of them lets go, so that nobody ever waits on
 //! an event that was recorded again for someone else.
+//!
+//! | state of a lane's stream | meaning | who moves it on |
+//! | --- | --- | --- |
+//! | sound | its copies run | a copy that fails |
+//! | failed | its copies are skipped, its marks fail | who settles such a mark: [`Mark::settle`] |
+//! | known as failed | the same | who drives the lane, before it enqueues more: [`LaneStream::mend`] |
+//!
+//! Only who drives the lane makes its stream sound again: if others did, it could happen between a copy that is skipped
+//! and the mark behind it, which would then be reached as if the copy had run. Each time a new *generation* begins: a
+//! mark covers what stands before it in its own generation only.
 
 use pinlane_driver::{
-    Event, Stream, Timing,
-    sync::{Arc, Mutex, lock},
+    ErrorKind, Event, Stream, Timing,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        lock,
+    },
 };
+
+/// How often a driver that refuses to wait is asked: what it doesn't tell the end of would have to be leaked.
+const ATTEMPTS: usize = 8;
 
 /// A lane's stream, with the events that its marks use.
 #[derive(Debug)]
 pub(crate) struct LaneStream {
     stream: Stream,
     events: Arc<Events>,
+    /// How often the stream was made sound again.
+    generation: AtomicU64,
+    known_as_failed: AtomicBool,
 }
 
 /// Events that nobody waits for.
@@ -26,18 +46,46 @@ pub(crate) struct Mark {
     /// `None` only while dropping.
     event: Option<Event>,
     stream: Arc<LaneStream>,
+    generation: u64,
 }
 
 impl LaneStream {
     pub(crate) fn new(stream: Stream, events: Arc<Events>) -> Arc<Self> {
-        Arc::new(Self { stream, events })
+        Arc::new(Self {
+            stream,
+            events,
+            generation: AtomicU64::new(0),
+            known_as_failed: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream
     }
 
-    /// Marks the end of what is enqueued so far.
+    /// Makes the stream sound again where it is known as failed. For who drives the lane.
+    pub(crate) fn mend(&self) -> Result<(), pinlane_driver::Error> {
+        if self.known_as_failed.load(Ordering::Relaxed) {
+            self.drain()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits until nothing is in flight, and makes the stream sound again. For who drives the lane. What failed is not
+    /// told: the marks behind it tell it.
+    pub(crate) fn drain(&self) -> Result<(), pinlane_driver::Error> {
+        match insist(|| self.stream.synchronize()) {
+            Err(error) if error.kind() != ErrorKind::CopyFailed => Err(error),
+            Ok(()) | Err(_) => {
+                self.generation.fetch_add(1, Ordering::Relaxed);
+                self.known_as_failed.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Marks the end of what is enqueued so far. For who drives the lane.
     pub(crate) fn mark(self: &Arc<Self>) -> Result<Arc<Mark>, pinlane_driver::Error> {
         let known = lock(&self.events.0).pop();
         let event = match known {
@@ -47,6 +95,7 @@ impl LaneStream {
         let mark = Arc::new(Mark {
             event: Some(event),
             stream: Arc::clone(self),
+            generation: self.generation.load(Ordering::Relaxed),
         });
         mark.event().record(&self.stream)?;
         Ok(mark)
@@ -58,14 +107,9 @@ impl Mark {
         self.event.as_ref().expect("the event is there until drop")
     }
 
-    /// Whether it is on `stream`, where a later mark covers an earlier one.
-    pub(crate) fn is_on(&self, stream: &Arc<LaneStream>) -> bool {
-        Arc::ptr_eq(&self.stream, stream)
-    }
-
-    /// The stream it is on.
-    pub(crate) fn stream(&self) -> &Arc<LaneStream> {
-        &self.stream
+    /// Whether this mark, once reached, says that `earlier` was reached too, and how that went.
+    pub(crate) fn covers(&self, earlier: &Mark) -> bool {
+        Arc::ptr_eq(&self.stream, &earlier.stream) && self.generation == earlier.generation
     }
 
     /// Whether it is reached, without blocking. A failure counts: [`settle`](Self::settle) tells it.
@@ -73,13 +117,13 @@ impl Mark {
         self.event().query().unwrap_or(true)
     }
 
-    /// Blocks until it is reached. After a failed copy the stream is made to work again, so that the failure does not
-    /// spread to who uses the lane next.
+    /// Blocks until it is reached. A failed copy is a finished one; after any other error the device may still be at
+    /// work.
     pub(crate) fn settle(&self) -> Result<(), pinlane_driver::Error> {
-        self.event().synchronize().inspect_err(|error| {
-            if !error.kind().leaves_memory_in_use() {
-                // Reports the same failure once more, which is how the driver is told that it was seen.
-                let _same = self.stream.stream.synchronize();
+        insist(|| self.event().synchronize()).inspect_err(|error| {
+            let current = self.stream.generation.load(Ordering::Relaxed);
+            if error.kind() == ErrorKind::CopyFailed && self.generation == current {
+                self.stream.known_as_failed.store(true, Ordering::Relaxed);
             }
         })
     }
@@ -96,4 +140,18 @@ impl Drop for Mark {
             lock(&self.stream.events.0).push(event);
         }
     }
+}
+
+/// Waits, again and again where the driver refuses.
+fn insist(wait: impl Fn() -> Result<(), pinlane_driver::Error>) -> Result<(), pinlane_driver::Error> {
+    let mut result = wait();
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(error) if !matches!(error.kind(), ErrorKind::CopyFailed | ErrorKind::DeviceLost) => {
+                result = wait()
+            }
+            _ => break,
+        }
+    }
+    result
 }

@@ -3,23 +3,27 @@
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
 //! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
 //!   [`results`]; [`plan`] decides how each job's bytes go.
-//! - [`engine`] runs jobs with [`lane`]s that claim chunks from the [`queue`]; [`job`] is what they share with the
-//!   handle; a [`mark`] is a point in a stream after which the device is done with a chunk.
+//! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
+//!   [`mark`] is a point in a stream after which the device is done with a chunk.
+//! - [`flights`] are the jobs behind one handle.
 //! - [`reactor`] looks after what nobody blocks on; [`leaks`] counts what a lost device may still use.
 
 pub(crate) mod engine;
 pub(crate) mod file;
+mod flights;
 pub(crate) mod job;
 pub(crate) mod lane;
 pub(crate) mod leaks;
 pub(crate) mod mark;
 pub(crate) mod options;
+pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod queue;
 pub(crate) mod reactor;
 pub(crate) mod request;
 pub(crate) mod results;
 pub(crate) mod route;
+pub(crate) mod running;
 pub(crate) mod sources;
 
 use std::{
@@ -28,13 +32,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use pinlane_driver::{Stream, sync::Arc};
+use pinlane_driver::Stream;
 
-use crate::{Device, Result, Tree};
-use job::Job;
+use crate::Result;
+use flights::Flights;
 pub use options::TransferOptions;
 pub use plan::{Direction, Plan};
-use reactor::Duty;
 pub use route::{Placement, Route};
 
 /// A tree on its way. Gives the result when it has landed, and not before.
@@ -67,40 +70,19 @@ pub use route::{Placement, Route};
 /// # Ok::<(), pinlane::Error>(())
 /// ```
 #[must_use = "a transfer that is dropped is abandoned: wait for it, await it, or keep it"]
-pub struct Transfer<T: Tree> {
-    flights: Vec<Flight>,
+pub struct Transfer<T> {
+    flights: Flights,
     /// There until the result is given out. Not shown to anyone before.
     output: Option<T>,
 }
 
-/// One job of a transfer. A tree whose tensors come from several devices has several.
-struct Flight {
-    device: Device,
-    job: Arc<Job>,
-    /// Whether the reactor will wake the task.
-    watched: bool,
-}
-
-impl<T: Tree> Transfer<T> {
-    /// A transfer of nothing, yet.
-    fn new() -> Self {
+impl<T> Transfer<T> {
+    /// The transfer whose jobs fill what `output` shows.
+    pub(crate) fn new(flights: Flights, output: T) -> Self {
         Self {
-            flights: Vec::new(),
-            output: None,
+            flights,
+            output: Some(output),
         }
-    }
-
-    /// Adds a job, started or about to be.
-    fn push(&mut self, device: &Device, job: &Arc<Job>) {
-        self.flights.push(Flight {
-            device: device.clone(),
-            job: Arc::clone(job),
-            watched: false,
-        });
-    }
-
-    fn set_output(&mut self, output: T) {
-        self.output = Some(output);
     }
 
     /// Blocks until the tree has landed, and gives it.
@@ -116,7 +98,7 @@ impl<T: Tree> Transfer<T> {
     /// Whether [`wait`](Self::wait) would return at once.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.flights.iter().all(|flight| flight.job.has_landed())
+        self.flights.have_landed()
     }
 
     /// Makes work that is enqueued on `stream` from now on start only when the tree has landed. Blocks the host while
@@ -126,52 +108,32 @@ impl<T: Tree> Transfer<T> {
     ///
     /// What the driver says; the stream may then be behind some of the copies.
     pub fn fence(&self, stream: &Stream) -> Result<()> {
-        self.flights
-            .iter()
-            .try_for_each(|flight| flight.job.fence(stream))
+        self.flights.fence(stream)
     }
 
     /// How each part of the transfer goes, and why.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.flights.iter().map(|flight| &flight.job.plan)
+        self.flights.plans()
     }
 
     fn land(&mut self) -> Result<T> {
-        let mut failure = None;
-        for flight in std::mem::take(&mut self.flights) {
-            let _span = tracing::debug_span!("wait", bytes = flight.job.plan.bytes()).entered();
-            if let Err(error) = flight.job.land() {
-                failure.get_or_insert(error);
-            }
-        }
-        // `land` is called by `wait`, which consumes the handle, and by a poll that is the last.
+        let landed = self.flights.land();
+        // Called by `wait`, which consumes the handle, and by the poll that is the last.
         let output = self.output.take().expect("a transfer gives its result once");
-        failure.map_or(Ok(output), Err)
+        landed.map(|()| output)
     }
 }
 
-impl<T: Tree> Unpin for Transfer<T> {}
+impl<T> Unpin for Transfer<T> {}
 
-impl<T: Tree> Future for Transfer<T> {
+impl<T> Future for Transfer<T> {
     type Output = Result<T>;
 
     /// # Panics
     ///
     /// When polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut ready = true;
-        for flight in &mut self.flights {
-            if flight.job.has_landed() {
-                continue;
-            }
-            ready = false;
-            flight.job.set_waker(context.waker());
-            if !flight.watched {
-                flight.watched = true;
-                flight.device.watch(&flight.job, Duty::Wake);
-            }
-        }
-        if ready {
+        if self.flights.poll_landed(context) {
             Poll::Ready(self.land())
         } else {
             Poll::Pending
@@ -179,29 +141,10 @@ impl<T: Tree> Future for Transfer<T> {
     }
 }
 
-impl<T: Tree> Drop for Transfer<T> {
-    fn drop(&mut self) {
-        for flight in self.flights.drain(..) {
-            flight.job.cancel();
-            flight.device.watch(&flight.job, Duty::Retire);
-        }
-    }
-}
-
-impl<T: Tree> fmt::Debug for Transfer<T> {
+impl<T> fmt::Debug for Transfer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transfer")
             .field("is_done", &self.is_done())
             .finish_non_exhaustive()
-    }
-}
-
-impl Device {
-    /// Looks after a job that nobody blocks on: at once where it has landed, else by the reactor.
-    fn watch(&self, job: &Arc<Job>, duty: Duty) {
-        match self.accelerator() {
-            Some(accelerator) if !job.has_landed() => accelerator.running.watch(job, duty),
-            _ => reactor::perform(job, duty),
-        }
     }
 }

@@ -4,6 +4,8 @@
 //! is let go when the device is done with it. It asks and never blocks on one of them: a transfer behind a stalled
 //! stream does not delay the others. With nothing to look after it sleeps.
 
+use std::any::Any;
+
 use pinlane_driver::sync::{Arc, Condvar, Duration, Mutex, lock, sleep, wait};
 
 use super::job::Job;
@@ -20,8 +22,17 @@ pub(crate) struct Reactor {
 
 #[derive(Debug, Default)]
 struct State {
-    arrived: Vec<(Arc<Job>, Duty)>,
+    arrived: Vec<Watched>,
     closed: bool,
+}
+
+/// A job that is looked after.
+#[derive(Debug)]
+struct Watched {
+    job: Arc<Job>,
+    duty: Duty,
+    /// The device: it must not end, which would wait for its last copies, where a handle is dropped.
+    _owner: Arc<dyn Any + Send + Sync>,
 }
 
 /// What to do once a job has landed.
@@ -34,9 +45,14 @@ pub(crate) enum Duty {
 }
 
 impl Reactor {
-    /// Takes a job on.
-    pub(crate) fn watch(&self, job: Arc<Job>, duty: Duty) {
-        lock(&self.state).arrived.push((job, duty));
+    /// Takes a job on. `owner` is let go when the duty is done.
+    pub(crate) fn watch(&self, job: Arc<Job>, duty: Duty, owner: Arc<dyn Any + Send + Sync>) {
+        let watched = Watched {
+            job,
+            duty,
+            _owner: owner,
+        };
+        lock(&self.state).arrived.push(watched);
         self.changed.notify_one();
     }
 
@@ -50,7 +66,7 @@ impl Reactor {
     pub(crate) fn serve(&self) {
         let mut watched = Vec::new();
         while self.take_arrived(&mut watched) {
-            watched.retain(|(job, duty)| {
+            watched.retain(|Watched { job, duty, .. }: &Watched| {
                 if !job.has_landed() {
                     return true;
                 }
@@ -64,7 +80,7 @@ impl Reactor {
     }
 
     /// Moves arrivals to `watched`, sleeping while there is nothing at all; false when closed and done.
-    fn take_arrived(&self, watched: &mut Vec<(Arc<Job>, Duty)>) -> bool {
+    fn take_arrived(&self, watched: &mut Vec<Watched>) -> bool {
         let mut state = lock(&self.state);
         while watched.is_empty() && state.arrived.is_empty() {
             if state.closed {

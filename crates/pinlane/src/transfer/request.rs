@@ -3,56 +3,184 @@
 //! Everything that can be refused is refused before anything moves: all jobs are prepared, then all are started. The
 //! tensors over the results are made while the bytes move.
 
-use pinlane_driver::sync::Arc;
+use pinlane_driver::{ErrorKind, sync::Arc};
 
 use super::{
-    Transfer, TransferOptions,
+    TransferOptions,
     engine::Engine,
     file,
-    job::Job,
-    plan::{self, Direction, Means, Plan, Regions},
+    flights::Flights,
+    job::{Job, Keep},
+    plan::{self, Direction, Leaf, Means, Plan, Regions},
     results::Results,
     sources::Sources,
 };
-use crate::{Device, Error, Layout, Result, Tensor, Tree, memory::storage::Place, tree::rebuild_from};
+use crate::{Device, Error, Layout, Result, Tensor, memory::storage::Place};
 
-/// Prepares and starts a transfer. With `blocking`, the caller is about to wait for it.
-pub(crate) fn start<T: Tree>(
-    tree: &T,
-    to: &Device,
-    options: &TransferOptions,
-    blocking: bool,
-) -> Result<Transfer<T>> {
-    let Sorted { groups, mut outputs } = sort(tree, to)?;
-    let mut prepared = Vec::with_capacity(groups.len());
-    for group in &groups {
-        prepared.push(group.prepare(tree, to, options)?);
-    }
-    let mut transfer = Transfer::new();
-    for Prepared { device, job, .. } in &prepared {
-        let running = &device.require_accelerator("moving tensors")?.running;
-        transfer.push(device, job);
-        if let Err(error) = running.start(job, blocking) {
-            job.abort(error);
-        }
-    }
-    for (group, prepared) in groups.iter().zip(prepared) {
-        prepared.make_outputs(group, &mut outputs)?;
-    }
-    let outputs = outputs
-        .into_iter()
-        .map(|output| output.expect("every group makes its tensors' outputs"));
-    transfer.set_output(rebuild_from(tree, outputs.collect()));
-    Ok(transfer)
+/// Tensors that are to be somewhere else.
+pub(crate) struct Request<'a> {
+    pub(crate) leaves: &'a [&'a Tensor],
+    /// What to call a leaf in errors.
+    pub(crate) path: &'a dyn Fn(usize) -> String,
+    pub(crate) to: &'a Device,
+    pub(crate) options: &'a TransferOptions,
 }
 
-/// The plans of a transfer that is not started.
-pub(crate) fn plan<T: Tree>(tree: &T, to: &Device, options: &TransferOptions) -> Result<Vec<Plan>> {
-    let Sorted { groups, .. } = sort(tree, to)?;
-    groups
-        .iter()
-        .map(|group| Ok(group.plan(tree, to, options)?.2))
-        .collect()
+impl<'a> Request<'a> {
+    /// Prepares and starts the transfer; gives the jobs on their way, and the results, which nobody may see before the
+    /// jobs have landed. With `blocking`, the caller is about to wait for that.
+    pub(crate) fn start(&self, blocking: bool) -> Result<(Flights, Vec<Tensor>)> {
+        let Sorted { groups, mut outputs } = self.sort()?;
+        let mut prepared = Vec::with_capacity(groups.len());
+        for group in &groups {
+            prepared.push(self.prepare(group)?);
+        }
+        let mut flights = Flights::default();
+        for Prepared { device, job, .. } in &prepared {
+            let running = &device.require_accelerator("moving tensors")?.running;
+            flights.push(device, job);
+            if let Err(error) = running.start(job, blocking) {
+                job.abort(error);
+            }
+        }
+        for (group, prepared) in groups.iter().zip(prepared) {
+            prepared.make_outputs(group, &mut outputs)?;
+        }
+        let outputs = outputs
+            .into_iter()
+            .map(|output| output.expect("every group makes its tensors' outputs"));
+        Ok((flights, outputs.collect()))
+    }
+
+    /// The plans of the transfer, which is not started.
+    pub(crate) fn plan(&self) -> Result<Vec<Plan>> {
+        let Sorted { groups, .. } = self.sort()?;
+        groups.iter().map(|group| Ok(self.plan_group(group)?.2)).collect()
+    }
+
+    /// Sorts the leaves by the way they go; those that need no copy are outputs already.
+    fn sort(&self) -> Result<Sorted<'a>> {
+        let mut groups: Vec<Group<'a>> = Vec::new();
+        let mut outputs = vec![None; self.leaves.len()];
+        for (index, &tensor) in self.leaves.iter().enumerate() {
+            let way = match (tensor.storage().place(), self.to.is_host()) {
+                (Place::Host(_), true) => {
+                    outputs[index] = Some(tensor.clone());
+                    continue;
+                }
+                (Place::File(_), true) => {
+                    outputs[index] = Some(file::read(tensor).map_err(|error| self.at(index, error))?);
+                    continue;
+                }
+                (Place::Device(from), _) if from.device == *self.to => {
+                    outputs[index] = Some(tensor.clone());
+                    continue;
+                }
+                (Place::Host(_) | Place::File(_), false) => Way::Upload,
+                (Place::Device(from), true) => Way::Download(from.device.clone()),
+                (Place::Device(from), false) => Way::Between(from.device.clone()),
+            };
+            // Trees come from one place mostly, so the last group is the one.
+            match groups.iter_mut().rev().find(|group| group.way == way) {
+                Some(group) => group.members.push((index, tensor)),
+                None => {
+                    let mut members = Vec::with_capacity(self.leaves.len() - index);
+                    members.push((index, tensor));
+                    groups.push(Group { way, members });
+                }
+            }
+        }
+        Ok(Sorted { groups, outputs })
+    }
+
+    /// Decides how the group goes. Gives the device whose engine moves it, too.
+    fn plan_group(&self, group: &Group<'_>) -> Result<(Device, Sources, Plan)> {
+        let span = tracing::debug_span!(
+            "plan",
+            tensors = group.members.len(),
+            bytes = tracing::field::Empty
+        );
+        let _entered = span.enter();
+        let device = match &group.way {
+            Way::Download(from) => from,
+            Way::Upload | Way::Between(_) => self.to,
+        };
+        let engine = device.require_accelerator("moving tensors")?.running.engine();
+        let id = engine.driver.properties().id;
+        let mut sources = Sources::with_capacity(group.members.len());
+        for &(index, tensor) in &group.members {
+            let taken = match &group.way {
+                Way::Upload => sources.take_from_host(tensor, id),
+                Way::Download(_) => sources.take_from_device(tensor, self.options.pinned_result),
+                Way::Between(from) => sources.take_from_peer(tensor, from.id().unwrap_or(id), id),
+            };
+            taken.map_err(|error| self.at(index, error))?;
+        }
+        let (direction, regions) = match group.way {
+            Way::Upload => (Direction::ToDevice, Regions::Lay(self.options.placement)),
+            Way::Between(_) => (Direction::OnDevice, Regions::Lay(self.options.placement)),
+            Way::Download(_) => (
+                Direction::ToHost,
+                Regions::Given(std::mem::take(&mut sources.regions)),
+            ),
+        };
+        if direction != Direction::ToHost {
+            check_fits(&sources.leaves, engine)?;
+        }
+        let plan = plan::plan(
+            direction,
+            &sources.leaves,
+            regions,
+            self.options.route,
+            means(engine),
+        )
+        .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
+        span.record("bytes", plan.bytes());
+        Ok((device.clone(), sources, plan))
+    }
+
+    /// Decides how the group goes, and takes the memory for its results.
+    fn prepare(&self, group: &Group<'_>) -> Result<Prepared> {
+        let (device, sources, plan) = self.plan_group(group)?;
+        let _span = tracing::debug_span!("allocate", bytes = plan.bytes()).entered();
+        let (results, bases, ends) = match plan.direction() {
+            Direction::ToHost => {
+                let results = Results::on_host(&device, &sources.leaves, self.options)?;
+                let (bases, ends) = (sources.bases(), results.ends());
+                (results, bases, ends)
+            }
+            Direction::ToDevice | Direction::OnDevice => {
+                let results = Results::on_device(&device, &plan)?;
+                let bases = results.bases();
+                (results, bases, sources.ends)
+            }
+        };
+        let keep = Keep {
+            sources: sources.storages,
+            results: results.owners(),
+        };
+        let leaks = Arc::clone(
+            &device
+                .require_accelerator("moving tensors")?
+                .running
+                .engine()
+                .leaks,
+        );
+        let job = Job::new(plan, ends, bases, self.options.after.clone(), keep, &leaks);
+        Ok(Prepared {
+            device,
+            job,
+            results,
+            layouts: sources.layouts,
+        })
+    }
+
+    fn at(&self, index: usize, error: Error) -> Error {
+        Error::Leaf {
+            path: (self.path)(index),
+            source: Box::new(error),
+        }
+    }
 }
 
 /// The leaves of a tree, by what has to be done with them.
@@ -76,50 +204,6 @@ enum Way {
     Between(Device),
 }
 
-/// Sorts the leaves by the way they go; those that need no copy are outputs already.
-fn sort<'a, T: Tree>(tree: &'a T, to: &Device) -> Result<Sorted<'a>> {
-    let mut leaves = Vec::new();
-    tree.visit(&mut |tensor| leaves.push(tensor));
-    let mut groups: Vec<Group<'a>> = Vec::new();
-    let mut outputs = vec![None; leaves.len()];
-    for (index, &tensor) in leaves.iter().enumerate() {
-        let way = match (tensor.storage().place(), to.is_host()) {
-            (Place::Host(_), true) => {
-                outputs[index] = Some(tensor.clone());
-                continue;
-            }
-            (Place::File(_), true) => {
-                outputs[index] = Some(file::read(tensor).map_err(|error| at(tree, index, error))?);
-                continue;
-            }
-            (Place::Device(from), _) if from.device == *to => {
-                outputs[index] = Some(tensor.clone());
-                continue;
-            }
-            (Place::Host(_) | Place::File(_), false) => Way::Upload,
-            (Place::Device(from), true) => Way::Download(from.device.clone()),
-            (Place::Device(from), false) => Way::Between(from.device.clone()),
-        };
-        // Trees come from one place mostly, so the last group is the one.
-        match groups.iter_mut().rev().find(|group| group.way == way) {
-            Some(group) => group.members.push((index, tensor)),
-            None => {
-                let mut members = Vec::with_capacity(leaves.len() - index);
-                members.push((index, tensor));
-                groups.push(Group { way, members });
-            }
-        }
-    }
-    Ok(Sorted { groups, outputs })
-}
-
-fn at<T: Tree>(tree: &T, index: usize, error: Error) -> Error {
-    Error::Leaf {
-        path: tree.path(index),
-        source: Box::new(error),
-    }
-}
-
 /// A group with everything it needs to start.
 struct Prepared {
     /// The device whose engine moves the bytes.
@@ -129,75 +213,22 @@ struct Prepared {
     layouts: Vec<Layout>,
 }
 
-impl Group<'_> {
-    /// Decides how the group goes. Gives the device whose engine moves it, too.
-    fn plan<T: Tree>(
-        &self,
-        tree: &T,
-        to: &Device,
-        options: &TransferOptions,
-    ) -> Result<(Device, Sources, Plan)> {
-        let _span = tracing::debug_span!("plan", tensors = self.members.len()).entered();
-        let device = match &self.way {
-            Way::Download(from) => from,
-            Way::Upload | Way::Between(_) => to,
-        };
-        let engine = device.require_accelerator("moving tensors")?.running.engine();
-        let id = engine.driver.properties().id;
-        let mut sources = Sources::with_capacity(self.members.len());
-        for &(index, tensor) in &self.members {
-            let taken = match &self.way {
-                Way::Upload => sources.take_from_host(tensor, id),
-                Way::Download(_) => sources.take_from_device(tensor, options.pinned_result),
-                Way::Between(from) => sources.take_from_peer(tensor, from.id().unwrap_or(id), id),
-            };
-            taken.map_err(|error| at(tree, index, error))?;
-        }
-        let (direction, regions) = match self.way {
-            Way::Upload => (Direction::ToDevice, Regions::Lay(options.placement)),
-            Way::Between(_) => (Direction::OnDevice, Regions::Lay(options.placement)),
-            Way::Download(_) => (
-                Direction::ToHost,
-                Regions::Given(std::mem::take(&mut sources.regions)),
-            ),
-        };
-        let plan = plan::plan(direction, &sources.leaves, regions, options.route, means(engine))
-            .map_err(|refused| at(tree, self.members[refused.leaf].0, *refused.error))?;
-        Ok((device.clone(), sources, plan))
+/// Refuses what the device could never hold, because its plan might be more than the host can hold.
+fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
+    let device = engine.driver.properties();
+    let total = leaves
+        .iter()
+        .try_fold(0u64, |total, leaf| total.checked_add(leaf.bytes));
+    if total.is_some_and(|total| total <= device.memory_bytes) {
+        return Ok(());
     }
-
-    /// Decides how the group goes, and takes the memory for its results.
-    fn prepare<T: Tree>(&self, tree: &T, to: &Device, options: &TransferOptions) -> Result<Prepared> {
-        let (device, sources, plan) = self.plan(tree, to, options)?;
-        let _span = tracing::debug_span!("allocate", bytes = plan.bytes()).entered();
-        let (results, bases, ends) = match plan.direction() {
-            Direction::ToHost => {
-                let results = Results::on_host(&device, &sources.leaves, options)?;
-                let (bases, ends) = (sources.bases(), results.ends());
-                (results, bases, ends)
-            }
-            Direction::ToDevice | Direction::OnDevice => {
-                let results = Results::on_device(&device, &plan)?;
-                let bases = results.bases();
-                (results, bases, sources.ends)
-            }
-        };
-        let keep = Box::new((sources.storages, results.owners()));
-        let leaks = Arc::clone(
-            &device
-                .require_accelerator("moving tensors")?
-                .running
-                .engine()
-                .leaks,
-        );
-        let job = Job::new(plan, ends, bases, options.after.clone(), keep, &leaks);
-        Ok(Prepared {
-            device,
-            job,
-            results,
-            layouts: sources.layouts,
-        })
-    }
+    let message = format!(
+        "{} tensors are larger together than the device's {} bytes; move some of them, or parts",
+        leaves.len(),
+        device.memory_bytes
+    );
+    let source = pinlane_driver::Error::new(ErrorKind::OutOfMemory, device.id, message);
+    Err(Error::driver("making room for tensors on the device", source))
 }
 
 fn means(engine: &Engine) -> Means<'_> {

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     Error, Layout, Result, Tensor,
+    landing::{landing, span_bytes},
     memory::storage::{DeviceBlock, Place, Storage},
-    tree::{landing, span_bytes},
 };
 
 /// Tensors that move between the same two places, in the order in which they were taken.

@@ -1,0 +1,298 @@
+//! When do copies run beside other work of the device?
+//!
+//! Events around each piece of work tell when it began and ended. An event on an idle stream fires at once, though the
+//! copy behind it may still queue for an engine: so a piece counts as running only for as long as it takes alone, up to
+//! its end.
+
+use std::time::{Duration, Instant};
+
+use pinlane::Tree as _;
+use pinlane_driver::{Event, MemCopy, Stream, Timing, sim::CopyEngines};
+
+use crate::{
+    context::{Context, Ways},
+    error::Result,
+    experiment::Experiment,
+    outcome::{
+        Figure, Outcome,
+        Owner::{Guide, Pinlane},
+    },
+    plain::Plain,
+    simulated,
+    timeline::{self, Interval},
+    verdict::{Judgement, Verdict},
+    workload::Tensors,
+};
+
+pub(super) static EXPERIMENT: Experiment = Experiment {
+    id: "overlap",
+    claim: "Copies run beside other work only with a free copy engine, a side stream and a pinned source.",
+    shows: "A copy and then a task of its length are enqueued; then a copy in each direction. Events tell the time.",
+    run,
+};
+
+/// From this share on, two things count as overlapping.
+const BESIDE: f64 = 0.5;
+/// Up to this share, two things count as one after the other.
+const APART: f64 = 0.2;
+/// Each case is tried so often; the one in the middle counts.
+const TRIES: usize = 5;
+
+fn run(context: &Context<'_>) -> Result<Outcome> {
+    let tensors = Tensors::of_floats(1, 4 << 20)?;
+    let source = tensors.bytes()?[0];
+    let mut ways = context.ways();
+    let mut drawings = Vec::new();
+    let mut parts = Vec::new();
+
+    ways.group("a copy to the device, then a task");
+    for (side, pinned) in [(false, false), (false, true), (true, false), (true, true)] {
+        let way = format!(
+            "{} stream, {} source",
+            if side { "side" } else { "same" },
+            if pinned { "pinned" } else { "pageable" }
+        );
+        ways.begin(&way);
+        let beside = middle_of(|| copy_then_task(&context.plain, source, side, pinned))?;
+        drawings.push(add(&mut ways, &way, "task", &beside));
+        parts.push(judge(&way, beside.share(), side && pinned));
+    }
+
+    ways.group("a copy to the device and one from it");
+    let own = context.driver().properties().copy_engines;
+    let mut engines = vec![(own, None)];
+    if context.driver().properties().simulated {
+        let other = if own == 1 {
+            CopyEngines::Two
+        } else {
+            CopyEngines::One
+        };
+        let driver = simulated::driver_with_engines(other)?;
+        engines.push((driver.properties().copy_engines, Some(Plain::new(&driver)?)));
+    }
+    for (count, plain) in &engines {
+        let way = format!(
+            "side streams, pinned, {count} copy engine{}",
+            if *count == 1 { "" } else { "s" }
+        );
+        ways.begin(&way);
+        let plain = plain.as_ref().unwrap_or(&context.plain);
+        let beside = middle_of(|| both_directions(plain, source))?;
+        drawings.push(add(&mut ways, &way, "copy from", &beside));
+        parts.push(judge(&way, beside.share(), *count > 1));
+    }
+
+    pinlane(context, &mut ways, &tensors)?;
+
+    let outcome = Outcome::new(ways.into_rows(), Judgement::of_parts(&parts));
+    Ok(drawings.into_iter().fold(outcome, Outcome::with_picture))
+}
+
+/// Two things that could have run beside each other, and whether the copied bytes were right.
+struct Beside {
+    copy: Interval,
+    other: Interval,
+    verified: bool,
+}
+
+impl Beside {
+    fn share(&self) -> f64 {
+        self.copy.overlap(self.other)
+    }
+}
+
+/// Tries several times and keeps the try in the middle, or one whose bytes are wrong.
+fn middle_of(mut case: impl FnMut() -> Result<Beside>) -> Result<Beside> {
+    let mut tries = (0..TRIES).map(|_| case()).collect::<Result<Vec<_>>>()?;
+    tries.sort_by(|a, b| a.share().total_cmp(&b.share()));
+    let place = tries
+        .iter()
+        .position(|beside| !beside.verified)
+        .unwrap_or(TRIES / 2);
+    Ok(tries.swap_remove(place))
+}
+
+/// Adds the row and returns the drawing.
+fn add(ways: &mut Ways<'_>, way: &str, other: &str, beside: &Beside) -> String {
+    let overlap = beside.share();
+    ways.add(Guide, way, Figure::Overlap { overlap }, Some(beside.verified));
+    timeline::draw(way, &[(other, beside.other), ("copy to", beside.copy)])
+}
+
+fn judge(way: &str, share: f64, expected: bool) -> Judgement {
+    let verdict = match (share, expected) {
+        (share, true) if share >= BESIDE => Verdict::Holds,
+        (share, true) if share <= APART => Verdict::DoesNotHold,
+        (share, false) if share <= APART => Verdict::Holds,
+        (share, false) if share >= BESIDE => Verdict::DoesNotHold,
+        _ => Verdict::Depends,
+    };
+    Judgement::new(verdict, format!("{way}: {:.0}%", 100.0 * share))
+}
+
+/// The events around a piece of work on a stream.
+struct Span {
+    start: Event,
+    end: Event,
+}
+
+impl Span {
+    fn around(stream: &Stream, enqueue: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let start = stream.record(Timing::Enabled)?;
+        enqueue()?;
+        let end = stream.record(Timing::Enabled)?;
+        Ok(Self { start, end })
+    }
+
+    fn length(&self) -> Result<Duration> {
+        Ok(self.end.elapsed_since(&self.start)?)
+    }
+
+    /// When the work ran, which takes `alone` when nothing is in its way.
+    fn since(&self, origin: &Event, alone: Duration) -> Result<Interval> {
+        let start = self.start.elapsed_since(origin)?;
+        let end = self.end.elapsed_since(origin)?;
+        Ok(Interval {
+            start: start.max(end.saturating_sub(alone)).as_secs_f64(),
+            end: end.as_secs_f64(),
+        })
+    }
+}
+
+fn copy_then_task(plain: &Plain, source: &[u8], side: bool, pinned: bool) -> Result<Beside> {
+    let (compute, driver) = (plain.stream(), plain.stream().driver());
+    let side_stream = Stream::new(driver)?;
+    let copies = if side { &side_stream } else { compute };
+    let block = plain.pin_memory(source)?;
+    let from = if pinned {
+        block.as_ptr().cast_const()
+    } else {
+        source.as_ptr()
+    };
+    let landed = plain.device_empty(source.len())?;
+    // The block may come from the cache while its last use is still enqueued on the current stream.
+    plain.synchronize()?;
+    let copy = || {
+        Span::around(copies, || {
+            let copy = MemCopy::to_device(landed.ptr(), from, source.len());
+            // SAFETY: both ranges have that many bytes and live, unchanged, until `copies` is synchronised below,
+            // whatever fails in between.
+            unsafe { copies.copy(copy)? };
+            Ok(())
+        })
+    };
+    let alone = copy();
+    copies.synchronize()?;
+    let alone = alone?.length()?;
+
+    let origin = compute.record(Timing::Enabled)?;
+    let enqueued = copy().and_then(|copy| {
+        let task = Span::around(compute, || Ok(driver.busy(alone, compute.raw())?))?;
+        Ok((copy, task))
+    });
+    side_stream.synchronize().and(compute.synchronize())?;
+    let (copy, task) = enqueued?;
+    Ok(Beside {
+        copy: copy.since(&origin, alone)?,
+        other: task.since(&origin, alone)?,
+        verified: plain.holds(&landed, source)?,
+    })
+}
+
+fn both_directions(plain: &Plain, source: &[u8]) -> Result<Beside> {
+    let (to, from) = (plain.stream(), Stream::new(plain.stream().driver())?);
+    let block = plain.pin_memory(source)?;
+    let there = plain.to(source)?;
+    let (landed, back) = (
+        plain.device_empty(source.len())?,
+        plain.pinned_empty(source.len())?,
+    );
+    let copy_to = || {
+        Span::around(to, || {
+            let copy = MemCopy::to_device(landed.ptr(), block.as_ptr(), source.len());
+            // SAFETY: both ranges have that many bytes and live, unchanged, until the stream is synchronised below,
+            // whatever fails in between.
+            unsafe { to.copy(copy)? };
+            Ok(())
+        })
+    };
+    let copy_from = || {
+        Span::around(&from, || {
+            let copy = MemCopy::to_host(back.as_ptr(), there.ptr(), source.len());
+            // SAFETY: as above; no other copy touches these two ranges.
+            unsafe { from.copy(copy)? };
+            Ok(())
+        })
+    };
+    let to_alone = copy_to();
+    to.synchronize()?;
+    let from_alone = copy_from();
+    from.synchronize()?;
+    let (to_alone, from_alone) = (to_alone?.length()?, from_alone?.length()?);
+
+    let origin = to.record(Timing::Enabled)?;
+    let (copy_to, copy_from) = (copy_to(), copy_from());
+    from.synchronize().and(to.synchronize())?;
+    Ok(Beside {
+        copy: copy_to?.since(&origin, to_alone)?,
+        other: copy_from?.since(&origin, from_alone)?,
+        verified: plain.holds(&landed, source)? && !back.differs_now(source),
+    })
+}
+
+/// A task on the caller's stream beside pinlane's transfer of a pageable tensor, by the host's clock.
+fn pinlane(context: &Context<'_>, ways: &mut Ways<'_>, tensors: &Tensors) -> Result<()> {
+    ways.group("a task beside pinlane's transfer of a pageable tensor");
+    let way = "transfer(device), task, wait()";
+    ways.begin(way);
+    let tensor = &tensors.tensors[0];
+    let compute = context.plain.stream();
+    let transfer = shortest(|| {
+        tensor.transfer(context.device)?.wait()?;
+        Ok(())
+    })?;
+    let enqueue_task = || Ok(context.driver().busy(transfer, compute.raw())?);
+    let task = shortest(|| {
+        enqueue_task()?;
+        Ok(compute.synchronize()?)
+    })?;
+    let mut landed = None;
+    let both = shortest(|| {
+        let flying = tensor.transfer(context.device)?;
+        let enqueued: Result<()> = enqueue_task();
+        landed = Some(flying.wait()?);
+        compute.synchronize()?;
+        enqueued
+    })?;
+    let saved = (transfer + task).saturating_sub(both);
+    let overlap = (saved.as_secs_f64() / transfer.min(task).as_secs_f64()).min(1.0);
+    let verified = context.engine_holds(landed.as_slice(), &tensors.bytes()?)?;
+    ways.add(Pinlane, way, Figure::Overlap { overlap }, Some(verified));
+    Ok(())
+}
+
+/// The shortest of several tries, by the host's clock.
+fn shortest(mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
+    let mut shortest = Duration::MAX;
+    for _ in 0..TRIES {
+        let began = Instant::now();
+        work()?;
+        shortest = shortest.min(began.elapsed());
+    }
+    Ok(shortest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_is_judged_by_what_overlapped_and_what_should_have() {
+        assert_eq!(judge("", 0.9, true).verdict, Verdict::Holds);
+        assert_eq!(judge("", 0.1, true).verdict, Verdict::DoesNotHold);
+        assert_eq!(judge("", 0.1, false).verdict, Verdict::Holds);
+        assert_eq!(judge("", 0.9, false).verdict, Verdict::DoesNotHold);
+        assert_eq!(judge("", 0.3, true).verdict, Verdict::Depends);
+        assert_eq!(judge("", 0.3, false).verdict, Verdict::Depends);
+    }
+}

@@ -1,0 +1,92 @@
+//! The jobs behind one transfer's handle, and their end: landed by the handle, or retired when it is dropped.
+
+use std::task::Context;
+
+use pinlane_driver::{Stream, sync::Arc};
+
+use super::{
+    job::Job,
+    plan::Plan,
+    reactor::{Duty, perform},
+};
+use crate::{Device, Result};
+
+/// Jobs on their way. A tree whose tensors come from several devices has several.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(Vec<Flight>);
+
+#[derive(Debug)]
+struct Flight {
+    device: Device,
+    job: Arc<Job>,
+}
+
+impl Flights {
+    /// Adds a job that is about to be started.
+    pub(crate) fn push(&mut self, device: &Device, job: &Arc<Job>) {
+        self.0.push(Flight {
+            device: device.clone(),
+            job: Arc::clone(job),
+        });
+    }
+
+    /// Whether [`land`](Self::land) would not block.
+    pub(crate) fn have_landed(&self) -> bool {
+        self.0.iter().all(|flight| flight.job.has_landed())
+    }
+
+    /// Blocks until every job has landed, and tells the first error.
+    pub(crate) fn land(&mut self) -> Result<()> {
+        let mut landed = Ok(());
+        for flight in self.0.drain(..) {
+            let _span = tracing::debug_span!("wait", bytes = flight.job.plan.bytes()).entered();
+            landed = landed.and(flight.job.land());
+        }
+        landed
+    }
+
+    /// Whether every job has landed; if not, the task is woken when that may have changed.
+    pub(crate) fn poll_landed(&self, context: &Context<'_>) -> bool {
+        let mut all = true;
+        for flight in &self.0 {
+            if flight.job.has_landed() {
+                continue;
+            }
+            all = false;
+            if flight.job.set_waker(context.waker()) {
+                watch(&flight.device, &flight.job, Duty::Wake);
+            }
+        }
+        all
+    }
+
+    /// Makes `stream` wait for every job.
+    pub(crate) fn fence(&self, stream: &Stream) -> Result<()> {
+        self.0.iter().try_for_each(|flight| flight.job.fence(stream))
+    }
+
+    /// How each job goes.
+    pub(crate) fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.0.iter().map(|flight| &flight.job.plan)
+    }
+}
+
+impl Drop for Flights {
+    /// Abandons what is not under way, and leaves the rest to the reactor.
+    fn drop(&mut self) {
+        for flight in self.0.drain(..) {
+            flight.job.cancel();
+            watch(&flight.device, &flight.job, Duty::Retire);
+        }
+    }
+}
+
+/// Does a job's duty at once where it has landed, else leaves it to the reactor of its device.
+fn watch(device: &Device, job: &Arc<Job>, duty: Duty) {
+    match device.accelerator() {
+        Some(accelerator) if !job.has_landed() => {
+            accelerator.running.watch(job, duty, Arc::clone(accelerator) as _);
+        }
+        _ => perform(job, duty),
+    }
+}

@@ -1,0 +1,148 @@
+//! The threads of one device's engine, and how a job is handed to them.
+
+use std::{any::Any, fmt, io};
+
+use pinlane_driver::sync::{Arc, Mutex, lock, thread};
+
+use super::{
+    Route,
+    engine::Engine,
+    job::Job,
+    lane::Lane,
+    plan::{Chunk, Direction},
+    reactor::{Duty, perform},
+};
+use crate::{Error, Result};
+
+/// The engine with its threads, which start at the first use and end when this is dropped.
+pub(crate) struct RunningEngine {
+    engine: Arc<Engine>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    lanes: Vec<thread::JoinHandle<()>>,
+    reactor: Option<thread::JoinHandle<()>>,
+}
+
+impl fmt::Debug for RunningEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningEngine")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RunningEngine {
+    /// An engine whose threads have not started.
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self {
+            engine: Arc::new(engine),
+            threads: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Starts a job: on the caller's thread where the plan says so, else by handing it to the lanes.
+    ///
+    /// With `blocking`, the caller is about to wait for it. Without, what would make the caller wait for the device is
+    /// left to the lanes: slots to be emptied, copies that the driver stages itself, more chunks than there are slots.
+    pub(crate) fn start(&self, job: &Arc<Job>, blocking: bool) -> Result<()> {
+        job.begin();
+        let plan = &job.plan;
+        if plan.chunks.is_empty() {
+            return Ok(());
+        }
+        let slotted = plan.chunks.iter().filter(|chunk| chunk.needs_slot()).count();
+        let is_plain = |chunk: &Chunk| chunk.route == Route::Plain;
+        let waits = slotted > self.engine.slots.wanted()
+            || plan.direction() == Direction::ToHost && (slotted > 0 || plan.chunks.iter().any(is_plain));
+        if plan.is_inline() && (blocking || !waits) {
+            self.run_inline(job)
+        } else {
+            self.start_lanes()?;
+            self.engine.queue.submit(Arc::clone(job));
+            Ok(())
+        }
+    }
+
+    fn run_inline(&self, job: &Arc<Job>) -> Result<()> {
+        let stream = self.engine.take_spare_stream()?;
+        let mut lane = Lane::new(Arc::clone(&self.engine), self.engine.profile.lanes, stream);
+        lane.run_whole(job);
+        self.engine.put_spare_stream(lane.into_stream());
+        Ok(())
+    }
+
+    /// Has the reactor look after a job, and keep `owner` until it is done. Where no thread can be had, the caller does what the thread would.
+    pub(crate) fn watch(&self, job: &Arc<Job>, duty: Duty, owner: Arc<dyn Any + Send + Sync>) {
+        match self.start_reactor() {
+            Ok(()) => self.engine.reactor.watch(Arc::clone(job), duty, owner),
+            Err(error) => {
+                tracing::warn!(%error, "waiting on the caller's thread instead");
+                job.wait_settled();
+                perform(job, duty);
+            }
+        }
+    }
+
+    fn start_lanes(&self) -> Result<()> {
+        let mut threads = lock(&self.threads);
+        while threads.lanes.len() < self.engine.profile.lanes {
+            let index = threads.lanes.len();
+            let started = self.engine.new_stream().and_then(|stream| {
+                let lane = Lane::new(Arc::clone(&self.engine), index, stream);
+                self.spawn(format!("lane-{index}"), move || lane.serve())
+            });
+            match started {
+                Ok(handle) => threads.lanes.push(handle),
+                // Fewer lanes are slower; none can do nothing.
+                Err(error) if index > 0 => {
+                    tracing::warn!(%error, lanes = index, "going on with fewer lanes");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn start_reactor(&self) -> Result<()> {
+        let mut threads = lock(&self.threads);
+        if threads.reactor.is_none() {
+            let engine = Arc::clone(&self.engine);
+            threads.reactor = Some(self.spawn("reactor".to_owned(), move || engine.reactor.serve())?);
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, role: String, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+        let name = format!("{}-{role}", self.engine.driver.properties().id);
+        let spawned: io::Result<_> = thread::Builder::new().name(name.clone()).spawn(body);
+        spawned.map_err(|source| Error::Thread { name, source })
+    }
+}
+
+impl Drop for RunningEngine {
+    /// Ends the threads once what they were given is done: lanes first, because the reactor waits for their chunks.
+    ///
+    /// This may run on the reactor itself, when a retired job was the last to hold the device; a thread does not
+    /// join itself, but ends soon after.
+    fn drop(&mut self) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        self.engine.queue.close();
+        threads.lanes.into_iter().for_each(join);
+        self.engine.reactor.close();
+        threads.reactor.into_iter().for_each(join);
+    }
+}
+
+fn join(handle: thread::JoinHandle<()>) {
+    if handle.thread().id() != thread::current().id() && handle.join().is_err() {
+        tracing::error!("a thread of the engine panicked");
+    }
+}
