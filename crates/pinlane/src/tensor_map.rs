@@ -111,12 +111,13 @@ impl TensorMap {
         }
     }
 
-    /// What is at a path. Where names contain dots, the longest name on the way wins.
+    /// What is at a path. Where names contain dots, the whole path as one name comes first, then the shortest name on
+    /// the way that leads there.
     fn node(&self, path: &str) -> Option<&Node> {
         if let Some(node) = self.entries.get(path) {
             return Some(node);
         }
-        path.rmatch_indices('.')
+        path.match_indices('.')
             .find_map(|(dot, _)| match self.entries.get(&path[..dot])? {
                 Node::Map(map) => map.node(&path[dot + 1..]),
                 Node::Tensor(_) => None,

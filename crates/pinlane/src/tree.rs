@@ -10,8 +10,9 @@ use crate::{
 /// Implemented for [`Tensor`], [`TensorMap`](crate::TensorMap), vectors, arrays, options and tuples of trees; implement
 /// it for a batch of your own with the two required methods.
 ///
-/// What moves keeps dtype, shape and, where its elements fill their memory without gaps, strides; other strided
-/// tensors arrive contiguous. Tensors that are where they should be already are shared, not copied.
+/// What moves keeps dtype, shape and, where its elements fill their memory without gaps, strides. Other strided tensors
+/// of the host arrive contiguous; those of a device arrive with their strides, and what lies between their elements comes
+/// along. Tensors that are where they should be already are shared, not copied.
 ///
 /// ```
 /// use pinlane::{DType, Device, Tensor, Tree};

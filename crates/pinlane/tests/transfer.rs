@@ -468,3 +468,35 @@ fn a_pinned_result_comes_out_of_the_budget_and_goes_back_to_it() {
     drop((there, zeros));
     rig.finish();
 }
+
+#[test]
+fn an_owner_that_panics_when_it_is_dropped_does_not_stop_the_others() {
+    struct Panics;
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("on purpose: the owner of foreign memory panics");
+        }
+    }
+
+    let rig = Rig::new(1, &DeviceOptions::default());
+    let bytes: &'static [u8] = Box::leak(vec![7; 100].into_boxed_slice());
+    let layout = Layout::contiguous(&[100]).unwrap();
+    // SAFETY: the bytes are never freed nor written.
+    let foreign = unsafe {
+        Tensor::from_raw_parts(
+            NonNull::from(bytes).cast(),
+            bytes.len(),
+            DType::U8,
+            layout,
+            None,
+            Arc::new(Panics),
+        )
+    };
+    let stall = rig.sims[0].stall();
+    drop(foreign.unwrap().transfer(rig.device()).unwrap());
+    let later = tensor(100, 1).transfer(rig.device()).unwrap();
+    drop(stall);
+    assert_eq!(block_on(later).unwrap().device(), *rig.device());
+    rig.finish();
+}

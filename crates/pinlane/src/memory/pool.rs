@@ -94,6 +94,11 @@ impl PinnedPool {
         lock(&self.state).reserved += bytes;
     }
 
+    /// Gives `bytes` of the share that was set aside back to everyone.
+    pub(crate) fn unreserve(&self, bytes: usize) {
+        lock(&self.state).reserved -= bytes;
+    }
+
     /// Leases `bytes` bytes outside the reserved share.
     pub(crate) fn lease(self: &Arc<Self>, bytes: usize) -> Result<PinnedLease> {
         self.lease_from(bytes, false)

@@ -175,6 +175,7 @@ impl Slots {
                 }
             }
         };
+        self.pool.unreserve((self.wanted - count) * self.slot_bytes);
         let cut = |index: usize| Slot {
             // SAFETY: each slot is its own piece of the lease, inside it.
             ptr: unsafe { memory.ptr().add(index * self.slot_bytes) },

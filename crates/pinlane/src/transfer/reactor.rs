@@ -4,7 +4,10 @@
 //! is let go when the device is done with it. It asks and never blocks on one of them: a transfer behind a stalled
 //! stream does not delay the others. With nothing to look after it sleeps.
 
-use std::any::Any;
+use std::{
+    any::Any,
+    panic::{self, AssertUnwindSafe},
+};
 
 use pinlane_driver::sync::{Arc, Condvar, Duration, Mutex, lock, sleep, wait};
 
@@ -70,7 +73,11 @@ impl Reactor {
                 if !job.has_landed() {
                     return true;
                 }
-                perform(job, *duty);
+                // Wakers and the owners of foreign memory are the caller's code: where it panics, the others must not
+                // lose their reactor.
+                if panic::catch_unwind(AssertUnwindSafe(|| perform(job, *duty))).is_err() {
+                    tracing::error!("a waker, or the owner of a tensor's memory, panicked");
+                }
                 false
             });
             if !watched.is_empty() {
