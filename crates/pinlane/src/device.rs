@@ -75,16 +75,16 @@ impl Device {
         Self(Kind::Host)
     }
 
-    /// The best accelerator there is; where there is none, the simulated one.
+    /// The first GPU; where there is none, the simulated device.
     ///
     /// # Errors
     ///
     /// As for [`open`](Self::open).
     pub fn preferred() -> Result<Self> {
-        Self::open("sim:0")
+        registry::preferred()
     }
 
-    /// The device of that name: `host` (or `cpu`), `sim:0`, `sim:1`. Opening one twice gives the same device.
+    /// The device of that name: `host` (or `cpu`), `cuda:0`, `sim:0`. Opening one twice gives the same device.
     ///
     /// # Errors
     ///

@@ -1,10 +1,11 @@
-//! The devices of this process, by name.
+//! The devices of this process, by name: the one place that knows which drivers there are.
 
 use std::collections::HashMap;
 
 use pinlane_driver::{
+    Backend, DeviceId, Driver,
     sim::{DeviceConfig, Machine, MachineConfig},
-    sync::{Mutex, OnceLock, lock},
+    sync::{Arc, Mutex, OnceLock, lock},
 };
 
 use crate::{Device, DeviceOptions, Error, Result};
@@ -16,40 +17,70 @@ const SIMULATED: usize = 2;
 #[derive(Default)]
 struct Registry {
     machine: Option<Machine>,
-    open: HashMap<String, Device>,
+    open: HashMap<DeviceId, Device>,
 }
 
 static REGISTRY: OnceLock<Mutex<Registry>> = OnceLock::new();
 
-/// Opens `name`, once for the process.
-pub(crate) fn open(name: &str) -> Result<Device> {
-    let no_such = |reason: String| Error::NoSuchDevice {
-        name: name.to_owned(),
-        reason,
-    };
-    let ordinal = match name.split_once(':') {
-        None if name == "sim" => 0,
-        Some(("sim", ordinal)) => ordinal
-            .parse::<u32>()
-            .map_err(|_| no_such(format!("{ordinal:?} is no device index; write sim:0")))?,
-        _ => {
-            return Err(no_such(
-                "there are host, cpu, and simulated devices such as sim:0".to_owned(),
-            ));
+/// Opens the first GPU, or a simulated device where there is none.
+pub(crate) fn preferred() -> Result<Device> {
+    let backend = match pinlane_cuda::device_count() {
+        Ok(_) => Backend::Cuda,
+        Err(reason) => {
+            tracing::debug!(%reason, "no GPU: the simulated device is used");
+            Backend::Sim
         }
     };
+    let id = DeviceId { backend, ordinal: 0 };
+    open_id(&id.to_string(), id)
+}
+
+/// Opens `name`, once for the process.
+pub(crate) fn open(name: &str) -> Result<Device> {
+    let (family, ordinal) = name.split_once(':').unwrap_or((name, "0"));
+    let backend = match family {
+        "sim" => Backend::Sim,
+        "cuda" => Backend::Cuda,
+        _ => {
+            let reason = "there are host, cpu, GPUs such as cuda:0, and simulated devices such as sim:0";
+            return Err(no_such(name, reason.to_owned()));
+        }
+    };
+    let ordinal = ordinal
+        .parse()
+        .map_err(|_| no_such(name, format!("{ordinal:?} is no device index; write {family}:0")))?;
+    open_id(name, DeviceId { backend, ordinal })
+}
+
+fn open_id(name: &str, id: DeviceId) -> Result<Device> {
     let mut registry = lock(REGISTRY.get_or_init(Mutex::default));
-    let key = format!("sim:{ordinal}");
-    if let Some(device) = registry.open.get(&key) {
+    if let Some(device) = registry.open.get(&id) {
         return Ok(device.clone());
     }
-    let machine = registry.machine.get_or_insert_with(|| {
-        Machine::new(MachineConfig::equal_devices(SIMULATED, DeviceConfig::default()))
-    });
-    let driver = machine
-        .device(ordinal)
-        .map_err(|error| no_such(error.to_string()))?;
+    let driver = registry
+        .driver(id)
+        .map_err(|error| no_such(name, error.to_string()))?;
     let device = Device::with_options(driver, &DeviceOptions::default())?;
-    registry.open.insert(key, device.clone());
+    registry.open.insert(id, device.clone());
     Ok(device)
+}
+
+fn no_such(name: &str, reason: String) -> Error {
+    Error::NoSuchDevice {
+        name: name.to_owned(),
+        reason,
+    }
+}
+
+impl Registry {
+    fn driver(&mut self, id: DeviceId) -> Result<Arc<dyn Driver>, pinlane_driver::Error> {
+        match id.backend {
+            Backend::Cuda => pinlane_cuda::open(id.ordinal),
+            _ => {
+                let simulated =
+                    || Machine::new(MachineConfig::equal_devices(SIMULATED, DeviceConfig::default()));
+                self.machine.get_or_insert_with(simulated).device(id.ordinal)
+            }
+        }
+    }
 }

@@ -1,0 +1,232 @@
+//! What calls cost through the trait, beside the same calls made of the driver library itself: medians of many rounds,
+//! on one GPU, all in one run.
+//!
+//! ```text
+//! cargo run --release -p pinlane-cuda --example call_costs
+//! ```
+
+use std::{
+    error::Error,
+    ffi::{c_int, c_void},
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use libloading::Library;
+use pinlane_driver::{
+    DeviceMemory, DevicePtr, Driver, Event, MemCopy, PinnedRange, Stream, Timing, sync::Arc,
+};
+
+const MOST: usize = 256 << 20;
+const BLOCK: usize = 16 << 10;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let driver = pinlane_cuda::open(0)?;
+    println!("{:?}", driver.properties());
+    let mut host = vec![1_u8; MOST];
+    let start = std::ptr::NonNull::new(host.as_mut_ptr()).ok_or("an empty vector")?;
+    // SAFETY: the vector outlives the pin, and every copy below is waited for.
+    let pin = unsafe { PinnedRange::new(&driver, start, MOST)? };
+    let memory = DeviceMemory::new(&driver, MOST)?;
+    let bare = Bare::load()?;
+    let there = MemCopy::to_device(memory.ptr(), start.as_ptr(), MOST);
+
+    println!("\n1 copy to the device and the wait for it, pinned, in microseconds");
+    println!(
+        "{:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "bytes", "bare", "stream", "event", "no context", "its event"
+    );
+    for bytes in [
+        4,
+        4 << 10,
+        64 << 10,
+        1 << 20,
+        4 << 20,
+        16 << 20,
+        64 << 20,
+        256 << 20,
+    ] {
+        let copy = MemCopy { bytes, ..there };
+        bare.set_current(bare.context);
+        let row = [
+            bare.copy_and_wait(copy, memory.ptr(), start.as_ptr(), &driver)?,
+            through_stream(&driver, copy)?,
+            through_event(&driver, copy)?,
+        ];
+        // Threads that have no context of their own: each call sets ours and takes it off again.
+        bare.set_current(0);
+        let foreign = through_stream(&driver, copy)?;
+        let foreign_event = through_event(&driver, copy)?;
+        bare.set_current(bare.context);
+        print!("{bytes:>10}");
+        for time in row.into_iter().chain([foreign, foreign_event]) {
+            print!(" {:>10.2}", time.as_secs_f64() * 1e6);
+        }
+        println!();
+    }
+
+    println!("\n{} blocks of {BLOCK} bytes, pinned, in GB/s", MOST / BLOCK);
+    let blocks = |to_device: bool| -> Vec<MemCopy> {
+        let places = (0..MOST / BLOCK).map(|block| block * 7 % (MOST / BLOCK) * BLOCK);
+        let pairs = places.enumerate().map(|(block, place)| {
+            let host = start.as_ptr().wrapping_add(block * BLOCK);
+            match to_device {
+                true => MemCopy::to_device(memory.ptr().offset(place), host, BLOCK),
+                false => MemCopy::to_host(host, memory.ptr().offset(place), BLOCK),
+            }
+        });
+        pairs.collect()
+    };
+    for (name, copies) in [("to the device", blocks(true)), ("to the host", blocks(false))] {
+        let stream = Stream::new(&driver)?;
+        let batch = median(10, || {
+            // SAFETY: the blocks are apart, and everything outlives the wait.
+            unsafe { driver.copy_batch(&copies, stream.raw())? };
+            stream.synchronize()
+        })?;
+        let single = median(10, || {
+            for copy in &copies {
+                // SAFETY: as above.
+                unsafe { stream.copy(*copy)? };
+            }
+            stream.synchronize()
+        })?;
+        let rate = |time: Duration| MOST as f64 / time.as_secs_f64() / 1e9;
+        println!(
+            "{name:>14}: batch {:.1}, one by one {:.1}",
+            rate(batch),
+            rate(single)
+        );
+    }
+
+    println!("\nother calls, in nanoseconds");
+    let stream = Stream::new(&driver)?;
+    let event = stream.record(Timing::Disabled)?;
+    event.synchronize()?;
+    let pageable = [0_u8; 64];
+    let calls: [(&str, &dyn Fn() -> pinlane_driver::Result<()>); 7] = [
+        ("record", &|| event.record(&stream)),
+        ("query", &|| event.query().map(drop)),
+        ("an event made and destroyed", &|| {
+            Event::new(&driver, Timing::Disabled).map(drop)
+        }),
+        ("a stream waits", &|| stream.wait(&event)),
+        ("4 MiB allocated and freed", &|| {
+            DeviceMemory::new(&driver, 4 << 20).map(drop)
+        }),
+        ("is_pinned, own", &|| {
+            black_box(driver.is_pinned(start.as_ptr(), 64));
+            Ok(())
+        }),
+        ("is_pinned, pageable", &|| {
+            black_box(driver.is_pinned(pageable.as_ptr(), 64));
+            Ok(())
+        }),
+    ];
+    for (name, call) in calls {
+        let time = median(101, || (0..100).try_for_each(|_| call()))?;
+        println!("{name:>28}: {:.0}", time.as_secs_f64() * 1e7);
+        stream.synchronize()?;
+    }
+    drop(pin);
+    Ok(())
+}
+
+/// The median time of a round, after a tenth of the rounds as warm-up.
+fn median(
+    rounds: usize,
+    mut round: impl FnMut() -> pinlane_driver::Result<()>,
+) -> pinlane_driver::Result<Duration> {
+    for _ in 0..rounds.div_ceil(10) {
+        round()?;
+    }
+    let mut times = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let start = Instant::now();
+        round()?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[rounds / 2])
+}
+
+fn rounds(bytes: usize) -> usize {
+    (MOST / bytes.max(256 << 10)).clamp(9, 501)
+}
+
+fn through_stream(driver: &Arc<dyn Driver>, copy: MemCopy) -> pinlane_driver::Result<Duration> {
+    let stream = Stream::new(driver)?;
+    median(rounds(copy.bytes), || {
+        // SAFETY: both ends outlive the wait.
+        unsafe { stream.copy(copy)? };
+        stream.synchronize()
+    })
+}
+
+fn through_event(driver: &Arc<dyn Driver>, copy: MemCopy) -> pinlane_driver::Result<Duration> {
+    let stream = Stream::new(driver)?;
+    let event = Event::new(driver, Timing::Disabled)?;
+    median(rounds(copy.bytes), || {
+        // SAFETY: both ends outlive the wait.
+        unsafe { stream.copy(copy)? };
+        event.record(&stream)?;
+        event.synchronize()
+    })
+}
+
+/// The driver library itself, with the primary context of device 0.
+struct Bare {
+    context: usize,
+    set_current: unsafe extern "system" fn(usize) -> c_int,
+    copy: unsafe extern "system" fn(u64, *const c_void, usize, usize) -> c_int,
+    synchronize: unsafe extern "system" fn(usize) -> c_int,
+    _library: Library,
+}
+
+impl Bare {
+    fn load() -> Result<Self, Box<dyn Error>> {
+        // SAFETY: it is loaded already; the types below are those of `cuda.h`.
+        unsafe {
+            let library = Library::new("libcuda.so.1")?;
+            let retain: libloading::Symbol<'_, unsafe extern "system" fn(*mut usize, c_int) -> c_int> =
+                library.get(b"cuDevicePrimaryCtxRetain\0")?;
+            let mut context = 0;
+            if retain(&raw mut context, 0) != 0 {
+                return Err("device 0 has no primary context".into());
+            }
+            Ok(Self {
+                context,
+                set_current: *library.get(b"cuCtxSetCurrent\0")?,
+                copy: *library.get(b"cuMemcpyHtoDAsync_v2\0")?,
+                synchronize: *library.get(b"cuStreamSynchronize\0")?,
+                _library: library,
+            })
+        }
+    }
+
+    fn set_current(&self, context: usize) {
+        // SAFETY: the retained context, or none.
+        assert_eq!(unsafe { (self.set_current)(context) }, 0);
+    }
+
+    fn copy_and_wait(
+        &self,
+        copy: MemCopy,
+        dst: DevicePtr,
+        src: *const u8,
+        driver: &Arc<dyn Driver>,
+    ) -> pinlane_driver::Result<Duration> {
+        let stream = Stream::new(driver)?;
+        median(rounds(copy.bytes), || {
+            // SAFETY: both ends outlive the wait.
+            let statuses = unsafe {
+                [
+                    (self.copy)(dst.0, src.cast(), copy.bytes, stream.raw().0 as usize),
+                    (self.synchronize)(stream.raw().0 as usize),
+                ]
+            };
+            assert_eq!(statuses, [0, 0]);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! One CUDA device as a [`Driver`]: each verb, handed to the module that knows it.
+
+use std::{ffi::c_int, ptr::NonNull};
+
+use pinlane_driver::{
+    DeviceId, DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
+    Result, Timing, sync::Duration,
+};
+
+use crate::{
+    batches,
+    busy::BusyKernel,
+    context::Context,
+    copies::{self, Copies},
+    events::Events,
+    library::{Api, CopyBatch},
+    memory::{BlockCache, Source},
+    pinned::known_to_cuda,
+    properties, streams,
+};
+
+/// The part of the device's memory that may lie idle in the cache, as one of so many. Others who run out of memory
+/// can't ask for it back, and a slab of a large transfer still fits on a large device.
+const IDLE_PART: u64 = 32;
+
+/// One CUDA device.
+#[derive(Debug)]
+pub(crate) struct CudaDriver {
+    context: Context,
+    properties: Properties,
+    memory: BlockCache,
+    events: Events,
+    copies: Copies,
+    copy_batch: Option<CopyBatch>,
+    busy: BusyKernel,
+}
+
+impl CudaDriver {
+    pub(crate) fn open(api: &'static Api, id: DeviceId, device: c_int) -> Result<Self> {
+        let properties = properties::of(api, id, device)?;
+        let context = Context::retain(api, id, device)?;
+        let idle = usize::try_from(properties.memory_bytes / IDLE_PART).unwrap_or(usize::MAX);
+        Ok(Self {
+            memory: BlockCache::new(idle),
+            events: Events::default(),
+            copies: Copies::new(&context),
+            copy_batch: batches::usable(&context),
+            busy: BusyKernel::default(),
+            properties,
+            context,
+        })
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+/// A handle of the trait as CUDA's own: a pointer's width on every platform of CUDA.
+fn handle(raw: u64) -> usize {
+    raw as usize
+}
+
+impl Driver for CudaDriver {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    /// What lies idle in the cache counts as free: the next allocation can have it.
+    fn memory_info(&self) -> Result<MemoryInfo> {
+        let _current = self.context.enter()?.beside_captures()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: valid places for the answers.
+        let status = unsafe { (self.context.api.memory_info)(&raw mut free, &raw mut total) };
+        self.context
+            .check(status, || "asking for the free memory".to_owned())?;
+        let free = free.saturating_add(self.memory.idle_bytes()).min(total);
+        Ok(MemoryInfo {
+            free: free as u64,
+            total: total as u64,
+        })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DevicePtr> {
+        let _current = self.context.enter()?.beside_captures()?;
+        if bytes == 0 {
+            return Ok(NOWHERE);
+        }
+        self.memory.allocate(bytes, &self.context).map(DevicePtr)
+    }
+
+    unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        let _current = self.context.enter()?.beside_captures()?;
+        if bytes == 0 || self.memory.free(ptr.0, &self.context)? {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidHandle,
+            self.context.id,
+            format!(
+                "freeing {bytes} bytes at {:#x}, which is no allocation of this driver",
+                ptr.0
+            ),
+        ))
+    }
+
+    unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.copies.pinned.pin(&self.context, ptr, bytes) }
+    }
+
+    unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.copies.pinned.unpin(&self.context, ptr, bytes) }
+    }
+
+    fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool {
+        self.copies.pinned.cover(ptr, bytes)
+            || self
+                .context
+                .enter()
+                .is_ok_and(|_current| known_to_cuda(&self.context, ptr, bytes))
+    }
+
+    fn create_stream(&self) -> Result<RawStream> {
+        streams::create(&self.context).map(|stream| RawStream(stream as u64))
+    }
+
+    unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { streams::destroy(&self.context, handle(stream.0)) }
+    }
+
+    fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
+        streams::synchronize(&self.context, handle(stream.0))
+    }
+
+    fn create_event(&self, timing: Timing) -> Result<RawEvent> {
+        let event = self.events.create(&self.context, timing)?;
+        Ok(RawEvent(event as u64))
+    }
+
+    unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.events.destroy(&self.context, handle(event.0)) }
+    }
+
+    fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        self.events
+            .record(&self.context, handle(event.0), handle(stream.0))
+    }
+
+    fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        self.events
+            .make_stream_wait(&self.context, handle(stream.0), handle(event.0))
+    }
+
+    fn query(&self, event: RawEvent) -> Result<bool> {
+        self.events.query(&self.context, handle(event.0))
+    }
+
+    fn synchronize_event(&self, event: RawEvent) -> Result<()> {
+        self.events.synchronize(&self.context, handle(event.0))
+    }
+
+    fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {
+        self.events.elapsed(&self.context, handle(start.0), handle(end.0))
+    }
+
+    unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.copies.copy(&self.context, &copy, handle(stream.0)) }
+    }
+
+    unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
+        let (call, stream) = (self.copy_batch, handle(stream.0));
+        // SAFETY: the caller's promise.
+        unsafe { batches::copy_batch(&self.copies, &self.context, call, copies, stream) }
+    }
+
+    unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { copies::memset(&self.context, dst, value, bytes, handle(stream.0)) }
+    }
+
+    fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {
+        self.busy.enqueue(&self.context, duration, handle(stream.0))
+    }
+}
+
+/// The address of an allocation of nothing.
+const NOWHERE: DevicePtr = DevicePtr(0);
+
+/// The driver's own allocator. The context is current.
+impl Source for Context {
+    fn take(&self, bytes: usize) -> Result<u64> {
+        let mut block = 0;
+        // SAFETY: a valid place for the answer.
+        let status = unsafe { (self.api.allocate)(&raw mut block, bytes) };
+        self.check(status, || format!("allocating {bytes} bytes of device memory"))?;
+        Ok(block)
+    }
+
+    fn give_back(&self, block: u64) -> Result<()> {
+        // SAFETY: `block` came from `take`, and nothing uses it any more. The call waits for the device all the same.
+        let status = unsafe { (self.api.free)(block) };
+        self.check(status, || format!("giving device memory at {block:#x} back"))
+    }
+}
