@@ -221,8 +221,8 @@ impl Bare {
             // SAFETY: both ends outlive the wait.
             let statuses = unsafe {
                 [
-                    (self.copy)(dst.0, src.cast(), copy.bytes, stream.raw().0 as usize),
-                    (self.synchronize)(stream.raw().0 as usize),
+                    (self.copy)(dst.0, src.cast(), copy.bytes, stream.raw().as_raw() as usize),
+                    (self.synchronize)(stream.raw().as_raw() as usize),
                 ]
             };
             assert_eq!(statuses, [0, 0]);

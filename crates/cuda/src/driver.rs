@@ -61,7 +61,9 @@ fn handle(raw: u64) -> usize {
     raw as usize
 }
 
-impl Driver for CudaDriver {
+// SAFETY: each verb keeps the trait's contract by what the CUDA driver promises of the calls behind it; the conformance suite
+// holds it to that on the device.
+unsafe impl Driver for CudaDriver {
     fn properties(&self) -> &Properties {
         &self.properties
     }
@@ -123,68 +125,73 @@ impl Driver for CudaDriver {
     }
 
     fn create_stream(&self) -> Result<RawStream> {
-        streams::create(&self.context).map(|stream| RawStream(stream as u64))
+        let stream = streams::create(&self.context)?;
+        // SAFETY: CUDA has just made it.
+        Ok(unsafe { RawStream::from_raw(stream as u64) })
     }
 
     unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { streams::destroy(&self.context, handle(stream.0)) }
+        unsafe { streams::destroy(&self.context, handle(stream.as_raw())) }
     }
 
     fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
-        streams::synchronize(&self.context, handle(stream.0))
+        streams::synchronize(&self.context, handle(stream.as_raw()))
     }
 
     fn create_event(&self, timing: Timing) -> Result<RawEvent> {
         let event = self.events.create(&self.context, timing)?;
-        Ok(RawEvent(event as u64))
+        // SAFETY: CUDA has just made it.
+        Ok(unsafe { RawEvent::from_raw(event as u64) })
     }
 
     unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.events.destroy(&self.context, handle(event.0)) }
+        unsafe { self.events.destroy(&self.context, handle(event.as_raw())) }
     }
 
     fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
         self.events
-            .record(&self.context, handle(event.0), handle(stream.0))
+            .record(&self.context, handle(event.as_raw()), handle(stream.as_raw()))
     }
 
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
         self.events
-            .make_stream_wait(&self.context, handle(stream.0), handle(event.0))
+            .make_stream_wait(&self.context, handle(stream.as_raw()), handle(event.as_raw()))
     }
 
     fn query(&self, event: RawEvent) -> Result<bool> {
-        self.events.query(&self.context, handle(event.0))
+        self.events.query(&self.context, handle(event.as_raw()))
     }
 
     fn synchronize_event(&self, event: RawEvent) -> Result<()> {
-        self.events.synchronize(&self.context, handle(event.0))
+        self.events.synchronize(&self.context, handle(event.as_raw()))
     }
 
     fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {
-        self.events.elapsed(&self.context, handle(start.0), handle(end.0))
+        self.events
+            .elapsed(&self.context, handle(start.as_raw()), handle(end.as_raw()))
     }
 
     unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.copies.copy(&self.context, &copy, handle(stream.0)) }
+        unsafe { self.copies.copy(&self.context, &copy, handle(stream.as_raw())) }
     }
 
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
-        let (call, stream) = (self.copy_batch, handle(stream.0));
+        let (call, stream) = (self.copy_batch, handle(stream.as_raw()));
         // SAFETY: the caller's promise.
         unsafe { batches::copy_batch(&self.copies, &self.context, call, copies, stream) }
     }
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { copies::memset(&self.context, dst, value, bytes, handle(stream.0)) }
+        unsafe { copies::memset(&self.context, dst, value, bytes, handle(stream.as_raw())) }
     }
 
     fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {
-        self.busy.enqueue(&self.context, duration, handle(stream.0))
+        self.busy
+            .enqueue(&self.context, duration, handle(stream.as_raw()))
     }
 }
 

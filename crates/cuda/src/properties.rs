@@ -34,6 +34,8 @@ pub(crate) fn of(api: &Api, id: DeviceId, device: c_int) -> Result<Properties> {
     let slot = pci_bus_id(api, device);
     Ok(Properties {
         id,
+        // One driver library serves the whole process.
+        group: 0,
         name: text(&name),
         memory_bytes: memory as u64,
         copy_engines: attribute(api, device, ATTRIBUTE_ASYNC_ENGINE_COUNT)

@@ -13,7 +13,7 @@ pub(crate) fn another_library_can_use_the_same_memory_and_context(driver: &Arc<d
     let mut sink = Host::pageable(BYTES);
     let own = Stream::new(driver).unwrap();
     // SAFETY: the stream is destroyed after its last use.
-    let adopted = unsafe { Stream::adopt(driver, RawStream(raw as u64)) };
+    let adopted = unsafe { Stream::adopt(driver, RawStream::from_raw(raw as u64)) };
     // They write their memory, we copy it into ours, they write over ours, we read it.
     other.fill(theirs, 5, BYTES, raw);
     own.wait(&adopted.record(Timing::Disabled).unwrap()).unwrap();

@@ -59,7 +59,9 @@ pub(crate) fn the_default_streams_can_be_adopted(driver: &Arc<dyn Driver>) {
     // The legacy default stream by both its names, and the thread's own.
     for raw in [0, 1, 2] {
         // SAFETY: the default streams live as long as the context.
-        works(driver, &unsafe { Stream::adopt(driver, RawStream(raw)) });
+        works(driver, &unsafe {
+            Stream::adopt(driver, RawStream::from_raw(raw))
+        });
     }
 }
 
@@ -67,7 +69,9 @@ pub(crate) fn a_blocking_stream_of_another_library_can_be_adopted(driver: &Arc<d
     let other = OtherLibrary::new();
     let raw = other.make_blocking_stream();
     // SAFETY: the stream is destroyed after its last use.
-    works(driver, &unsafe { Stream::adopt(driver, RawStream(raw as u64)) });
+    works(driver, &unsafe {
+        Stream::adopt(driver, RawStream::from_raw(raw as u64))
+    });
     other.destroy_stream(raw);
 }
 
@@ -84,7 +88,7 @@ pub(crate) fn a_stream_under_capture_is_refused_and_the_capture_goes_on(driver: 
     let event = Event::new(driver, Timing::Disabled).unwrap();
     let own = Stream::new(driver).unwrap();
     // SAFETY: the stream is destroyed after its last use.
-    let captured = unsafe { Stream::adopt(driver, RawStream(raw as u64)) };
+    let captured = unsafe { Stream::adopt(driver, RawStream::from_raw(raw as u64)) };
 
     other.begin_capture(raw);
     other.fill(memory.ptr().0, 1, BYTES, raw);
