@@ -1,11 +1,14 @@
 //! The tensor: a dtype, a layout, and shared bytes on the host, a device or in a file.
 
-use std::{any::Any, fs::File, ops::Range, path::Path, ptr::NonNull};
+mod access;
+mod views;
+
+use std::{any::Any, fs::File, path::Path, ptr::NonNull};
 
 use pinlane_driver::{Backend, DevicePtr, sync::Arc};
 
 use crate::{
-    DType, Device, Element, Error, HostMemory, Layout, Result, Scalar, StridedCopy,
+    DType, Device, Element, Error, HostMemory, Layout, Result, Scalar,
     memory::storage::{Place, Storage},
 };
 
@@ -263,183 +266,6 @@ impl Tensor {
 
     pub(crate) fn storage(&self) -> &Arc<Storage> {
         &self.storage
-    }
-}
-
-/// # Views
-///
-/// All share the tensor's bytes and copy nothing, wherever it is.
-impl Tensor {
-    /// The same elements in another shape.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Layout`] where the number of elements differs, or where the strides would need a copy.
-    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        self.view(self.layout.reshape(shape)?)
-    }
-
-    /// The dimensions in another order.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Layout`] where `order` is not a permutation of the dimensions.
-    pub fn permute(&self, order: &[usize]) -> Result<Self> {
-        self.view(self.layout.permute(order)?)
-    }
-
-    /// Two dimensions exchanged.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Layout`] where there is no such dimension.
-    pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
-        self.view(self.layout.transpose(a, b)?)
-    }
-
-    /// Every `step`-th index of `range` in dimension `dim`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Layout`] where the dimension or the range does not exist, or `step` is 0.
-    pub fn slice(&self, dim: usize, range: Range<usize>, step: usize) -> Result<Self> {
-        self.view(self.layout.slice(dim, range, step)?)
-    }
-
-    /// Dimensions of size 1 repeated to `shape`, without copying.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Layout`] where the shapes do not fit.
-    pub fn expand(&self, shape: &[usize]) -> Result<Self> {
-        self.view(self.layout.expand(shape)?)
-    }
-
-    fn view(&self, layout: Layout) -> Result<Self> {
-        Ok(Self {
-            dtype: self.dtype,
-            layout,
-            storage: Arc::clone(&self.storage),
-        })
-    }
-
-    /// The elements packed in row-major order: this tensor if they are, else a copy in pageable memory.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotOnHost`] where they would have to be copied and are not in host memory.
-    pub fn contiguous(&self) -> Result<Self> {
-        if self.layout.is_contiguous() {
-            return Ok(self.clone());
-        }
-        let storage = self.host_bytes("packing a tensor")?;
-        let copy = StridedCopy::new(&self.layout, self.dtype)?;
-        HostMemory::Pageable.build(self.dtype, self.shape(), |packed| {
-            Ok(copy.gather_slice(storage, 0, packed)?)
-        })
-    }
-}
-
-/// # Reading and writing on the host
-impl Tensor {
-    /// The elements, in row-major order, in place.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotOnHost`]; [`Error::NotContiguous`]; [`Error::DType`] where `T` is not the tensor's dtype, or a byte
-    /// is no `bool`.
-    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
-        Ok(T::cast(self.dtype, self.as_bytes()?)?)
-    }
-
-    /// The elements' bytes, in row-major order, in place.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotOnHost`]; [`Error::NotContiguous`].
-    pub fn as_bytes(&self) -> Result<&[u8]> {
-        let bytes = self.host_bytes("reading a tensor in place")?;
-        Ok(&bytes[self.packed_range("reading a tensor in place")?])
-    }
-
-    /// A copy of the elements in row-major order, whatever the strides.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotOnHost`]; [`Error::DType`] as for [`as_slice`](Self::as_slice).
-    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        let packed = self.contiguous()?;
-        Ok(T::to_vec(self.dtype, packed.as_bytes()?)?)
-    }
-
-    /// The elements to write in place.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shared`] where a clone, a view or a transfer in flight holds the same bytes, or someone else owns them;
-    /// otherwise as for [`as_slice`](Self::as_slice).
-    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
-        self.host_bytes("writing a tensor in place")?;
-        let range = self.packed_range("writing a tensor in place")?;
-        let storage = Arc::get_mut(&mut self.storage).ok_or(Error::Shared)?;
-        let bytes = storage.bytes_mut().ok_or(Error::Shared)?;
-        Ok(T::cast_mut(self.dtype, &mut bytes[range])?)
-    }
-
-    /// The sum of the elements, accumulated in 64 bits.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotOnHost`]; [`Error::DType`] where the dtype has no sum here.
-    pub fn sum(&self) -> Result<f64> {
-        Ok(crate::reduce::sum(
-            self.dtype,
-            &self.layout,
-            self.host_bytes("summing a tensor")?,
-        )?)
-    }
-
-    /// The mean of the elements, accumulated in 64 bits; not a number where there are none.
-    ///
-    /// # Errors
-    ///
-    /// As for [`sum`](Self::sum).
-    pub fn mean(&self) -> Result<f64> {
-        Ok(crate::reduce::mean(
-            self.dtype,
-            &self.layout,
-            self.host_bytes("averaging a tensor")?,
-        )?)
-    }
-
-    /// Refuses the result of a transfer that has not landed.
-    pub(crate) fn check_landed(&self, doing: &'static str) -> Result<()> {
-        if self.storage.has_landed() {
-            Ok(())
-        } else {
-            Err(Error::NotLanded { doing })
-        }
-    }
-
-    /// All bytes of the storage, where they are on the host.
-    pub(crate) fn host_bytes(&self, doing: &'static str) -> Result<&[u8]> {
-        self.check_landed(doing)?;
-        self.storage.bytes().ok_or_else(|| Error::NotOnHost {
-            doing,
-            place: match self.storage.place() {
-                Place::File(file) => format!("in the file {}", file.path.display()),
-                _ => format!("on {}", self.device()),
-            },
-        })
-    }
-
-    /// Which bytes of the storage the elements are, where they are packed.
-    fn packed_range(&self, doing: &'static str) -> Result<Range<usize>> {
-        if !self.layout.is_contiguous() {
-            return Err(Error::NotContiguous { doing });
-        }
-        let span = self.layout.span();
-        Ok(self.dtype.bytes_for(span.start)?..self.dtype.bytes_for(span.end)?)
     }
 }
 
