@@ -16,6 +16,10 @@ pub(crate) fn without_device(name: String) -> Trial {
 /// Runs them all, and at the end says how many were skipped, and why there is no device where there is none.
 pub(crate) fn run(arguments: &Arguments, trials: Vec<Trial>) -> Conclusion {
     let conclusion = libtest_mimic::run(arguments, trials);
+    if arguments.list {
+        // Whoever asked for the list reads nothing else.
+        return conclusion;
+    }
     if conclusion.num_ignored > 0 {
         println!(
             "skipped: {} tests; each line above says why",
