@@ -33,7 +33,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// [`Error::Layout`] where `shape` has not as many elements.
+    /// [`Error::Unsupported`] where `shape` has not as many elements; [`Error::Layout`] where its size overflows.
     pub fn from_vec<T: Element>(elements: Vec<T>, shape: &[usize]) -> Result<Self> {
         let layout = Layout::contiguous(shape)?;
         check_count(&layout, elements.len())?;
@@ -44,7 +44,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// [`Error::Layout`] where `shape` has not as many elements; [`Error::HostMemory`].
+    /// As for [`from_vec`](Self::from_vec); [`Error::HostMemory`].
     pub fn from_slice<T: Element>(elements: &[T], shape: &[usize]) -> Result<Self> {
         HostMemory::Pageable.copy_of(elements, shape)
     }
@@ -53,7 +53,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// [`Error::Layout`] where `shape` has not as many bytes.
+    /// [`Error::Unsupported`] where `shape` has not as many bytes; [`Error::Layout`] where its size overflows.
     pub fn from_bytes(bytes: Vec<u8>, dtype: DType, shape: &[usize]) -> Result<Self> {
         let layout = Layout::contiguous(shape)?;
         let needed = dtype.bytes_for(layout.elements())?;

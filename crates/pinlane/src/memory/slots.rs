@@ -7,6 +7,7 @@
 //! | free | the set | a lane: [`Slots::acquire`] |
 //! | held | one lane, which fills or empties it | that lane: [`Slots::put_back`] or [`Slots::put_flying`] |
 //! | flying | the set, with the event after which the device no longer uses it | [`Slots::acquire`], which waits for the event |
+//! | held back | the same, behind an event of the caller's that had not fired | the same, after all others |
 //! | lost | nobody, for ever: the device is gone and may still use it | - |
 
 use std::{collections::VecDeque, ptr::NonNull};
