@@ -4,6 +4,7 @@
 //! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
+//! - [`streaming`]: copying past the caches.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
 
 pub(crate) mod buffer;
@@ -11,3 +12,4 @@ pub(crate) mod mapping;
 pub(crate) mod pool;
 pub(crate) mod slots;
 pub(crate) mod storage;
+pub(crate) mod streaming;

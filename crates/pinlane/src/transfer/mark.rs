@@ -17,7 +17,7 @@
 use pinlane_driver::{
     ErrorKind, Event, Stream, Timing,
     sync::{
-        Arc, Mutex,
+        Arc, Duration, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
         lock,
     },
@@ -117,10 +117,10 @@ impl Mark {
         self.event().query().unwrap_or(true)
     }
 
-    /// Blocks until it is reached. A failed copy is a finished one; after any other error the device may still be at
-    /// work.
-    pub(crate) fn settle(&self) -> Result<(), pinlane_driver::Error> {
-        insist(|| self.event().synchronize()).inspect_err(|error| {
+    /// Blocks until it is reached, spinning for up to `patience`. A failed copy is a finished one; after any other error the
+    /// device may still be at work.
+    pub(crate) fn settle(&self, patience: Duration) -> Result<(), pinlane_driver::Error> {
+        insist(|| self.event().synchronize_with(patience)).inspect_err(|error| {
             let current = self.stream.generation.load(Ordering::Relaxed);
             if error.kind() == ErrorKind::CopyFailed && self.generation == current {
                 self.stream.known_as_failed.store(true, Ordering::Relaxed);

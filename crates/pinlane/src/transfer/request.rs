@@ -52,6 +52,9 @@ impl<'a> Request<'a> {
         for (group, prepared) in groups.iter().zip(prepared) {
             prepared.make_outputs(group, &mut outputs)?;
         }
+        if blocking {
+            flights.help();
+        }
         let outputs = outputs
             .into_iter()
             .map(|output| output.expect("every group makes its tensors' outputs"));
@@ -169,13 +172,6 @@ impl<'a> Request<'a> {
             results: results.owners(),
         };
         let landing = Arc::default();
-        let leaks = Arc::clone(
-            &device
-                .require_accelerator("moving tensors")?
-                .running
-                .engine()
-                .leaks,
-        );
         let job = Job::new(
             plan,
             ends,
@@ -183,7 +179,7 @@ impl<'a> Request<'a> {
             self.options.after.clone(),
             keep,
             &landing,
-            &leaks,
+            device.require_accelerator("moving tensors")?.running.engine(),
         );
         Ok(Prepared {
             device,
