@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn every_byte_is_copied_and_none_beside_them_whatever_the_ends() {
-        let source: Vec<u8> = (0..10_000u32).map(|index| (index * 7 + index / 256) as u8).collect();
+        let source: Vec<u8> = (0..10_000u32)
+            .map(|index| (index * 7 + index / 256) as u8)
+            .collect();
         for start in [0, 1, 31, 64, 127] {
             for place in [0, 1, 32, 65, 127] {
                 for bytes in [0, 1, 1023, 1024, 1025, 1279, 4000, 4096, 9000] {
@@ -87,9 +89,16 @@ mod tests {
                     // SAFETY: both ranges are inside their vectors, which are apart.
                     unsafe { copy(source.as_ptr().add(start), landed.as_mut_ptr().add(place), bytes) };
                     fence();
-                    assert_eq!(landed[place..place + bytes], source[start..start + bytes], "{start} {place} {bytes}");
+                    assert_eq!(
+                        landed[place..place + bytes],
+                        source[start..start + bytes],
+                        "{start} {place} {bytes}"
+                    );
                     let beside = landed[..place].iter().chain(&landed[place + bytes..]);
-                    assert!(beside.copied().all(|byte| byte == 0xEE), "{start} {place} {bytes}");
+                    assert!(
+                        beside.copied().all(|byte| byte == 0xEE),
+                        "{start} {place} {bytes}"
+                    );
                 }
             }
         }

@@ -72,12 +72,10 @@ impl Lane {
         self.empty_all();
     }
 
-    /// Runs `chunk` of a job on the caller's thread, and what else of the job nobody has claimed.
-    pub(crate) fn run_rest(&mut self, job: &Arc<Job>, chunk: usize) {
-        let mut next = Some(chunk);
-        while let Some(chunk) = next {
+    /// Runs on the caller's thread what lanes have not claimed of a job.
+    pub(crate) fn run_rest(&mut self, job: &Arc<Job>) {
+        while let Some(chunk) = self.engine.queue.claim_of(job) {
             self.run(job, chunk);
-            next = self.engine.queue.claim_of(job);
         }
         self.empty_all();
     }
@@ -169,7 +167,14 @@ impl Lane {
         for segment in job.plan.segments(chunk) {
             // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
             // the source alive and unwritten, and the plan keeps the segment within the leaf.
-            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot, job.plan.pace.streaming)? };
+            unsafe {
+                fill_segment(
+                    &job.ends[segment.leaf as usize],
+                    segment,
+                    slot,
+                    job.plan.pace.streaming,
+                )?
+            };
         }
         if job.plan.pace.streaming {
             streaming::fence();
@@ -307,7 +312,12 @@ impl Lane {
             // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
             unsafe {
                 let from = slot.ptr().add(segment.slot_offset);
-                copy(from, ptr.add(segment.offset as usize), segment.bytes, job.plan.pace.streaming);
+                copy(
+                    from,
+                    ptr.add(segment.offset as usize),
+                    segment.bytes,
+                    job.plan.pace.streaming,
+                );
             }
         }
         if job.plan.pace.streaming {

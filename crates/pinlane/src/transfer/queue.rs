@@ -43,9 +43,20 @@ impl Queue {
     pub(crate) fn submit(&self, job: Arc<Job>, lanes: usize) {
         let lanes = lanes.min(job.plan.chunks.len());
         lock(&self.state).waiting.push_back(Waiting { job, next: 0 });
+        self.wake(lanes);
+    }
+
+    /// Wakes up to `lanes` lanes.
+    pub(crate) fn wake(&self, lanes: usize) {
         for _ in 0..lanes {
             self.filled.notify_one();
         }
+    }
+
+    /// Whether the job has chunks that nobody has claimed.
+    pub(crate) fn has(&self, job: &Arc<Job>) -> bool {
+        let state = lock(&self.state);
+        state.waiting.iter().any(|waiting| Arc::ptr_eq(&waiting.job, job))
     }
 
     /// Claims a chunk of one job, whosever turn it is: for the caller who waits for that job alone.

@@ -49,12 +49,15 @@ impl<'a> Request<'a> {
                 job.abort(error);
             }
         }
-        for (group, prepared) in groups.iter().zip(prepared) {
-            prepared.make_outputs(group, &mut outputs)?;
-        }
+        let made = groups
+            .iter()
+            .zip(prepared)
+            .try_for_each(|(group, prepared)| prepared.make_outputs(group, &mut outputs));
+        // Whatever became of the outputs: the lanes count on the caller.
         if blocking {
             flights.help();
         }
+        made?;
         let outputs = outputs
             .into_iter()
             .map(|output| output.expect("every group makes its tensors' outputs"));

@@ -109,18 +109,18 @@ impl RunningEngine {
 
     /// Has the caller, who is about to wait for the job, take a lane's part in it.
     pub(crate) fn help(&self, job: &Arc<Job>) {
-        let Some(chunk) = self.engine.queue.claim_of(job) else {
+        if !self.engine.queue.has(job) {
             return;
-        };
+        }
         match self.engine.take_spare_stream() {
             Ok(stream) => {
                 let mut lane = Lane::new(Arc::clone(&self.engine), self.engine.profile.lanes, stream);
-                lane.run_rest(job, chunk);
+                lane.run_rest(job);
                 self.engine.put_spare_stream(lane.into_stream());
             }
             Err(error) => {
-                job.fail(error);
-                job.settle(None);
+                tracing::warn!(%error, "leaving a transfer to the lanes");
+                self.engine.queue.wake(job.plan.pace.lanes);
             }
         }
     }

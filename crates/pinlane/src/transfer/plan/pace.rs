@@ -42,8 +42,12 @@ impl Pace {
         } else {
             means.lanes
         };
-        let lanes = usize::try_from(bytes / BYTES_PER_LANE).unwrap_or(usize::MAX).clamp(1, most.max(1));
-        let even = usize::try_from(bytes / CHUNKS).unwrap_or(usize::MAX / 2).next_power_of_two();
+        let lanes = usize::try_from(bytes / BYTES_PER_LANE)
+            .unwrap_or(usize::MAX)
+            .clamp(1, most.max(1));
+        let even = usize::try_from(bytes / CHUNKS)
+            .unwrap_or(usize::MAX / 2)
+            .next_power_of_two();
         let chunk_bytes = even.max(2 * SHORTEST).min(means.slot_bytes);
         let end_bytes = (chunk_bytes / 4).max(SHORTEST).min(chunk_bytes);
         Self {
@@ -68,6 +72,10 @@ impl Pace {
     /// How long the chunk may be that begins where `done` bytes are planned.
     pub(crate) fn chunk_bytes(&self, done: u64) -> usize {
         let at_an_end = done < self.ends || self.bytes.saturating_sub(done) <= self.ends;
-        if at_an_end { self.end_bytes } else { self.chunk_bytes }
+        if at_an_end {
+            self.end_bytes
+        } else {
+            self.chunk_bytes
+        }
     }
 }
