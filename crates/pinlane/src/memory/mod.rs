@@ -2,6 +2,7 @@
 //!
 //! - [`buffer`]: one pageable allocation.
 //! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
+//! - [`numa`]: which part of the host pages come from.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
 //! - [`streaming`]: copying past the caches.
@@ -9,6 +10,7 @@
 
 pub(crate) mod buffer;
 pub(crate) mod mapping;
+mod numa;
 pub(crate) mod pool;
 pub(crate) mod slots;
 pub(crate) mod storage;

@@ -205,16 +205,27 @@ impl Slots {
     /// Pins the memory, or as much of it as the host allows, and cuts it into slots.
     fn make(&self, state: &mut State) -> Result<()> {
         let mut count = self.wanted;
+        let mut refused = None;
         let memory = loop {
             match self.pool.lease_reserved(count * self.slot_bytes) {
                 Ok(memory) => break memory,
                 Err(error) if count == 1 => return Err(error),
                 Err(error) => {
-                    tracing::warn!(slots = count, slot_bytes = self.slot_bytes, %error, "trying with half the slots");
                     count /= 2;
+                    refused = Some(error);
                 }
             }
         };
+        if let Some(error) = refused {
+            tracing::warn!(
+                slots = count,
+                wanted = self.wanted,
+                slot_bytes = self.slot_bytes,
+                %error,
+                "this host pins less memory than copies overlap best with: they go on through fewer slots, perhaps \
+                 slower; raise its limit of locked memory (`ulimit -l`)"
+            );
+        }
         self.pool.unreserve((self.wanted - count) * self.slot_bytes);
         let cut = |index: usize| Slot {
             // SAFETY: each slot is its own piece of the lease, inside it.
