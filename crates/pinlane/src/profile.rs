@@ -71,7 +71,11 @@ impl Profile {
             plain_bytes: if properties.simulated { 4 << 10 } else { 32 << 10 },
             streamed_up_to: if properties.simulated { 0 } else { 128 << 20 },
             streamed_from: if properties.simulated { u64::MAX } else { 32 << 20 },
-            patience: Duration::from_millis(2),
+            patience: if properties.simulated {
+                Duration::ZERO
+            } else {
+                Duration::from_millis(2)
+            },
         }
     }
 

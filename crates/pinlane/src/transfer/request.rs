@@ -36,6 +36,10 @@ impl<'a> Request<'a> {
     /// Prepares and starts the transfer; gives the jobs on their way, and the results, which nobody may see before the
     /// jobs have landed. With `blocking`, the caller is about to wait for that.
     pub(crate) fn start(&self, blocking: bool) -> Result<(Flights, Vec<Tensor>)> {
+        let announcement = self
+            .to
+            .accelerator()
+            .and_then(|accelerator| accelerator.running.rouse(self.leaves.len()));
         let Sorted {
             groups,
             on_host,
@@ -62,6 +66,7 @@ impl<'a> Request<'a> {
                 job.abort(error);
             }
         }
+        drop(announcement);
         let made = groups
             .iter()
             .zip(prepared)
