@@ -26,6 +26,12 @@ pub struct Profile {
     pub inline_bytes: usize,
     /// Up to this many bytes one pageable tensor is left to the driver.
     pub plain_bytes: usize,
+    /// From this many pieces on that lie apart on the device, a kernel moves a chunk where the driver has one: it takes
+    /// one launch, and copies a call each, and a turn of the copy engine.
+    pub gathered_runs: usize,
+    /// The mean length of those pieces up to which the kernel is the faster, in bytes. It needs the device's compute, which
+    /// long copies do without.
+    pub gathered_run_bytes: usize,
 }
 
 /// The rate assumed for a link that the driver knows nothing of: PCIe Gen4 x16 in practice.
@@ -61,6 +67,8 @@ impl Profile {
             },
             inline_bytes: 1 << 20,
             plain_bytes: 4 << 10,
+            gathered_runs: 8,
+            gathered_run_bytes: 64 << 10,
         }
     }
 

@@ -54,7 +54,7 @@ fn run(rig: &Rig) -> Vec<(&'static str, Error)> {
 
 /// The steps of the driver that the program reaches where nothing fails: all that the engine ever takes, but for giving
 /// pinned slabs back, which is for the end, and for waiting out a stream, which follows a failure.
-const REACHED: [Step; 13] = [
+const REACHED: [Step; 14] = [
     Step::Allocate,
     Step::Free,
     Step::Pin,
@@ -68,6 +68,7 @@ const REACHED: [Step; 13] = [
     Step::SynchronizeEvent,
     Step::Copy,
     Step::CopyBatch,
+    Step::CopyScattered,
 ];
 
 /// How often the program calls each step. Fails unless these are exactly the steps of [`REACHED`]: a program that
