@@ -3,10 +3,10 @@
 //! Everything that can be refused is refused before anything moves: all jobs are prepared, then all are started. The
 //! tensors over the results are made while the bytes move.
 
-use pinlane_driver::{ErrorKind, Properties, sync::Arc};
+use pinlane_driver::{ErrorKind, Properties, ScatterTable, sync::Arc};
 
 use super::{
-    TransferOptions,
+    Placement, Route, TransferOptions,
     engine::Engine,
     file,
     flights::Flights,
@@ -186,11 +186,29 @@ impl<'a> Request<'a> {
             &sources.leaves,
             regions,
             self.options.route,
-            means(engine),
+            Means {
+                scatter: self.scatter_table(engine, direction, sources.leaves.len()),
+                ..means(engine)
+            },
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
         span.record("bytes", plan.bytes());
         Ok((device.clone(), sources, plan))
+    }
+
+    /// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first
+    /// time, a driver loads the kernel.
+    fn scatter_table(&self, engine: &Engine, direction: Direction, leaves: usize) -> Option<ScatterTable> {
+        let apart = match direction {
+            Direction::ToHost => true,
+            Direction::ToDevice => self.options.placement == Placement::Separate,
+            Direction::OnDevice => false,
+        };
+        let wanted = match self.options.route {
+            None => apart && leaves >= engine.profile.gathered_runs,
+            Some(route) => route == Route::Gathered,
+        };
+        wanted.then(|| engine.driver.scatter_table()).flatten()
     }
 
     /// Decides how the group goes, and takes the memory for its results.
@@ -313,6 +331,7 @@ fn means(engine: &Engine) -> Means<'_> {
         lanes: engine.profile.lanes,
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
+        scatter: None,
     }
 }
 
