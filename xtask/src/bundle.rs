@@ -212,12 +212,11 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_no_bundle_is_left_alone() {
-        let folder = workspace::target("no-bundle");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("letter"), "dear").unwrap();
-        let error = clear(&folder).unwrap_err();
+        let folder = tempfile::tempdir().unwrap();
+        let letter = folder.path().join("letter");
+        fs::write(&letter, "dear").unwrap();
+        let error = clear(folder.path()).unwrap_err();
         assert!(error.to_string().contains("no bundle"), "{error}");
-        assert!(folder.join("letter").exists());
-        fs::remove_dir_all(&folder).unwrap();
+        assert!(letter.exists());
     }
 }

@@ -7,6 +7,7 @@ mod asan;
 mod bundle;
 mod command;
 mod deny;
+mod figures;
 mod guide;
 mod lint;
 mod model;
@@ -42,6 +43,12 @@ const CHORES: &[Chore] = &[
         arguments: "[--out DIR]",
         about: "a folder that checks and measures the project on a machine with a GPU and without Rust",
         run: bundle::run,
+    },
+    Chore {
+        name: "figures",
+        arguments: "[--check]",
+        about: "writes the figures in the documents from bench/results, or checks that they are those",
+        run: figures::run,
     },
     Chore {
         name: "asan",
