@@ -4,6 +4,8 @@
 //! that runs them all, the torch side by side, and a manifest. The manifest is plain lines, so that a shell script can
 //! read it: `commit HASH`, `rustc VERSION`, and for every test program `test STEP PATH ARGUMENTS`.
 
+#[cfg(test)]
+mod gpu_check;
 mod programs;
 
 use std::{
