@@ -6,17 +6,22 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use serde_json::Value;
 
 /// One run on one machine.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Results {
-    machine: Value,
+    machine: Machine,
     date: String,
     commit: String,
     simulated: bool,
     link: Link,
     pub(crate) figures: Vec<Figure>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Machine {
+    /// The product name of the GPU.
+    device: String,
 }
 
 /// What the link carries of pinned memory, measured in the same run, in GB/s.
@@ -36,10 +41,12 @@ pub(crate) struct Figure {
     pub(crate) limit: Option<f64>,
     #[serde(default)]
     peers: BTreeMap<String, Option<f64>>,
-    asked: Value,
+    /// What is asked, in words.
+    pub(crate) asked: String,
     holds: Option<bool>,
+    /// What else there is to say.
     #[serde(default)]
-    pub(crate) detail: Option<String>,
+    pub(crate) detail: String,
 }
 
 /// Whether a figure is what was asked for.
@@ -78,12 +85,7 @@ impl Results {
 
     /// The name of the GPU.
     pub(crate) fn gpu(&self) -> &str {
-        let named = ["gpu", "device", "name"].iter();
-        named
-            .filter_map(|key| self.machine[key].as_str())
-            .next()
-            .or(self.machine.as_str())
-            .unwrap_or("a machine without a name")
+        &self.machine.device
     }
 
     /// Where the figures come from, in a sentence.
@@ -107,15 +109,6 @@ impl Figure {
             (Some(_), Some(true)) => Verdict::Holds,
             (Some(_), Some(false)) => Verdict::FallsShort,
             _ => Verdict::NotMeasured,
-        }
-    }
-
-    /// What is asked of the figure, in words.
-    pub(crate) fn asked(&self) -> String {
-        match &self.asked {
-            Value::String(words) => words.clone(),
-            Value::Number(number) => format!("{number} {}", self.unit),
-            other => other.to_string(),
         }
     }
 
@@ -163,7 +156,7 @@ pub(crate) fn significant(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -198,7 +191,7 @@ mod tests {
     #[test]
     fn results_of_a_simulated_device_are_refused() {
         let text = json!({
-            "schema": 1, "machine": { "gpu": "simulated" }, "date": "2026-01-01", "commit": "abc", "simulated": true,
+            "schema": 1, "machine": { "device": "simulated" }, "date": "2026-01-01", "commit": "abc", "simulated": true,
             "link": { "h2d": 1.0, "d2h": 1.0, "both": 1.0 }, "figures": [],
         });
         let error = Results::parse(&text.to_string()).unwrap_err();

@@ -104,7 +104,7 @@ fn cells(id: &str, work: &str, figure: Option<&Figure>, verdict: Verdict, detail
         Some(format!("{} ({name})", with_unit(value, figure)))
     });
     let gain = figure.and_then(|figure| Some(format!("{} times", significant(figure.against_best_peer()?))));
-    let asked = figure.map(Figure::asked);
+    let asked = figure.map(|figure| figure.asked.clone());
     let verdict = match verdict {
         Verdict::Holds => "yes",
         Verdict::FallsShort => "**no**",
@@ -132,9 +132,7 @@ fn cells(id: &str, work: &str, figure: Option<&Figure>, verdict: Verdict, detail
             or_nothing(gain),
             or_nothing(asked),
             verdict.to_owned(),
-            figure
-                .and_then(|figure| figure.detail.clone())
-                .unwrap_or_default(),
+            or_nothing(figure.map(|figure| figure.detail.clone())),
         ],
     }
 }
@@ -157,16 +155,16 @@ mod tests {
     fn results() -> Results {
         let text = json!({
             "schema": 1,
-            "machine": { "gpu": "NVIDIA H200" },
+            "machine": { "device": "NVIDIA H200" },
             "date": "2026-11-22T17:00:00Z",
             "commit": "abc1234",
             "simulated": false,
             "link": { "h2d": 55.2, "d2h": 55.2, "both": 100.6 },
             "figures": [
                 { "id": "h2d-pageable-1gib", "value": 52.5, "unit": "GB/s", "limit": 55.2,
-                  "peers": { "torch.to": 9.2, "plain": 10.0 }, "asked": "0.95 of the link | 5.5 times", "holds": true },
+                  "peers": { "torch_to": 9.2, "plain_to": 10.0 }, "asked": "0.95 of the link | 5.5 times", "holds": true },
                 { "id": "d2h-small-1000", "value": 0.2, "unit": "ms", "limit": null,
-                  "peers": { "torch.non_blocking": 9.7 }, "asked": 0.12, "holds": false, "detail": "a remark" },
+                  "peers": { "torch_non_blocking": 9.7 }, "asked": "at most 0.12 ms", "holds": false, "detail": "a remark" },
                 { "id": "newcomer", "value": 7, "unit": "ms", "limit": null, "peers": {}, "asked": "none",
                   "holds": null },
             ],
@@ -183,7 +181,7 @@ mod tests {
         let text = section(&[results()], Detail::Full);
         assert_eq!(
             line(&text, "`h2d-pageable-1gib`"),
-            "| `h2d-pageable-1gib` | 1 GiB, pageable to device | 52.5 GB/s | 55.2 GB/s | 10.0 GB/s (plain) \
+            "| `h2d-pageable-1gib` | 1 GiB, pageable to device | 52.5 GB/s | 55.2 GB/s | 10.0 GB/s (plain_to) \
              | 5.25 times | 0.95 of the link \\| 5.5 times | yes |  |"
         );
         assert!(
@@ -197,7 +195,7 @@ mod tests {
         let text = section(&[results()], Detail::Full);
         let short = line(&text, "`d2h-small-1000`");
         assert!(
-            short.contains("| 48.5 times | 0.12 ms | **no** | a remark |"),
+            short.contains("| 48.5 times | at most 0.12 ms | **no** | a remark |"),
             "{short}"
         );
         assert!(line(&text, "`pool-ready`").contains("| not measured |"), "{text}");
