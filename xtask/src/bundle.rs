@@ -10,7 +10,7 @@ mod programs;
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -25,8 +25,8 @@ use programs::{Test, build_command, build_tests, gpu_tests};
 /// What the folder may weigh, so that it travels easily.
 const LIMIT: u64 = 60 << 20;
 
-/// What goes in as it is.
-const SCRIPTS: [&str; 2] = ["bench/gpu-check", "bench/torch_side.py"];
+/// What of `bench/` goes in as it is.
+const SCRIPTS: [&str; 2] = ["gpu-check", "torch_side.py"];
 
 /// Also the sign by which a folder is known as a bundle.
 const MANIFEST: &str = "manifest";
@@ -46,26 +46,30 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     };
     let metadata = metadata()?;
     let tests = gpu_tests(&metadata)?;
-    let manifest = manifest(&commit()?, &rustc()?, &tests);
+    let commit = commit()?;
+    let manifest = manifest(&commit, &rustc()?, &tests);
 
     let command = build_command(&metadata)?;
     let built = build_tests(&metadata, &tests)?;
     clear(&folder)?;
-    strip(&command, &folder.join("pinlane"))?;
-    for (test, path) in built {
-        strip(&path, &folder.join(test.path()))?;
+    let mut files = Vec::new();
+    let mut place = |name: &str| {
+        files.push(folder.join(name));
+        folder.join(name)
+    };
+    strip(&command, &place("pinlane"))?;
+    for (test, program) in built {
+        strip(&program, &place(&test.path()))?;
     }
-    for script in SCRIPTS.map(Path::new) {
-        let name = script.file_name().context("a script has a name")?;
-        fs::copy(workspace::root().join(script), folder.join(name))
-            .with_context(|| format!("copying {} to {}", script.display(), folder.display()))?;
+    for script in SCRIPTS {
+        fs::copy(workspace::root().join("bench").join(script), place(script))
+            .with_context(|| format!("copying {script} to {}", folder.display()))?;
     }
-    let path = folder.join(MANIFEST);
-    fs::write(&path, manifest).with_context(|| format!("writing {}", path.display()))?;
+    fs::write(place(MANIFEST), manifest).with_context(|| format!("writing to {}", folder.display()))?;
 
-    let bytes = within(LIMIT, sizes(&folder)?)?;
+    let bytes = within(LIMIT, sizes(files)?)?;
     println!(
-        "{}: {} test programs and the command, {:.1} MiB",
+        "{}: {} test programs and the command of commit {commit}, {:.1} MiB",
         folder.display(),
         tests.len(),
         mebibytes(bytes),
@@ -107,19 +111,19 @@ fn rustc() -> Result<String> {
     Ok(version.strip_prefix("rustc ").unwrap_or(version).to_owned())
 }
 
-/// Makes the folder, empty but for its `tests`. Only a bundle is cleared away, nothing else that has the name.
+/// Makes the folder, or clears away the tests of the bundle that is there; results beside them stay.
 fn clear(folder: &Path) -> Result<()> {
     let doing = || format!("making the folder {}", folder.display());
-    if folder.exists() {
-        if !folder.join(MANIFEST).exists() && fs::read_dir(folder).with_context(doing)?.next().is_some() {
-            bail!(
-                "{} holds something that is no bundle: name another folder, or empty it",
-                folder.display()
-            );
-        }
-        fs::remove_dir_all(folder).with_context(doing)?;
+    let tests = folder.join("tests");
+    if folder.join(MANIFEST).exists() {
+        fs::remove_dir_all(&tests).with_context(doing)?;
+    } else if folder.exists() && fs::read_dir(folder).with_context(doing)?.next().is_some() {
+        bail!(
+            "{} holds something that is no bundle: name another folder, or empty it",
+            folder.display()
+        );
     }
-    fs::create_dir_all(folder.join("tests")).with_context(doing)
+    fs::create_dir_all(&tests).with_context(doing)
 }
 
 /// Copies a program without its debug information; the names of its functions stay for backtraces.
@@ -133,23 +137,13 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every file below `folder` with its size in bytes.
-fn sizes(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
-    fn collect(folder: &Path, found: &mut Vec<(PathBuf, u64)>) -> io::Result<()> {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            if metadata.is_dir() {
-                collect(&entry.path(), found)?;
-            } else {
-                found.push((entry.path(), metadata.len()));
-            }
-        }
-        Ok(())
-    }
-    let mut found = Vec::new();
-    collect(folder, &mut found).with_context(|| format!("measuring {}", folder.display()))?;
-    Ok(found)
+/// Each file with its size in bytes.
+fn sizes(files: Vec<PathBuf>) -> Result<Vec<(PathBuf, u64)>> {
+    let size = |file: PathBuf| {
+        let metadata = fs::metadata(&file).with_context(|| format!("measuring {}", file.display()))?;
+        Ok((file, metadata.len()))
+    };
+    files.into_iter().map(size).collect()
 }
 
 /// The sum of the sizes; an error that names the largest files where that is over `limit` bytes.
@@ -210,6 +204,18 @@ mod tests {
             text.contains("\ntest engine-tests tests/pinlane.transfer --test-threads=4\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_new_bundle_replaces_the_tests_of_the_old_one_and_leaves_its_results() {
+        let folder = tempfile::tempdir().unwrap();
+        let [test, result] = ["tests/old", "results/h200.json"].map(|name| folder.path().join(name));
+        for file in [&test, &result, &folder.path().join(MANIFEST)] {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        clear(folder.path()).unwrap();
+        assert!(!test.exists() && result.exists());
     }
 
     #[test]
