@@ -164,7 +164,12 @@ fn the_figures_are_named_after_the_gpu_and_torch_is_skipped_where_it_is_not_ther
     assert!(reason.contains("torch"), "{reason}");
     let called = fs::read_to_string(bundle.path().join("called")).unwrap();
     assert!(called.starts_with("bench "), "{called}");
-    for part in ["results/h200-nvl-quick.json", "--commit abc", "--quick"] {
+    for part in [
+        "results/h200-nvl-quick.json",
+        "--commit abc",
+        "--time 30",
+        "--quick",
+    ] {
         assert!(called.contains(part), "{called}");
     }
     assert!(!called.contains("--peers"), "{called}");

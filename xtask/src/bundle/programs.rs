@@ -28,8 +28,8 @@ impl Test {
     }
 }
 
-/// The tests that can run on a GPU: all of the CUDA driver's, and those of the engine that its `Cargo.toml` lists under
-/// `[package.metadata.gpu-bundle]` because they take their device from `PINLANE_TEST_DEVICE`.
+/// The tests that can run on a GPU: all of the CUDA driver's, the engine's `cuda`, and those that the engine's
+/// `Cargo.toml` lists under `[package.metadata.gpu-bundle]` because they take their device from `PINLANE_TEST_DEVICE`.
 pub(crate) fn gpu_tests(metadata: &Value) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
     for name in test_targets(metadata, DRIVER)? {
@@ -49,22 +49,24 @@ pub(crate) fn gpu_tests(metadata: &Value) -> Result<Vec<Test>> {
     );
 
     let there = test_targets(metadata, ENGINE)?;
-    let listed = &package(metadata, ENGINE)?["metadata"]["gpu-bundle"];
-    for name in list(listed, "tests").filter_map(Value::as_str) {
+    let gpu_bundle = &package(metadata, ENGINE)?["metadata"]["gpu-bundle"];
+    let listed: Vec<&str> = list(gpu_bundle, "tests").filter_map(Value::as_str).collect();
+    ensure!(
+        !listed.is_empty(),
+        "`{ENGINE}` lists no tests under `[package.metadata.gpu-bundle]`"
+    );
+    for name in &listed {
         ensure!(
             there.iter().any(|known| known == name),
             "`{ENGINE}` lists the test `{name}` under `[package.metadata.gpu-bundle]`, and its tests are {there:?}"
         );
-        tests.push(Test {
-            step: "engine-tests",
-            package: ENGINE,
-            name: name.to_owned(),
-        });
     }
-    ensure!(
-        tests.iter().any(|test| test.step == "engine-tests"),
-        "`{ENGINE}` lists no tests under `[package.metadata.gpu-bundle]`"
-    );
+    let taken = |name: &String| name == "cuda" || listed.contains(&name.as_str());
+    tests.extend(there.into_iter().filter(taken).map(|name| Test {
+        step: "engine-tests",
+        package: ENGINE,
+        name,
+    }));
     Ok(tests)
 }
 
@@ -146,19 +148,20 @@ mod tests {
             {
                 "name": "pinlane",
                 "manifest_path": "/engine/Cargo.toml",
-                "targets": [target("transfer", "test"), target("cuda", "test"), target("engine", "bench")],
+                "targets": [target("transfer", "test"), target("budget", "test"), target("cuda", "test"), target("engine", "bench")],
                 "metadata": { "gpu-bundle": { "tests": listed } },
             },
         ] })
     }
 
     #[test]
-    fn all_tests_of_the_driver_go_in_and_those_that_the_engine_lists() {
-        let tests = gpu_tests(&metadata(&json!(["cuda"]))).unwrap();
+    fn all_tests_of_the_driver_go_in_and_the_engine_s_for_cuda_and_those_it_lists() {
+        let tests = gpu_tests(&metadata(&json!(["transfer"]))).unwrap();
         let found: Vec<_> = tests.iter().map(|test| (test.step, test.path())).collect();
         let expected = [
             ("conformance", "tests/pinlane-cuda.conformance"),
             ("cuda-tests", "tests/pinlane-cuda.cuda"),
+            ("engine-tests", "tests/pinlane.transfer"),
             ("engine-tests", "tests/pinlane.cuda"),
         ];
         assert_eq!(found, expected.map(|(step, path)| (step, path.to_owned())));

@@ -7,15 +7,30 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+/// The version of the format.
+const SCHEMA: u32 = 1;
+
 /// One run on one machine.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Results {
+    schema: u32,
     machine: Machine,
     date: String,
     commit: String,
     simulated: bool,
+    quick: bool,
     link: Link,
     pub(crate) figures: Vec<Figure>,
+    #[serde(default)]
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// What could not be measured.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Failure {
+    /// The figure, or a part of the benchmark.
+    pub(crate) id: String,
+    pub(crate) error: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,23 +77,24 @@ impl Results {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let doing = || format!("reading the results in {}", path.display());
         let text = fs::read_to_string(path).with_context(doing)?;
-        let rough = path
-            .file_stem()
-            .is_some_and(|stem| stem.to_string_lossy().ends_with("-quick"));
-        ensure!(
-            !rough,
-            "{} comes from a quick run, whose figures are rough: commit those of a full one",
-            path.display()
-        );
         Self::parse(&text).with_context(doing)
     }
 
-    /// The results in a JSON text. A simulated device's are refused: they say nothing of hardware.
+    /// The results in a JSON text. Those that are no figures to show are refused.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let results: Self = serde_json::from_str(text)?;
         ensure!(
+            results.schema == SCHEMA,
+            "their schema is {}, and {SCHEMA} is what is read: measure again",
+            results.schema
+        );
+        ensure!(
             !results.simulated,
             "they come from a simulated device, whose figures say nothing of hardware"
+        );
+        ensure!(
+            !results.quick,
+            "they come from a quick run, whose figures are rough: commit those of a full one"
         );
         Ok(results)
     }
@@ -189,22 +205,22 @@ mod tests {
     }
 
     #[test]
-    fn results_of_a_simulated_device_are_refused() {
-        let text = json!({
-            "schema": 1, "machine": { "device": "simulated" }, "date": "2026-01-01", "commit": "abc", "simulated": true,
-            "link": { "h2d": 1.0, "d2h": 1.0, "both": 1.0 }, "figures": [],
+    fn results_of_a_simulated_device_of_a_quick_run_and_of_another_schema_are_refused() {
+        let results = json!({
+            "schema": 1, "machine": { "device": "GPU" }, "date": "2026-01-01", "commit": "abc", "simulated": false,
+            "quick": false, "link": { "h2d": 1.0, "d2h": 1.0, "both": 1.0 }, "figures": [],
         });
-        let error = Results::parse(&text.to_string()).unwrap_err();
-        assert!(error.to_string().contains("simulated device"), "{error}");
-    }
-
-    #[test]
-    fn results_of_a_quick_run_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("h200-quick.json");
-        fs::write(&path, "{}").unwrap();
-        let error = Results::read(&path).unwrap_err();
-        assert!(error.to_string().contains("quick run"), "{error}");
+        assert!(Results::parse(&results.to_string()).is_ok());
+        for (key, value, reason) in [
+            ("simulated", json!(true), "simulated device"),
+            ("quick", json!(true), "quick run"),
+            ("schema", json!(2), "schema is 2"),
+        ] {
+            let mut refused = results.clone();
+            refused[key] = value;
+            let error = Results::parse(&refused.to_string()).unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
+        }
     }
 
     #[test]

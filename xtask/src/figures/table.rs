@@ -73,7 +73,12 @@ fn table(results: &Results, detail: Detail) -> String {
     for (id, work, figure) in rows(results) {
         let verdict = figure.map_or(Verdict::NotMeasured, Figure::verdict);
         counts[verdict as usize] += 1;
-        text += &row(cells(id, work, figure, verdict, detail));
+        let failure = results.failures.iter().find(|failure| failure.id == id);
+        let remark = match figure {
+            Some(figure) => figure.detail.clone(),
+            None => failure.map(|failure| failure.error.clone()).unwrap_or_default(),
+        };
+        text += &row(cells((id, work), figure, verdict, remark, detail));
     }
     let [hold, fall_short, not_measured] = counts;
     text += &format!(
@@ -95,7 +100,13 @@ fn rows(results: &Results) -> Vec<(&str, &str, Option<&Figure>)> {
     asked.chain(others).collect()
 }
 
-fn cells(id: &str, work: &str, figure: Option<&Figure>, verdict: Verdict, detail: Detail) -> Vec<String> {
+fn cells(
+    (id, work): (&str, &str),
+    figure: Option<&Figure>,
+    verdict: Verdict,
+    remark: String,
+    detail: Detail,
+) -> Vec<String> {
     let with_unit = |number: f64, figure: &Figure| format!("{} {}", significant(number), figure.unit);
     let measured = figure.and_then(|figure| Some(with_unit(figure.value?, figure)));
     let limit = figure.and_then(|figure| Some(with_unit(figure.limit?, figure)));
@@ -132,7 +143,7 @@ fn cells(id: &str, work: &str, figure: Option<&Figure>, verdict: Verdict, detail
             or_nothing(gain),
             or_nothing(asked),
             verdict.to_owned(),
-            or_nothing(figure.map(|figure| figure.detail.clone())),
+            remark,
         ],
     }
 }
@@ -159,6 +170,8 @@ mod tests {
             "date": "2026-11-22T17:00:00Z",
             "commit": "abc1234",
             "simulated": false,
+            "quick": false,
+            "failures": [{ "id": "pool-ready", "error": "no memory may be pinned" }],
             "link": { "h2d": 55.2, "d2h": 55.2, "both": 100.6 },
             "figures": [
                 { "id": "h2d-pageable-1gib", "value": 52.5, "unit": "GB/s", "limit": 55.2,
@@ -198,7 +211,11 @@ mod tests {
             short.contains("| 48.5 times | at most 0.12 ms | **no** | a remark |"),
             "{short}"
         );
-        assert!(line(&text, "`pool-ready`").contains("| not measured |"), "{text}");
+        let failed = line(&text, "`pool-ready`");
+        assert!(
+            failed.ends_with("| not measured | no memory may be pinned |"),
+            "{failed}"
+        );
         assert!(line(&text, "`newcomer`").contains("| not measured |"), "{text}");
         assert!(
             text.ends_with("16 figures: 1 hold, 1 fall short, 14 were not measured.\n"),
