@@ -101,9 +101,12 @@ impl Mapping {
                 MapFlags::PRIVATE,
             )
         }
-        .map_err(|source| Error::HostMapping {
-            bytes,
-            source: source.into(),
+        .map_err(|source| match source {
+            rustix::io::Errno::NOMEM => Error::HostMemory { bytes },
+            source => Error::HostMapping {
+                bytes,
+                source: source.into(),
+            },
         })?;
         let ptr = NonNull::new(raw.cast::<u8>()).ok_or(Error::HostMemory { bytes })?;
         Ok(Self { ptr, bytes })

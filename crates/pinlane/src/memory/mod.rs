@@ -5,6 +5,7 @@
 //! - [`numa`]: which part of the host pages come from.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
+//! - [`streaming`]: copying past the caches.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
 
 pub(crate) mod buffer;
@@ -13,3 +14,4 @@ mod numa;
 pub(crate) mod pool;
 pub(crate) mod slots;
 pub(crate) mod storage;
+pub(crate) mod streaming;

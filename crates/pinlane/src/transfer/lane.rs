@@ -4,7 +4,7 @@
 //! To the host: take a slot, enqueue DMAs into it, mark; the chunk is *pending* until the lane empties the slot.
 //! A lane that is about to sleep, or that finds no free slot, empties its pending slots, oldest first.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ptr::NonNull};
 
 use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    memory::{slots::Slot, storage::Place},
+    memory::{slots::Slot, storage::Place, streaming},
 };
 
 /// A stream and the chunks from the device that are pending on it.
@@ -72,6 +72,14 @@ impl Lane {
         self.empty_all();
     }
 
+    /// Runs on the caller's thread what lanes have not claimed of a job.
+    pub(crate) fn run_rest(&mut self, job: &Arc<Job>) {
+        while let Some(chunk) = self.engine.queue.claim_of(job) {
+            self.run(job, chunk);
+        }
+        self.empty_all();
+    }
+
     /// The stream, for who uses it next.
     pub(crate) fn into_stream(self) -> Arc<LaneStream> {
         self.stream
@@ -97,7 +105,7 @@ impl Lane {
         let chunk = &job.plan.chunks[index];
         if !chunk.needs_slot() {
             self.collect_direct(job, chunk);
-            return self.enqueue(job, chunk).map(Some);
+            return self.enqueue(job, chunk, None).map(Some);
         }
         let slot = self.acquire()?;
         if job.plan.direction() == Direction::ToDevice
@@ -107,7 +115,11 @@ impl Lane {
             return Err(error);
         }
         self.collect_slotted(job, chunk, &slot);
-        match self.enqueue(job, chunk) {
+        let table = chunk.table_offset.and_then(|offset| {
+            // SAFETY: inside the slot, by the plan.
+            NonNull::new(unsafe { slot.ptr().add(offset) })
+        });
+        match self.enqueue(job, chunk, table) {
             Ok(mark) if job.plan.direction() == Direction::ToDevice => {
                 self.engine
                     .slots
@@ -159,7 +171,17 @@ impl Lane {
         for segment in job.plan.segments(chunk) {
             // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
             // the source alive and unwritten, and the plan keeps the segment within the leaf.
-            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot)? };
+            unsafe {
+                fill_segment(
+                    &job.ends[segment.leaf as usize],
+                    segment,
+                    slot,
+                    job.plan.pace.streaming,
+                )?
+            };
+        }
+        if job.plan.pace.streaming {
+            streaming::fence();
         }
         Ok(())
     }
@@ -204,7 +226,7 @@ impl Lane {
 
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
     /// more, unless the error says that memory is left in use.
-    fn enqueue(&self, job: &Job, chunk: &Chunk) -> Result<Arc<Mark>> {
+    fn enqueue(&self, job: &Job, chunk: &Chunk, table: Option<NonNull<u8>>) -> Result<Arc<Mark>> {
         let _span =
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
@@ -217,11 +239,14 @@ impl Lane {
             let waited = stream.wait(after);
             waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
         }
-        let enqueued = match self.copies.as_slice() {
+        let enqueued = match (self.copies.as_slice(), table) {
+            // SAFETY: the job and the slot keep both ends of each copy, and the table, valid until the mark is reached;
+            // the runs of one plan do not overlap, and the plan keeps the table behind them.
+            (copies, Some(table)) => unsafe { stream.driver().copy_scattered(copies, table, stream.raw()) },
             // SAFETY: the job and the slot keep both ends of the copy valid until the mark is reached.
-            [copy] => unsafe { stream.copy(*copy) },
+            ([copy], None) => unsafe { stream.copy(*copy) },
             // SAFETY: as above, for each; the runs of one plan do not overlap.
-            copies => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
+            (copies, None) => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
         enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
             let doing = format!(
@@ -254,7 +279,7 @@ impl Lane {
             let _span =
                 tracing::debug_span!("wait", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                     .entered();
-            mark.settle()
+            mark.settle(job.plan.pace.patience)
         };
         let in_use = match arrived {
             Ok(()) => {
@@ -294,8 +319,16 @@ impl Lane {
             // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
             unsafe {
                 let from = slot.ptr().add(segment.slot_offset);
-                std::ptr::copy_nonoverlapping(from, ptr.add(segment.offset as usize), segment.bytes);
+                copy(
+                    from,
+                    ptr.add(segment.offset as usize),
+                    segment.bytes,
+                    job.plan.pace.streaming,
+                );
             }
+        }
+        if job.plan.pace.streaming {
+            streaming::fence();
         }
     }
 }
@@ -308,19 +341,35 @@ fn between(direction: Direction, host: *mut u8, device: DevicePtr, bytes: usize)
     }
 }
 
+/// Copies bytes within host memory, past the caches if `streamed`.
+///
+/// # Safety
+///
+/// `from` is good for reads and `to` for writes of `bytes` bytes, and they are apart.
+unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, streamed: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if streamed {
+            streaming::copy(from, to, bytes);
+        } else {
+            std::ptr::copy_nonoverlapping(from, to, bytes);
+        }
+    }
+}
+
 /// Copies one segment into its place in a slot.
 ///
 /// # Safety
 ///
 /// The segment lies inside the leaf that `end` names and inside the slot; the leaf's memory is alive and not written;
 /// the caller holds the slot.
-unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot) -> Result<()> {
+unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot, streamed: bool) -> Result<()> {
     let (offset, bytes) = (segment.offset as usize, segment.bytes);
     // SAFETY: inside the slot, by the caller's promise.
     let place = unsafe { slot.ptr().add(segment.slot_offset) };
     match end {
         // SAFETY: both ranges are valid and apart, by the caller's promise.
-        End::Memory(ptr) => unsafe { std::ptr::copy_nonoverlapping(ptr.add(offset), place, bytes) },
+        End::Memory(ptr) => unsafe { copy(ptr.add(offset), place, bytes, streamed) },
         // SAFETY: as above; `gather` reads only what the layout reaches.
         End::Strided(storage, copy) => unsafe { copy.gather(*storage, offset..offset + bytes, place) },
         End::File(storage, start) => {

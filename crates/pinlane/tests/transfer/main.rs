@@ -3,6 +3,7 @@
 mod dropping;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod into;
 mod results;
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -22,6 +23,12 @@ use rig::pattern;
 
 const TESTS: &[Test] = tests![
     Device: {
+        into::bytes_land_in_tensors_that_exist_in_every_direction,
+        into::a_tree_lands_in_place_and_keeps_its_addresses,
+        into::a_strided_source_lands_in_its_logical_order,
+        into::pinned_memory_is_filled_without_a_slot,
+        into::a_place_that_does_not_fit_or_that_others_could_read_is_refused_before_anything_moves,
+        into::a_transfer_that_is_dropped_keeps_the_memory_it_fills,
         results::results_of_one_slab_are_written_separately,
         results::a_source_can_be_written_again_once_its_transfer_has_landed,
         results::what_is_there_already_is_shared_and_not_copied,
@@ -37,6 +44,7 @@ const TESTS: &[Test] = tests![
         dropping::a_device_handle_can_be_dropped_while_its_transfers_are_in_flight,
         dropping::the_last_transfer_of_a_device_ends_its_engine_when_it_is_dropped_in_flight,
         dropping::an_owner_that_panics_when_it_is_dropped_does_not_stop_the_others,
+        into::what_a_failed_copy_has_left_behind_can_not_be_read,
         results::a_copy_that_fails_is_told_although_later_chunks_succeed,
         results::a_tree_that_is_refused_in_part_leaves_nothing_behind,
         results::every_tensor_has_an_allocation_of_its_own_where_asked,
