@@ -62,3 +62,15 @@ pub fn sleep(duration: Duration) {
         thread::yield_now();
     }
 }
+
+/// Starts a thread that ends before `scope` does. An error where the system has no thread to give; nothing runs then.
+pub fn spawn_scoped<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    run: impl FnOnce() + Send + 'scope,
+) -> std::io::Result<()> {
+    #[cfg(not(shuttle))]
+    thread::Builder::new().spawn_scoped(scope, run)?;
+    #[cfg(shuttle)]
+    scope.spawn(run);
+    Ok(())
+}

@@ -8,12 +8,14 @@
 
 mod build;
 mod choice;
+mod pace;
 
 use std::{fmt, time::Duration};
 
 use super::{Placement, Route};
 pub(crate) use build::{Means, plan};
 use choice::Why;
+pub(crate) use pace::Pace;
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +130,7 @@ pub struct Plan {
     segments: Vec<Segment>,
     runs: Vec<Run>,
     inline: bool,
-    lanes: usize,
+    pub(crate) pace: Pace,
     predicted: Duration,
     /// Whether the device only simulates, so that the predicted time is none of its own.
     simulated: bool,
@@ -188,7 +190,7 @@ impl fmt::Display for Plan {
         let by = match (self.chunks.is_empty(), self.inline) {
             (true, _) => "nothing to do".to_owned(),
             (_, true) => "by the caller's thread".to_owned(),
-            (_, false) => format!("by up to {}", Count(self.lanes as u64, "lane")),
+            (_, false) => format!("by up to {}", Count(self.pace.lanes as u64, "lane")),
         };
         write!(
             f,

@@ -38,15 +38,41 @@ pub(crate) enum Claim {
 }
 
 impl Queue {
-    /// Adds a job with at least one chunk.
-    pub(crate) fn submit(&self, job: Arc<Job>) {
-        let chunks = job.plan.chunks.len();
+    /// Adds a job with at least one chunk, and wakes up to `lanes` lanes for it: each costs the caller a system call, and
+    /// those that come late find nothing.
+    pub(crate) fn submit(&self, job: Arc<Job>, lanes: usize) {
+        let lanes = lanes.min(job.plan.chunks.len());
         lock(&self.state).waiting.push_back(Waiting { job, next: 0 });
-        if chunks == 1 {
+        self.wake(lanes);
+    }
+
+    /// Wakes up to `lanes` lanes.
+    pub(crate) fn wake(&self, lanes: usize) {
+        for _ in 0..lanes {
             self.filled.notify_one();
-        } else {
-            self.filled.notify_all();
         }
+    }
+
+    /// Whether the job has chunks that nobody has claimed.
+    pub(crate) fn has(&self, job: &Arc<Job>) -> bool {
+        let state = lock(&self.state);
+        state.waiting.iter().any(|waiting| Arc::ptr_eq(&waiting.job, job))
+    }
+
+    /// Claims a chunk of one job, whosever turn it is: for the caller who waits for that job alone.
+    pub(crate) fn claim_of(&self, job: &Arc<Job>) -> Option<usize> {
+        let mut state = lock(&self.state);
+        let at = state
+            .waiting
+            .iter()
+            .position(|waiting| Arc::ptr_eq(&waiting.job, job))?;
+        let waiting = &mut state.waiting[at];
+        let chunk = waiting.next;
+        waiting.next += 1;
+        if waiting.next == job.plan.chunks.len() {
+            state.waiting.remove(at);
+        }
+        Some(chunk)
     }
 
     /// Claims a chunk of the job whose turn it is. With `may_block`, sleeps until there is one.

@@ -86,7 +86,8 @@ impl RunningEngine {
             self.run_inline(job, held_back)
         } else {
             self.start_lanes()?;
-            self.engine.queue.submit(Arc::clone(job));
+            let lanes = job.plan.pace.lanes - usize::from(blocking);
+            self.engine.queue.submit(Arc::clone(job), lanes);
             Ok(())
         }
     }
@@ -104,6 +105,24 @@ impl RunningEngine {
             self.engine.put_spare_stream(lane.into_stream());
         }
         Ok(())
+    }
+
+    /// Has the caller, who is about to wait for the job, take a lane's part in it.
+    pub(crate) fn help(&self, job: &Arc<Job>) {
+        if !self.engine.queue.has(job) {
+            return;
+        }
+        match self.engine.take_spare_stream() {
+            Ok(stream) => {
+                let mut lane = Lane::new(Arc::clone(&self.engine), self.engine.profile.lanes, stream);
+                lane.run_rest(job);
+                self.engine.put_spare_stream(lane.into_stream());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "leaving a transfer to the lanes");
+                self.engine.queue.wake(job.plan.pace.lanes);
+            }
+        }
     }
 
     /// Does a duty at once where a job that has started has landed already. Else has the reactor look after it and keep
