@@ -59,19 +59,22 @@ struct Line {
     /// On which both directions wait for the copy that holds them.
     gate: Stream,
     memory: DeviceMemory,
-    host: Tensor,
+    /// The first byte of `pinned`, which nobody else touches.
+    host: *mut u8,
+    _pinned: Tensor,
     bytes: usize,
 }
 
 impl Line {
     fn new(device: &Device, bytes: usize) -> Result<Self> {
-        let host = HostMemory::Pinned(device).zeros(DType::U8, &[bytes])?;
+        let mut pinned = HostMemory::Pinned(device).zeros(DType::U8, &[bytes])?;
         let driver = device.driver().expect("pinned memory belongs to an accelerator");
         Ok(Self {
             stream: Stream::new(driver)?,
             gate: Stream::new(driver)?,
             memory: DeviceMemory::new(driver, bytes)?,
-            host,
+            host: pinned.as_mut_slice::<u8>()?.as_mut_ptr(),
+            _pinned: pinned,
             bytes,
         })
     }
@@ -80,11 +83,10 @@ impl Line {
     ///
     /// `stream` is synchronised before the line is dropped or its host memory touched.
     unsafe fn copy(&self, stream: &Stream, to_device: bool) -> Result<()> {
-        let host = self.host.as_bytes()?.as_ptr();
         let copy = if to_device {
-            MemCopy::to_device(self.memory.ptr(), host, self.bytes)
+            MemCopy::to_device(self.memory.ptr(), self.host, self.bytes)
         } else {
-            MemCopy::to_host(host.cast_mut(), self.memory.ptr(), self.bytes)
+            MemCopy::to_host(self.host, self.memory.ptr(), self.bytes)
         };
         // SAFETY: both ends have that many bytes and live until the stream was synchronised, as the caller promises.
         unsafe { stream.copy(copy)? };

@@ -39,7 +39,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Sets everything up for work of at most `largest` bytes: that of any of `cells`.
+    /// Sets everything up for work of the size of any of `cells`.
     ///
     /// # Errors
     ///
@@ -50,8 +50,8 @@ impl Rig {
         let arena_bytes = needed.max().unwrap_or(0);
         let device = Device::with_options(Arc::clone(&driver), &DeviceOptions::default())?;
         let options = DeviceOptions {
-            // Once for the sources, once for the results.
-            pinned_budget: Some(2 * arena_bytes + SPARE),
+            // Once for the sources, once for the results, once for what the results are set beside.
+            pinned_budget: Some(3 * arena_bytes + SPARE),
             ..DeviceOptions::default()
         };
         let roomy = Device::with_options(Arc::clone(&driver), &options)?;

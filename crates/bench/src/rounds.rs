@@ -28,6 +28,13 @@ pub struct Effort {
     pub hopeless: Option<f64>,
 }
 
+impl Effort {
+    /// Whether there is another round after `rounds` of them.
+    pub(crate) fn goes_on(&self, rounds: usize, began: Instant) -> bool {
+        rounds < self.least || (rounds < self.most && began.elapsed() < self.budget)
+    }
+}
+
 /// What a way took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
@@ -66,7 +73,7 @@ pub fn race(
     }
     let began = Instant::now();
     let mut round = 0;
-    while round < effort.least || (round < effort.most && began.elapsed() < effort.budget) {
+    while effort.goes_on(round, began) {
         for turn in 0..runners.len() {
             let place = (turn + round) % runners.len();
             runners[place].run()?;
@@ -117,6 +124,36 @@ fn retire(runners: &mut [Runner<'_>], factor: f64) {
     for runner in runners {
         runner.retired = runner.way.name != PINLANE && runner.seconds[0] > factor * fastest;
     }
+}
+
+/// The median seconds of each of `works`, which take turns after one run each that is not timed.
+///
+/// # Errors
+///
+/// The first error of any.
+pub fn take_turns<const N: usize>(
+    effort: Effort,
+    mut works: [&mut dyn FnMut() -> Result<()>; N],
+) -> Result<[f64; N]> {
+    for work in &mut works {
+        work()?;
+    }
+    let mut seconds = [const { Vec::new() }; N];
+    let began = Instant::now();
+    let mut round = 0;
+    while effort.goes_on(round, began) {
+        for turn in 0..N {
+            let place = (turn + round) % N;
+            let start = Instant::now();
+            works[place]()?;
+            seconds[place].push(start.elapsed().as_secs_f64());
+        }
+        round += 1;
+    }
+    Ok(seconds.map(|mut seconds| {
+        seconds.sort_by(f64::total_cmp);
+        median(&seconds)
+    }))
 }
 
 /// The middle of sorted values, or the mean of the two in the middle.

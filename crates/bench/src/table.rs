@@ -83,7 +83,7 @@ fn heading(document: &Document) -> String {
     text
 }
 
-/// For each direction and kind of memory, sizes by counts: pinlane's rate, and its time as a share of the plain way's.
+/// For each direction and kind of memory, sizes by counts: pinlane's rate or time, and its ratio to the plain way's time.
 fn matrices(cells: &[CellReport]) -> Vec<String> {
     let mut parts = Vec::new();
     for direction in Direction::ALL {
@@ -94,7 +94,7 @@ fn matrices(cells: &[CellReport]) -> Vec<String> {
                 .collect();
             if !part.is_empty() {
                 parts.push(format!(
-                    "{direction} {memory}: pinlane's rate in GB/s, and its time as a multiple of the plain way's\n{}",
+                    "{direction} {memory}: pinlane, and its time as a multiple of the plain way's\n{}",
                     matrix(&part)
                 ));
             }
@@ -129,17 +129,21 @@ fn matrix(cells: &[&CellReport]) -> String {
     table.to_string()
 }
 
+/// The rate where there is one to speak of, else the time; and its ratio to the plain way's.
 fn entry(cell: &CellReport) -> String {
     let Some(seconds) = cell.pinlane() else {
         return String::new();
     };
-    let rate = cell.cell.total() as f64 / seconds / 1e9;
-    // Three digits that say something, whatever the rate.
-    let digits = (1.0 - rate.log10().floor()).clamp(1.0, 5.0) as usize;
-    match cell.against_plain() {
-        Some(ratio) => format!("{rate:.digits$} {ratio:.2}x"),
-        None => format!("{rate:.digits$}"),
+    let gigabytes = cell.cell.total() as f64 / seconds / 1e9;
+    let mut entry = if gigabytes < 1.0 {
+        units::time(seconds)
+    } else {
+        format!("{gigabytes:.1} GB/s")
+    };
+    if let Some(ratio) = cell.against_plain() {
+        let _infallible = write!(entry, " {ratio:.2}x");
     }
+    entry
 }
 
 /// The worst cells by a ratio that should not be above 1.
@@ -176,7 +180,7 @@ fn worst(cells: &[CellReport], what: &str, ratio: fn(&CellReport) -> Option<f64>
 
 fn figures(figures: &[Figure]) -> String {
     let mut table = table();
-    table.set_header(["figure", "value", "limit", "peers", "asked", "holds", "detail"]);
+    table.set_header(["figure", "value", "limit", "peers", "asked", "holds"]);
     for figure in figures {
         let peers = figure
             .peers
@@ -189,11 +193,14 @@ fn figures(figures: &[Figure]) -> String {
             peers.collect::<Vec<_>>().join(", "),
             figure.asked.clone(),
             if figure.holds { "yes" } else { "NO" }.to_owned(),
-            figure.detail.clone(),
         ]);
     }
     let hold = figures.iter().filter(|figure| figure.holds).count();
-    format!("{hold} of {} figures hold\n{table}", figures.len())
+    let mut text = format!("{hold} of {} figures hold\n{table}", figures.len());
+    for figure in figures.iter().filter(|figure| !figure.detail.is_empty()) {
+        let _infallible = write!(text, "\n{}: {}", figure.id, figure.detail);
+    }
+    text
 }
 
 fn number(value: f64) -> String {

@@ -134,6 +134,14 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// The tensors of the device that are to land in pinned memory.
+    pub(crate) fn pinned_tensors(&self) -> &[Tensor] {
+        match &self.from {
+            From::Host(_) => &[],
+            From::Device { pinned, .. } => &pinned.tensors,
+        }
+    }
+
     /// All ways, pinlane's own choice first and the plain way last.
     #[must_use]
     pub fn ways(&self) -> Vec<Way<'_>> {
@@ -148,30 +156,36 @@ impl<'a> Sources<'a> {
     /// Pinlane's own choice.
     #[must_use]
     pub fn pinlane(&self) -> Way<'_> {
-        self.engine(PINLANE.to_owned(), TransferOptions::new())
+        self.engine(PINLANE.to_owned(), None)
     }
 
     /// Every byte by one route.
     #[must_use]
     pub fn route(&self, route: Route) -> Way<'_> {
-        self.engine(format!("route-{route}"), TransferOptions::new().route(route))
+        self.engine(format!("route-{route}"), Some(route))
     }
 
-    fn engine(&self, name: String, options: TransferOptions) -> Way<'_> {
+    fn engine(&self, name: String, route: Option<Route>) -> Way<'_> {
+        let options = route.map(|route| TransferOptions::new().route(route));
         let run: Box<dyn Fn() -> Result<Landed> + '_> = match &self.from {
             From::Host(tensors) => {
-                Box::new(move || Ok(Landed::OnDevice(tensors.to_with(&self.device, &options)?)))
+                Box::new(move || Ok(Landed::OnDevice(moved(tensors, &self.device, options.as_ref())?)))
             }
             From::Device { pageable, pinned } => {
-                let pinned_options = options.clone().pinned_result();
-                // A list without tensors starts nothing, so that only mixed cells have two transfers.
+                let host = Device::host();
+                let into_pinned = options.clone().unwrap_or_default().pinned_result();
                 Box::new(move || {
-                    let first = pinned.tensors.transfer_with(&Device::host(), &pinned_options)?;
-                    let pageable = pageable.tensors.to_with(&Device::host(), &options)?;
-                    Ok(Landed::OnHost {
-                        pageable,
-                        pinned: first.wait()?,
-                    })
+                    // Results in both kinds of memory are two transfers, side by side; a call that waits does for one.
+                    let (pageable, pinned) = if pinned.tensors.is_empty() {
+                        (moved(&pageable.tensors, &host, options.as_ref())?, Vec::new())
+                    } else if pageable.tensors.is_empty() {
+                        (Vec::new(), pinned.tensors.to_with(&host, &into_pinned)?)
+                    } else {
+                        let pinned = pinned.tensors.transfer_with(&host, &into_pinned)?;
+                        let pageable = moved(&pageable.tensors, &host, options.as_ref())?;
+                        (pageable, pinned.wait()?)
+                    };
+                    Ok(Landed::OnHost { pageable, pinned })
                 })
             }
         };
@@ -232,4 +246,12 @@ impl<'a> Sources<'a> {
             }
         })
     }
+}
+
+/// The call that a user would write: [`Tree::to`], and [`Tree::to_with`] where there is something to choose.
+fn moved(tensors: &Vec<Tensor>, to: &Device, options: Option<&TransferOptions>) -> Result<Vec<Tensor>> {
+    Ok(match options {
+        None => tensors.to(to)?,
+        Some(options) => tensors.to_with(to, options)?,
+    })
 }

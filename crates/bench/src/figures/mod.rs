@@ -3,6 +3,7 @@
 mod both_ways;
 mod judge;
 mod over_grid;
+mod pinned_any;
 mod pinned_peak;
 mod pool_ready;
 mod processor_time;
@@ -113,6 +114,11 @@ pub const ALL: &[Spec] = &[
         to_host::pinned_1gib,
     ),
     alone(
+        "d2h-warm-1gib",
+        "1 GiB, device to touched pageable memory",
+        to_host::warm_1gib,
+    ),
+    alone(
         "d2h-fresh-1gib",
         "1 GiB, device to fresh pageable memory",
         to_host::fresh_1gib,
@@ -121,6 +127,11 @@ pub const ALL: &[Spec] = &[
         "bidirectional",
         "1 GiB each way at once, pageable",
         both_ways::bidirectional,
+    ),
+    alone(
+        "pinned-any",
+        "already pinned, 4 B to 4 GiB: worst of pinlane / the bare copy",
+        pinned_any::pinned_any,
     ),
     over_grid(
         "never-slower",
@@ -241,10 +252,27 @@ pub(crate) mod work {
         }
     }
 
+    /// One tensor of each power of 4 from 4 B to 4 GiB, pinned.
+    pub(crate) fn pinned_of_any_size(direction: Direction, scale: Scale) -> impl Iterator<Item = Cell> {
+        let largest = scale.bytes(4 << 30);
+        let sizes = (1..=16).map(|power| 4_usize.pow(power));
+        sizes
+            .take_while(move |bytes| *bytes <= largest)
+            .map(move |bytes| Cell {
+                direction,
+                memory: Memory::Pinned,
+                bytes,
+                count: 1,
+            })
+    }
+
     /// The cells that an arena has to hold.
     pub(crate) fn all(scale: Scale) -> [Cell; 3] {
         [
-            one_gib(Direction::H2d, Memory::Pageable, scale),
+            Cell {
+                bytes: scale.bytes(4 << 30),
+                ..one_gib(Direction::H2d, Memory::Pinned, scale)
+            },
             hundred_of_1m_floats(scale),
             thousand_of_1000_floats(Direction::H2d),
         ]
@@ -265,7 +293,7 @@ fn time<T>(effort: Effort, mut work: impl FnMut() -> Result<T>) -> Result<f64> {
     drop(work()?);
     let began = Instant::now();
     let mut seconds = Vec::new();
-    while seconds.len() < effort.least || (seconds.len() < effort.most && began.elapsed() < effort.budget) {
+    while effort.goes_on(seconds.len(), began) {
         let start = Instant::now();
         let given = work()?;
         seconds.push(start.elapsed().as_secs_f64());
