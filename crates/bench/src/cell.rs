@@ -2,7 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-use pinlane_guide::units;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -141,11 +140,23 @@ impl Cell {
 impl fmt::Display for Cell {
     /// Its name: `h2d-pageable-4KiB-x1000`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size = units::bytes(self.bytes as u64).replace(' ', "");
+        let size = exact_size(self.bytes);
         f.pad(&format!(
             "{}-{}-{size}-x{}",
             self.direction, self.memory, self.count
         ))
+    }
+}
+
+/// A size in the largest unit that holds it without a rest: two cells never have one name.
+fn exact_size(bytes: usize) -> String {
+    const UNITS: [(usize, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = UNITS
+        .into_iter()
+        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    match unit {
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
     }
 }
 
@@ -254,6 +265,14 @@ mod tests {
                 .iter()
                 .any(|name| name.contains("mixed") && name.ends_with("x1"))
         );
+    }
+
+    #[test]
+    fn cells_that_differ_have_names_that_differ() {
+        assert_eq!(exact_size(4), "4B");
+        assert_eq!(exact_size(12_344), "12344B");
+        assert_eq!(exact_size(256 << 10), "256KiB");
+        assert_eq!(exact_size(4 << 30), "4GiB");
     }
 
     #[test]

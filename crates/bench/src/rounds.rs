@@ -14,6 +14,10 @@ use crate::{
     ways::{PINLANE, Way, does_not_apply},
 };
 
+/// The part of the budget that one run of a way has to take before it is left alone: below it, one slow run may be noise,
+/// and another costs little.
+const GOOD_PART: u32 = 20;
+
 /// How long and how often to run the ways of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
@@ -23,8 +27,8 @@ pub struct Effort {
     pub least: usize,
     /// Rounds there are at most.
     pub most: usize,
-    /// A way that takes longer than the fastest by this factor in the first round is left alone after it. Pinlane's own
-    /// choice never is.
+    /// A way that takes longer than the fastest by this factor in the first round, and a good part of the budget, is left
+    /// alone after it. Pinlane's own choice never is.
     pub hopeless: Option<f64>,
 }
 
@@ -81,7 +85,7 @@ pub fn race(
         if round == 0
             && let Some(factor) = effort.hopeless
         {
-            retire(&mut runners, factor);
+            retire(&mut runners, factor, effort.budget / GOOD_PART);
         }
         round += 1;
     }
@@ -116,13 +120,14 @@ impl Runner<'_> {
     }
 }
 
-fn retire(runners: &mut [Runner<'_>], factor: f64) {
+fn retire(runners: &mut [Runner<'_>], factor: f64, long: Duration) {
     let fastest = runners
         .iter()
         .map(|runner| runner.seconds[0])
         .fold(f64::INFINITY, f64::min);
     for runner in runners {
-        runner.retired = runner.way.name != PINLANE && runner.seconds[0] > factor * fastest;
+        runner.retired =
+            runner.way.name != PINLANE && runner.seconds[0] > (factor * fastest).max(long.as_secs_f64());
     }
 }
 
