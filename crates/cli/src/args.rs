@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::BenchArgs;
+
 /// Moves tensors between host memory, disk and accelerators.
 #[derive(Debug, Parser)]
 #[command(name = "pinlane", version)]
@@ -15,6 +17,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Guide(GuideArgs),
+    Bench(Box<BenchArgs>),
 }
 
 /// Run the experiments of the guide to pinned memory and non-blocking copies, and judge its claims on this machine.

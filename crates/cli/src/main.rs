@@ -4,6 +4,7 @@
 //! well; 1, it ran and something failed; 2, it could not run as asked. A reader that closes the pipe early is no error.
 
 mod args;
+mod bench;
 mod guide;
 mod output;
 mod report_file;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     // Clap answers a wrong command line itself, with exit code 2, and `--help` with 0.
     let args = Args::parse();
     let result = match args.command {
+        Command::Bench(args) => bench::Config::check(&args).and_then(|config| config.run()),
         Command::Guide(args) => guide::Config::check(&args).and_then(|config| config.run()),
     };
     let failure = match result {
