@@ -7,6 +7,7 @@ use pinlane_driver::{DeviceId, Driver, sync::Arc};
 use crate::{
     Error, PinnedUsage, Profile, Result,
     memory::pool::PinnedPool,
+    profile::SLOT_GRANULE,
     registry,
     transfer::{engine::Engine, running::RunningEngine},
 };
@@ -50,7 +51,8 @@ pub struct DeviceOptions {
     pub slots_per_lane: Option<usize>,
     /// Bytes of a slot, the longest chunk.
     pub slot_bytes: Option<usize>,
-    /// What the machine can do, where it was measured.
+    /// What the machine can do, where the hardware alone does not tell: [`Profile::known`] gives what was measured and
+    /// stored.
     pub profile: Option<Profile>,
 }
 
@@ -65,8 +67,6 @@ pub struct DeviceStats {
 }
 
 const DEFAULT_BUDGET: usize = 256 << 20;
-/// The least a slot may hold: shorter chunks spend their time on calls.
-const SHORTEST_SLOT: usize = 4 << 10;
 
 impl Device {
     /// The host: ordinary memory.
@@ -212,14 +212,14 @@ impl DeviceOptions {
         profile.lanes = self.lanes.unwrap_or(profile.lanes);
         profile.slots_per_lane = self.slots_per_lane.unwrap_or(profile.slots_per_lane);
         // A size that nobody asked for gives way to the budget; one that was asked for does not.
-        let largest = (budget / 2).max(SHORTEST_SLOT) / SHORTEST_SLOT * SHORTEST_SLOT;
+        let largest = (budget / 2).max(SLOT_GRANULE) / SLOT_GRANULE * SLOT_GRANULE;
         profile.slot_bytes = self.slot_bytes.unwrap_or(profile.slot_bytes.min(largest));
         if profile.lanes == 0 || profile.slots_per_lane == 0 {
             return refuse("lanes and slots for each lane must be at least 1".to_owned());
         }
-        if profile.slot_bytes < SHORTEST_SLOT || !profile.slot_bytes.is_multiple_of(SHORTEST_SLOT) {
+        if profile.slot_bytes < SLOT_GRANULE || !profile.slot_bytes.is_multiple_of(SLOT_GRANULE) {
             return refuse(format!(
-                "a slot of {} bytes: must be a multiple of {SHORTEST_SLOT}, and not 0",
+                "a slot of {} bytes: must be a multiple of {SLOT_GRANULE}, and not 0",
                 profile.slot_bytes
             ));
         }

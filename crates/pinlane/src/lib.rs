@@ -53,7 +53,10 @@ pub use layout::{Layout, LayoutError};
 pub use memory::pool::PinnedUsage;
 pub use pinlane_driver as driver;
 pub use prefetch::{Fetch, Prefetch, prefetch};
-pub use profile::Profile;
+pub use profile::{
+    Amount, Figures, KnownProfile, Measurement, MemcpyRate, Profile, ProfileError, ProfileOrigin,
+    ProfileStore, Progress, Quantity, Trial,
+};
 pub use scalar::Scalar;
 pub use tensor::Tensor;
 pub use tensor_map::{Node, TensorMap};

@@ -1,0 +1,99 @@
+//! Timing transfers.
+
+use pinlane_driver::sync::{Duration, Instant};
+
+use crate::{DType, Device, Direction, HostMemory, Result, Tensor, TransferOptions, Tree};
+
+/// How long `work` takes. What it gives is let go after the clock has stopped.
+pub(super) fn time<T>(work: impl FnOnce() -> Result<T>) -> Result<Duration> {
+    let start = Instant::now();
+    let result = work()?;
+    let took = start.elapsed();
+    drop(result);
+    Ok(took)
+}
+
+/// The median of `runs` times of each, taken in turn, after one to warm up.
+pub(super) fn medians<const N: usize>(
+    runs: usize,
+    mut ways: [&mut dyn FnMut() -> Result<Duration>; N],
+) -> Result<[Duration; N]> {
+    for way in &mut ways {
+        way()?;
+    }
+    let mut times = [const { Vec::new() }; N];
+    for _ in 0..runs.max(1) {
+        for (way, times) in ways.iter_mut().zip(&mut times) {
+            times.push(way()?);
+        }
+    }
+    Ok(times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    }))
+}
+
+/// The median time of one way.
+pub(super) fn median(runs: usize, mut way: impl FnMut() -> Result<Duration>) -> Result<Duration> {
+    let [median] = medians(runs, [&mut way])?;
+    Ok(median)
+}
+
+/// Tensors, and where they are moved again and again.
+pub(super) struct Move {
+    tensors: Vec<Tensor>,
+    to: Device,
+    options: TransferOptions,
+}
+
+impl Move {
+    /// `count` tensors of `bytes` bytes each, in `memory` on their way to `device`, or on it on their way back.
+    pub(super) fn new(
+        device: &Device,
+        direction: Direction,
+        memory: HostMemory<'_>,
+        count: usize,
+        bytes: usize,
+        options: TransferOptions,
+    ) -> Result<Self> {
+        // Written, so that every page is there.
+        let on_host = (0..count)
+            .map(|_| memory.full(DType::U8, &[bytes], 1))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(match direction {
+            Direction::ToHost => Self {
+                tensors: on_host.to(device)?,
+                to: Device::host(),
+                options,
+            },
+            _ => Self {
+                tensors: on_host,
+                to: device.clone(),
+                options,
+            },
+        })
+    }
+
+    /// How long it takes, until it is there.
+    pub(super) fn time(&self) -> Result<Duration> {
+        time(|| self.tensors.to_with(&self.to, &self.options))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_leaves_out_the_first_and_the_odd() {
+        let mut first = [90, 5, 70, 6].map(Duration::from_secs).into_iter();
+        let mut second = [1, 2, 3, 4].map(Duration::from_secs).into_iter();
+        let found = medians(
+            3,
+            [&mut || Ok(first.next().unwrap()), &mut || {
+                Ok(second.next().unwrap())
+            }],
+        );
+        assert_eq!(found.unwrap(), [6, 3].map(Duration::from_secs));
+    }
+}
