@@ -5,7 +5,7 @@ use std::fmt;
 use pinlane_driver::{DeviceId, Driver, sync::Arc};
 
 use crate::{
-    Error, PinnedUsage, Profile, Result,
+    Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
     memory::pool::PinnedPool,
     profile::SLOT_GRANULE,
     registry,
@@ -38,6 +38,8 @@ enum Kind {
 #[derive(Debug)]
 pub(crate) struct Accelerator {
     pub(crate) running: RunningEngine,
+    /// Where the engine's profile comes from.
+    pub(crate) origin: ProfileOrigin,
 }
 
 /// How an accelerator's engine is set up. `Default` follows the hardware.
@@ -102,11 +104,29 @@ impl Device {
     ///
     /// [`Error::Options`] where the options contradict each other, such as a pinned budget below one slot.
     pub fn with_options(driver: Arc<dyn Driver>, options: &DeviceOptions) -> Result<Self> {
+        let origin = match options.profile {
+            Some(_) => ProfileOrigin::Given,
+            None => ProfileOrigin::Assumed,
+        };
+        Self::start(driver, options, origin)
+    }
+
+    /// A device over `driver` with the best profile that is known of it.
+    pub(crate) fn with_known_profile(driver: Arc<dyn Driver>) -> Result<Self> {
+        let KnownProfile { profile, origin } = Profile::known(driver.properties());
+        let options = DeviceOptions {
+            profile: Some(profile),
+            ..DeviceOptions::default()
+        };
+        Self::start(driver, &options, origin)
+    }
+
+    fn start(driver: Arc<dyn Driver>, options: &DeviceOptions, origin: ProfileOrigin) -> Result<Self> {
         let settings = options.settle(&driver)?;
         let pool = PinnedPool::new(Arc::clone(&driver), settings.budget);
         let engine = Engine::new(driver, settings.profile, pool, settings.slots);
         let running = RunningEngine::new(engine);
-        Ok(Self(Kind::Accelerator(Arc::new(Accelerator { running }))))
+        Ok(Self(Kind::Accelerator(Arc::new(Accelerator { running, origin }))))
     }
 
     /// Whether this is the host.
@@ -131,6 +151,12 @@ impl Device {
     #[must_use]
     pub fn profile(&self) -> Option<&Profile> {
         Some(&self.accelerator()?.running.engine().profile)
+    }
+
+    /// Where that comes from; `None` for the host.
+    #[must_use]
+    pub fn profile_origin(&self) -> Option<&ProfileOrigin> {
+        Some(&self.accelerator()?.origin)
     }
 
     /// What the engine holds; `None` for the host.

@@ -60,7 +60,9 @@ pub use profile::{
 pub use scalar::Scalar;
 pub use tensor::Tensor;
 pub use tensor_map::{Node, TensorMap};
-pub use transfer::{Direction, Placement, Plan, Route, Transfer, TransferOptions};
+pub use transfer::{
+    Alternative, Direction, Explanation, HostEnd, Placement, Plan, Route, Transfer, TransferOptions, Workload,
+};
 pub use tree::Tree;
 
 /// Runs the README's example with the doctests.

@@ -8,7 +8,7 @@ use pinlane_driver::{
     sync::{Arc, Mutex, OnceLock, lock},
 };
 
-use crate::{Device, DeviceOptions, Error, Profile, Result};
+use crate::{Device, Error, Result};
 
 /// Simulated devices there are by name: two, so that copies between devices can be tried anywhere.
 const SIMULATED: usize = 2;
@@ -60,11 +60,7 @@ fn open_id(name: &str, id: DeviceId) -> Result<Device> {
     let driver = registry
         .driver(id)
         .map_err(|error| no_such(name, error.to_string()))?;
-    let options = DeviceOptions {
-        profile: Some(Profile::known(driver.properties()).profile),
-        ..DeviceOptions::default()
-    };
-    let device = Device::with_options(driver, &options)?;
+    let device = Device::with_known_profile(driver)?;
     registry.open.insert(id, device.clone());
     Ok(device)
 }

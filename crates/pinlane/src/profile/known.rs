@@ -17,6 +17,8 @@ pub enum ProfileOrigin {
     Assumed,
     /// From measurements that were stored in this file.
     Stored(PathBuf),
+    /// From whoever opened the device.
+    Given,
 }
 
 impl fmt::Display for ProfileOrigin {
@@ -24,6 +26,7 @@ impl fmt::Display for ProfileOrigin {
         match self {
             Self::Assumed => f.write_str("assumed from the hardware; `pinlane tune` measures it"),
             Self::Stored(path) => write!(f, "measured, stored in {}", path.display()),
+            Self::Given => f.write_str("given by the program"),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Measuring a profile: what the engine itself does on this machine, in a few seconds.
 //!
-//! Everything is measured through engines of its own over the device's driver, each with the pinned budget of
-//! the device that was given: what is found is what transfers will see, the given device's budget is not touched, and all that was taken
-//! is given back when this returns, errors included. Times are medians of several runs after one to warm up; two ways that are
-//! compared take turns.
+//! Everything is measured through engines of its own over the device's driver, each with the pinned budget of the device
+//! that was given: what is found is what transfers will see, the given device's budget is not touched, and all that was
+//! taken is given back when this returns, errors included. Times are medians of several runs after one to warm up; two ways
+//! that are compared take turns.
 //!
 //! [`clock`] times, [`rates`] finds rates and latencies, [`sizes`] tries lanes, slots and the sizes at which ways change.
 

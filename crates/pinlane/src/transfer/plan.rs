@@ -8,12 +8,16 @@
 
 mod build;
 mod choice;
+mod explanation;
+mod workload;
 
 use std::{fmt, time::Duration};
 
 use super::{Placement, Route};
 pub(crate) use build::{Means, plan};
 use choice::Why;
+pub use explanation::{Alternative, Explanation};
+pub use workload::{HostEnd, Workload};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
