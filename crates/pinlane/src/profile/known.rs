@@ -4,7 +4,7 @@ use std::{env, fmt, path::PathBuf};
 
 use pinlane_driver::Properties;
 
-use super::{Profile, ProfileStore};
+use super::{Profile, ProfileError, ProfileStore};
 
 /// Set to `assumed`, it leaves stored profiles alone.
 const SWITCH: &str = "PINLANE_PROFILE";
@@ -48,14 +48,24 @@ impl Profile {
     /// told as a warning; [`ProfileStore::load`] gives it as an error.
     #[must_use]
     pub fn known(properties: &Properties) -> KnownProfile {
-        let assumed = || KnownProfile {
-            profile: Self::assumed(properties),
-            origin: ProfileOrigin::Assumed,
-        };
-        if properties.simulated || env::var_os(SWITCH).is_some_and(|value| value == "assumed") {
-            return assumed();
+        match env::var_os(SWITCH) {
+            None => Self::known_from(properties, ProfileStore::of_user),
+            Some(value) if value == "assumed" => Self::assumed(properties).into(),
+            Some(value) => {
+                tracing::warn!(?value, "{SWITCH} means something only if it is `assumed`");
+                Self::known_from(properties, ProfileStore::of_user)
+            }
         }
-        let stored = ProfileStore::of_user().and_then(|store| {
+    }
+
+    fn known_from(
+        properties: &Properties,
+        store: impl FnOnce() -> Result<ProfileStore, ProfileError>,
+    ) -> KnownProfile {
+        if properties.simulated {
+            return Self::assumed(properties).into();
+        }
+        let stored = store().and_then(|store| {
             let profile = store.load(properties)?;
             Ok(profile.map(|profile| KnownProfile {
                 profile,
@@ -64,11 +74,64 @@ impl Profile {
         });
         match stored {
             Ok(Some(known)) => known,
-            Ok(None) => assumed(),
+            Ok(None) => Self::assumed(properties).into(),
             Err(error) => {
                 tracing::warn!(device = %properties.id, %error, "going on with the assumed profile");
-                assumed()
+                Self::assumed(properties).into()
             }
         }
+    }
+}
+
+impl From<Profile> for KnownProfile {
+    /// One that was assumed.
+    fn from(profile: Profile) -> Self {
+        Self {
+            profile,
+            origin: ProfileOrigin::Assumed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use pinlane_driver::Link;
+
+    use super::*;
+    use crate::profile::{Figures, Measurement, tests::properties};
+
+    #[test]
+    fn what_is_stored_is_used_and_what_is_broken_is_not() {
+        let gpu = properties(Link::new("PCIe Gen5 x16", Some(55e9)));
+        let folder = tempfile::tempdir().unwrap();
+        let store = ProfileStore::in_folder(folder.path());
+        let known = || Profile::known_from(&gpu, || Ok(store.clone()));
+        let assumed = KnownProfile::from(Profile::assumed(&gpu));
+        assert_eq!(known(), assumed);
+
+        let mut profile = Profile::assumed(&gpu);
+        profile.lanes = 7;
+        let measurement = Measurement {
+            properties: gpu.clone(),
+            assumed: assumed.profile.clone(),
+            profile: profile.clone(),
+            figures: Figures::default(),
+        };
+        let path = store.save(&measurement).unwrap();
+        let origin = ProfileOrigin::Stored(path.clone());
+        assert_eq!(known(), KnownProfile { profile, origin });
+
+        fs::write(path, "half a fi").unwrap();
+        assert_eq!(known(), assumed);
+    }
+
+    #[test]
+    fn a_simulated_device_has_the_assumed_profile_whatever_is_stored() {
+        let mut simulated = properties(Link::new("simulated", None));
+        simulated.simulated = true;
+        let known = Profile::known_from(&simulated, || unreachable!("nothing is stored of it"));
+        assert_eq!(known, Profile::assumed(&simulated).into());
     }
 }

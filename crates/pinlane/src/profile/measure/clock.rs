@@ -39,6 +39,11 @@ pub(super) fn median(runs: usize, mut way: impl FnMut() -> Result<Duration>) -> 
     Ok(median)
 }
 
+/// `count` tensors of `bytes` bytes each. They are written, so that every page is there.
+pub(super) fn tensors(memory: HostMemory<'_>, count: usize, bytes: usize) -> Result<Vec<Tensor>> {
+    (0..count).map(|_| memory.full(DType::U8, &[bytes], 1)).collect()
+}
+
 /// Tensors, and where they are moved again and again.
 pub(super) struct Move {
     tensors: Vec<Tensor>,
@@ -47,27 +52,21 @@ pub(super) struct Move {
 }
 
 impl Move {
-    /// `count` tensors of `bytes` bytes each, in `memory` on their way to `device`, or on it on their way back.
+    /// `tensors`, which are on the host, on their way to `device`, or from there on their way back.
     pub(super) fn new(
         device: &Device,
         direction: Direction,
-        memory: HostMemory<'_>,
-        count: usize,
-        bytes: usize,
+        tensors: Vec<Tensor>,
         options: TransferOptions,
     ) -> Result<Self> {
-        // Written, so that every page is there.
-        let on_host = (0..count)
-            .map(|_| memory.full(DType::U8, &[bytes], 1))
-            .collect::<Result<Vec<_>>>()?;
         Ok(match direction {
             Direction::ToHost => Self {
-                tensors: on_host.to(device)?,
+                tensors: tensors.to(device)?,
                 to: Device::host(),
                 options,
             },
             _ => Self {
-                tensors: on_host,
+                tensors,
                 to: device.clone(),
                 options,
             },

@@ -4,7 +4,7 @@ use pinlane_driver::sync::{Duration, available_parallelism, thread};
 
 use super::{
     Bench, Figures, MemcpyRate,
-    clock::{Move, median, medians, time},
+    clock::{Move, median, medians, tensors, time},
 };
 use crate::{Direction, Error, HostMemory, Profile, Result, Route, TransferOptions};
 
@@ -13,7 +13,7 @@ const TINY: usize = 64;
 /// How many more copies show what one more costs.
 const MORE: usize = 256;
 /// How often each thread copies its share: starting the thread must not count.
-const PASSES: usize = 4;
+const PASSES: usize = 2;
 
 fn rate(bytes: usize, time: Duration) -> f64 {
     // A clock that is too coarse for it must not make a rate infinite.
@@ -27,13 +27,11 @@ pub(super) fn link(bench: &Bench, profile: &mut Profile, figures: &mut Figures) 
     let bytes = (bench.large / 4).min(bench.budget / 4).max(TINY);
     let direct = || TransferOptions::new().route(Route::Direct).pinned_result();
     let pinned = HostMemory::Pinned(&device);
-    let there = Move::new(&device, Direction::ToDevice, pinned, 1, bytes, direct())?;
+    let there = Move::new(&device, Direction::ToDevice, tensors(pinned, 1, bytes)?, direct())?;
     let back = Move::new(
         &device,
         Direction::ToHost,
-        HostMemory::Pageable,
-        1,
-        bytes,
+        tensors(HostMemory::Pageable, 1, bytes)?,
         direct(),
     )?;
     let [there, back] = medians(bench.runs, [&mut || there.time(), &mut || back.time()])?;
@@ -47,24 +45,30 @@ pub(super) fn link(bench: &Bench, profile: &mut Profile, figures: &mut Figures) 
 pub(super) fn calls(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
     let device = bench.device(profile)?;
     let pinned = HostMemory::Pinned(&device);
-    let direct = || TransferOptions::new().route(Route::Direct);
-    let one = Move::new(&device, Direction::ToDevice, pinned, 1, TINY, direct())?;
-    let many = Move::new(&device, Direction::ToDevice, pinned, 1 + MORE, TINY, direct())?;
+    let of = |count| {
+        let direct = TransferOptions::new().route(Route::Direct);
+        Move::new(
+            &device,
+            Direction::ToDevice,
+            tensors(pinned, count, TINY)?,
+            direct,
+        )
+    };
+    let (one, many) = (of(1)?, of(1 + MORE)?);
     let [one, many] = medians(8 * bench.runs, [&mut || one.time(), &mut || many.time()])?;
     profile.latency = one;
     profile.copy_call = many.saturating_sub(one) / MORE as u32;
     Ok(())
 }
 
-/// Copies within host memory by one thread, two, four and so on, each with memory of its own.
+/// Copies within host memory by one thread, two, four and so on, each with memory of its own. Together more than the
+/// processor's caches hold.
 pub(super) fn memcpy(bench: &Bench, profile: &mut Profile, figures: &mut Figures) -> Result<()> {
     let cores = available_parallelism().map_or(1, usize::from);
     let counts =
         std::iter::successors(Some(1), |threads| Some(threads * 2)).take_while(|&threads| threads < cores);
     for threads in counts.chain([cores]) {
-        let mut shares: Vec<Share> = (0..threads)
-            .map(|_| Share::new(bench.large / 4 / threads))
-            .collect();
+        let mut shares: Vec<Share> = (0..threads).map(|_| Share::new(bench.large / threads)).collect();
         let bytes = PASSES * shares.iter().map(|share| share.from.len()).sum::<usize>();
         let took = median(bench.runs, || {
             let work = std::mem::take(&mut shares);
@@ -133,14 +137,8 @@ pub(super) fn plain(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Re
     let device = bench.device(profile)?;
     let bytes = bench.large / 4;
     let plain = TransferOptions::new().route(Route::Plain);
-    let there = Move::new(
-        &device,
-        Direction::ToDevice,
-        HostMemory::Pageable,
-        1,
-        bytes,
-        plain,
-    )?;
+    let pageable = tensors(HostMemory::Pageable, 1, bytes)?;
+    let there = Move::new(&device, Direction::ToDevice, pageable, plain)?;
     profile.plain_bytes_per_second = rate(bytes, median(bench.runs, || there.time())?);
     Ok(())
 }

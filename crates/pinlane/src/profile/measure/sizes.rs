@@ -4,9 +4,9 @@ use pinlane_driver::sync::available_parallelism;
 
 use super::{
     Bench, Figures, Trial,
-    clock::{Move, median, medians},
+    clock::{Move, median, medians, tensors},
 };
-use crate::{Device, Direction, HostMemory, Profile, Result, Route, TransferOptions};
+use crate::{Device, Direction, HostMemory, Profile, Result, Route, Tensor, TransferOptions};
 
 /// A make is better than a cheaper one only if it is faster by more than noise.
 const CLEARLY: f64 = 1.03;
@@ -48,9 +48,10 @@ pub(super) fn slots(bench: &Bench, profile: &mut Profile, figures: &mut Figures)
 
 /// Tries each make, the cheapest first, and gives the cheapest of the best.
 fn best_of(bench: &Bench, makes: Vec<Profile>, figures: &mut Figures) -> Result<Trial> {
+    let large = tensors(HostMemory::Pageable, 1, bench.large)?;
     let trials = makes
         .iter()
-        .map(|make| try_out(bench, make))
+        .map(|make| try_out(bench, make, large.clone()))
         .collect::<Result<Vec<_>>>()?;
     figures.trials.extend_from_slice(&trials);
     Ok(cheapest_of_the_best(&trials))
@@ -68,17 +69,9 @@ fn cheapest_of_the_best(trials: &[Trial]) -> Trial {
 }
 
 /// How fast an engine of this make is, and of which make it is in the end: the budget may not allow all.
-fn try_out(bench: &Bench, make: &Profile) -> Result<Trial> {
+fn try_out(bench: &Bench, make: &Profile, large: Vec<Tensor>) -> Result<Trial> {
     let device = bench.device(make)?;
-    let options = TransferOptions::new();
-    let there = Move::new(
-        &device,
-        Direction::ToDevice,
-        HostMemory::Pageable,
-        1,
-        bench.large,
-        options,
-    )?;
+    let there = Move::new(&device, Direction::ToDevice, large, TransferOptions::new())?;
     let took = median(bench.runs, || there.time())?;
     let settled = device.profile().unwrap_or(make);
     Ok(Trial {
@@ -140,9 +133,10 @@ fn crossover(
     let largest = (16 << 20).min(bench.large);
     let sizes = std::iter::successors(Some(smallest), |bytes| Some(bytes * 2));
     last_win(sizes.take_while(|&bytes| bytes <= largest), |bytes| {
+        let one = tensors(HostMemory::Pageable, 1, bytes)?;
         let [first, second] = ways
             .clone()
-            .map(|(device, options)| Move::new(device, direction, HostMemory::Pageable, 1, bytes, options));
+            .map(|(device, options)| Move::new(device, direction, one.clone(), options));
         let (first, second) = (first?, second?);
         let [first, second] = medians(4 * bench.runs, [&mut || first.time(), &mut || second.time()])?;
         Ok(first <= second)
