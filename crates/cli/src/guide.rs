@@ -50,7 +50,12 @@ impl Config {
         };
         let accelerator = Accelerator::open(args.device.as_deref()).map_err(Failure::usage)?;
         let json = match &args.json {
-            Some(path) => Some(ReportFile::check_report(path)?),
+            Some(path) => {
+                let file = ReportFile::check(path)
+                    .with_context(|| format!("could not write the report to {}", path.display()))
+                    .map_err(Failure::Usage)?;
+                Some(file)
+            }
             None => None,
         };
         let guide = Guide {
@@ -92,10 +97,12 @@ fn run(guide: &Guide, json: Option<ReportFile>) -> Result<bool, Failure> {
     // The JSON is written whatever became of the terminal: it may be all that is wanted.
     if let Some(file) = json {
         let document = Document::of(&report);
-        file.write_report(|file| {
+        file.write(|file| {
             serde_json::to_writer_pretty(&mut *file, &document)?;
             writeln!(file)
-        })?;
+        })
+        .with_context(|| format!("could not write the report to {}", file.path().display()))
+        .map_err(Failure::Run)?;
     }
     terminal.result()?;
     Ok(report.is_sound())

@@ -9,10 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
 use tempfile::NamedTempFile;
-
-use crate::output::Failure;
 
 /// Where a report goes, checked.
 #[derive(Debug)]
@@ -29,36 +26,12 @@ pub(crate) enum ReportFile {
 }
 
 impl ReportFile {
-    /// [`check`](Self::check), as the user is told of it.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure::Usage`] that names the file.
-    pub(crate) fn check_report(path: &Path) -> Result<Self, Failure> {
-        Self::check(path)
-            .with_context(|| refused(path))
-            .map_err(Failure::Usage)
-    }
-
-    /// [`write`](Self::write), as the user is told of it.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure::Run`] that names the file.
-    pub(crate) fn write_report(
-        &self,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<(), Failure> {
-        self.write(write)
-            .with_context(|| refused(self.path()))
-            .map_err(Failure::Run)
-    }
     /// Checks that a report can be written to `path`, and leaves nothing behind.
     ///
     /// # Errors
     ///
     /// When `path` is a folder, or no file can be made beside it.
-    fn check(path: &Path) -> io::Result<Self> {
+    pub(crate) fn check(path: &Path) -> io::Result<Self> {
         let path = match fs::metadata(path) {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Ok(found) if !found.is_file() => return Ok(Self::InPlace(path.to_owned())),
@@ -76,7 +49,7 @@ impl ReportFile {
     }
 
     /// Where the report goes.
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Replaced { path, .. } | Self::InPlace(path) => path,
         }
@@ -87,7 +60,7 @@ impl ReportFile {
     /// # Errors
     ///
     /// The first error of `write` or of the file; what was there before is there still.
-    fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         match self {
             Self::Replaced { path, folder } => {
                 let mut file = beside(folder)?;
@@ -98,10 +71,6 @@ impl ReportFile {
             Self::InPlace(path) => buffered(&mut File::create(path)?, write),
         }
     }
-}
-
-fn refused(path: &Path) -> String {
-    format!("could not write the report to {}", path.display())
 }
 
 fn buffered(file: &mut impl Write, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {

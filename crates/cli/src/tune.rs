@@ -51,7 +51,12 @@ impl Config {
             Keep::Store(store)
         };
         let json = match &args.json {
-            Some(path) => Some(ReportFile::check_report(path)?),
+            Some(path) => {
+                let file = ReportFile::check(path)
+                    .with_context(|| format!("could not write the profile to {}", path.display()))
+                    .map_err(Failure::Usage)?;
+                Some(file)
+            }
             None => None,
         };
         Ok(Self {
@@ -88,7 +93,9 @@ impl Config {
             let document = measurement
                 .to_json()
                 .map_err(|error| Failure::Run(error.into()))?;
-            file.write_report(|file| writeln!(file, "{document}"))?;
+            file.write(|file| writeln!(file, "{document}"))
+                .with_context(|| format!("could not write the profile to {}", file.path().display()))
+                .map_err(Failure::Run)?;
         }
         let device = &self.accelerator.properties;
         print(&format!(

@@ -54,9 +54,9 @@ fn a_described_workload_is_planned_with_a_reason() {
 fn an_explanation_shows_the_other_routes_and_the_profile() {
     let explained = shown(&["--size", "1GiB", "--explain"]);
     for part in [
-        "direct  not possible: ",
-        "staged  about ",
-        "plain   about ",
+        "direct   not possible: ",
+        "staged   about ",
+        "plain    about ",
         "(chosen)",
         "profile of sim:0",
         "assumed from the hardware",

@@ -106,8 +106,8 @@ fn an_explanation_names_every_route_with_its_time_or_why_it_can_not_be() {
     }
     let shown = explanation.to_string();
     for part in [
-        "direct  not possible: ",
-        "packed  about ",
+        "direct   not possible: ",
+        "packed   about ",
         "(chosen)",
         "assumed from the hardware",
         "GB/s",

@@ -70,7 +70,7 @@ impl fmt::Display for Explanation {
             predicted,
         } in &self.routes
         {
-            write!(f, "\n  {route:<7} ")?;
+            write!(f, "\n  {route:<8} ")?;
             match predicted {
                 Ok(time) => write!(f, "about {time:.1?}")?,
                 Err(error) => write!(f, "not possible: {}", reason(error))?,
