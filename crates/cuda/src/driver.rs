@@ -164,8 +164,9 @@ unsafe impl Driver for CudaDriver {
         self.events.query(&self.context, handle(event.as_raw()))
     }
 
-    fn synchronize_event(&self, event: RawEvent) -> Result<()> {
-        self.events.synchronize(&self.context, handle(event.as_raw()))
+    fn synchronize_event(&self, event: RawEvent, patience: Duration) -> Result<()> {
+        self.events
+            .synchronize(&self.context, handle(event.as_raw()), patience)
     }
 
     fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {

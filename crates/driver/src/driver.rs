@@ -102,8 +102,9 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     /// Whether `event`, as last recorded, has fired. Never blocks.
     fn query(&self, event: RawEvent) -> Result<bool>;
 
-    /// Blocks the calling thread, without spinning, until `event`, as last recorded, has fired.
-    fn synchronize_event(&self, event: RawEvent) -> Result<()>;
+    /// Blocks the calling thread until `event`, as last recorded, has fired. The thread may spin for up to `patience`, where
+    /// that tells it sooner than waking up would; then it sleeps.
+    fn synchronize_event(&self, event: RawEvent, patience: Duration) -> Result<()>;
 
     /// The time on the device from `start` to `end`, both made with [`Timing::Enabled`], recorded and fired.
     fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration>;

@@ -119,10 +119,10 @@ unsafe impl Driver for Broken {
         }
     }
 
-    fn synchronize_event(&self, event: RawEvent) -> Result<()> {
+    fn synchronize_event(&self, event: RawEvent, patience: Duration) -> Result<()> {
         match self.flaw {
             Flaw::CallsEventsFiredAtOnce => Ok(()),
-            _ => self.inner.synchronize_event(event),
+            _ => self.inner.synchronize_event(event, patience),
         }
     }
 

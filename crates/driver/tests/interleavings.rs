@@ -2,7 +2,7 @@
 
 #![cfg(shuttle)]
 
-use std::ptr::NonNull;
+use std::{ptr::NonNull, time::Duration};
 
 use pinlane_driver::{
     DeviceMemory, ErrorKind, MemCopy, PinnedRange, Stream, Timing,
@@ -104,7 +104,7 @@ fn a_loss_at_any_moment_wakes_everyone() {
             let waiter = {
                 let device = Arc::clone(&device);
                 let raw = done.raw();
-                thread::spawn(move || device.synchronize_event(raw))
+                thread::spawn(move || device.synchronize_event(raw, Duration::ZERO))
             };
             sim.set_faults(FaultPlan::new().at(Step::MemoryInfo, 0, Fault::DeviceLost));
             assert_eq!(device.memory_info().unwrap_err().kind(), ErrorKind::DeviceLost);

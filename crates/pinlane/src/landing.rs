@@ -8,7 +8,16 @@ use crate::{Layout, Result, StridedCopy, Tensor};
 /// their memory without gaps.
 pub(crate) fn landing(tensor: &Tensor) -> Result<(Layout, Option<StridedCopy>)> {
     let layout = tensor.layout();
-    if layout.is_contiguous() || (layout.is_dense() && !tensor.dtype().is_sub_byte()) {
+    if layout.is_dense() && !tensor.dtype().is_sub_byte() {
+        return Ok((layout.at_start(), None));
+    }
+    packing(tensor)
+}
+
+/// The copy that packs a tensor's elements in their logical order, where they do not lie so already.
+pub(crate) fn packing(tensor: &Tensor) -> Result<(Layout, Option<StridedCopy>)> {
+    let layout = tensor.layout();
+    if layout.is_contiguous() {
         return Ok((layout.at_start(), None));
     }
     let copy = StridedCopy::new(layout, tensor.dtype())?;

@@ -51,6 +51,15 @@ pub struct Profile {
     pub inline_bytes: usize,
     /// Up to this many bytes one pageable tensor is left to the driver.
     pub plain_bytes: usize,
+    /// Up to this many bytes, slots are filled with stores that go past the caches. Beyond, the slots themselves stay in the
+    /// caches, and the link reads them from there.
+    pub streamed_up_to: u64,
+    /// From this many bytes on, results on the host are written with stores that go past the caches: they would not stay
+    /// there for whoever reads them.
+    pub streamed_from: u64,
+    /// How long who waits for copies spins before it sleeps. Waking up is noticed to take 40 to 120 microseconds.
+    #[serde(rename = "patience_seconds", with = "seconds")]
+    pub patience: Duration,
 }
 
 /// The rate assumed for a link that the driver knows nothing of: PCIe Gen4 x16 in practice.
@@ -91,17 +100,16 @@ impl Profile {
             } else {
                 4 << 20
             },
-            inline_bytes: 1 << 20,
-            plain_bytes: 4 << 10,
+            inline_bytes: if properties.simulated { 1 << 20 } else { 512 << 10 },
+            plain_bytes: if properties.simulated { 4 << 10 } else { 32 << 10 },
+            streamed_up_to: if properties.simulated { 0 } else { 128 << 20 },
+            streamed_from: if properties.simulated { u64::MAX } else { 32 << 20 },
+            patience: if properties.simulated {
+                Duration::ZERO
+            } else {
+                Duration::from_millis(2)
+            },
         }
-    }
-
-    /// The longest chunk for a transfer of `bytes`: long enough that each copy is worth its call, short enough that
-    /// every lane gets several, so that filling one chunk overlaps with the link carrying another.
-    pub(crate) fn chunk_bytes(&self, bytes: u64, lanes: usize, slot_bytes: usize) -> usize {
-        const SHORTEST: usize = 256 << 10;
-        let share = usize::try_from(bytes / (4 * lanes.max(1) as u64)).unwrap_or(usize::MAX);
-        share.next_multiple_of(64 << 10).max(SHORTEST).min(slot_bytes)
     }
 
     /// Below this size a pinned tensor is cheaper to pack with others than to copy by itself.

@@ -2,7 +2,12 @@
 
 use crate::{
     Device, Error, Plan, Result, Tensor, Transfer, TransferOptions,
-    transfer::{pin::pin, request::Request},
+    transfer::{
+        into::{self, Destinations},
+        pin::pin,
+        request::Request,
+        short,
+    },
 };
 
 /// A tensor, or something that holds tensors in a fixed order, and that moves as one transfer.
@@ -56,6 +61,11 @@ pub trait Tree: Sized {
     ///
     /// As for [`transfer_with`](Self::transfer_with), and what fails while the bytes move.
     fn to(&self, device: &Device) -> Result<Self> {
+        if let [tensor] = *leaves(self)
+            && let Some(moved) = short::move_to(tensor, device)
+        {
+            return moved.map(|moved| rebuild_from(self, vec![moved]));
+        }
         self.to_with(device, &TransferOptions::default())
     }
 
@@ -87,6 +97,61 @@ pub trait Tree: Sized {
         start(self, device, options, false)
     }
 
+    /// Moves the tree's bytes into the tensors of `into`, which exist already, and waits until they are there. The tensors
+    /// of both go pairwise, in order, and must have the same dtype and shape; those of `into` must be contiguous, on one
+    /// device or the host, and nobody else's.
+    ///
+    /// ```
+    /// use pinlane::{DType, Device, Tensor, Tree};
+    ///
+    /// let device = Device::open("sim:0")?;
+    /// let weights = Tensor::randn(DType::F32, &[64, 64], 1)?;
+    /// let mut there = Tensor::zeros(DType::F32, &[64, 64])?.to(&device)?;
+    /// weights.copy_into(&mut there)?; // nothing is allocated
+    /// let mut back = Tensor::zeros(DType::F32, &[64, 64])?;
+    /// there.copy_into(&mut back)?;
+    /// assert_eq!(back.as_slice::<f32>()?, weights.as_slice::<f32>()?);
+    /// # Ok::<(), pinlane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Leaf`] names a tensor that does not fit its place ([`Error::Unsupported`], [`Error::NotContiguous`]), or
+    /// whose place someone else could read ([`Error::Shared`]): nothing has moved then. After any other error the tensors
+    /// of `into` hold neither the old bytes nor the new, and can't be read ([`Error::NotLanded`]).
+    fn copy_into(&self, into: &mut Self) -> Result<()> {
+        if let ([tensor], [place]) = (&*leaves(self), &*leaves(into))
+            && let Some(copied) = short::copy_into(tensor, place)
+        {
+            if copied.is_err() {
+                let out_of_reach = into::out_of_reach(place);
+                *into = rebuild_from(into, vec![out_of_reach]);
+            }
+            return copied;
+        }
+        self.copy_into_with(into, &TransferOptions::default())
+    }
+
+    /// [`copy_into`](Self::copy_into) with a choice of route and order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy_into`](Self::copy_into).
+    fn copy_into_with(&self, into: &mut Self, options: &TransferOptions) -> Result<()> {
+        let (mut flights, filled) = start_into(self, into, options, true)?.into_parts();
+        *into = filled;
+        flights.land()
+    }
+
+    /// Starts moving the tree's bytes into the tensors of `into`, and gives `into` back when they have landed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy_into`](Self::copy_into); `into` is dropped then.
+    fn transfer_into(&self, into: Self, options: &TransferOptions) -> Result<Transfer<Self>> {
+        start_into(self, &into, options, false)
+    }
+
     /// How the tree would be moved, and why: one plan for each pair of devices that bytes move between.
     ///
     /// # Errors
@@ -97,6 +162,7 @@ pub trait Tree: Sized {
             leaves: &leaves(self),
             path: &|index| self.path(index),
             to: device,
+            into: None,
             options,
         };
         request.plan()
@@ -154,10 +220,25 @@ fn start<T: Tree>(
         leaves: &leaves,
         path: &|index| tree.path(index),
         to: device,
+        into: None,
         options,
     };
     let (flights, outputs) = request.start(blocking)?;
     Ok(Transfer::new(flights, rebuild_from(tree, outputs)))
+}
+
+fn start_into<T: Tree>(tree: &T, into: &T, options: &TransferOptions, blocking: bool) -> Result<Transfer<T>> {
+    let (leaves, places) = (leaves(tree), self::leaves(into));
+    let into_leaves = Destinations::new(&leaves, &places)?;
+    let request = Request {
+        leaves: &leaves,
+        path: &|index| tree.path(index),
+        to: &into_leaves.device()?,
+        into: Some(into_leaves),
+        options,
+    };
+    let (flights, outputs) = request.start(blocking)?;
+    Ok(Transfer::new(flights, rebuild_from(into, outputs)))
 }
 
 impl Tree for Tensor {

@@ -292,7 +292,8 @@ unsafe impl Driver for SimDriver {
         })
     }
 
-    fn synchronize_event(&self, event: RawEvent) -> Result<()> {
+    /// Always sleeps: a thread that spins would take the core that the device's own threads need.
+    fn synchronize_event(&self, event: RawEvent, _patience: Duration) -> Result<()> {
         let ticket = self.call(Step::SynchronizeEvent, |state, _| {
             let ticket = state.event(self.ordinal, event.as_raw())?.latest;
             if let Some(ticket) = ticket {

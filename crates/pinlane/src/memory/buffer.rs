@@ -5,16 +5,21 @@ use std::{
     ptr::NonNull,
 };
 
+use super::mapping::Mapping;
 use crate::{Error, Result};
 
 /// Alignment of every allocation: a cache line, which is also the widest vector register.
 pub(crate) const ALIGNMENT: usize = 64;
 
+/// From here on the memory comes from the kernel, in huge pages: the pages of a large allocation are touched for the first
+/// time when a result is written, and huge ones cost a third of what small ones do.
+const MAPPED_FROM: usize = 4 << 20;
+
 /// Owns `bytes` bytes of pageable memory. Says nothing of who may read or write them: that is its owner's duty.
 #[derive(Debug)]
-pub(crate) struct Buffer {
-    ptr: NonNull<u8>,
-    layout: Layout,
+pub(crate) enum Buffer {
+    Heap { ptr: NonNull<u8>, layout: Layout },
+    Mapped(Mapping),
 }
 
 // SAFETY: the buffer owns its memory, as a `Box<[u8]>` does; access goes through its owner.
@@ -34,23 +39,31 @@ impl Buffer {
     }
 
     fn with(bytes: usize, allocate: unsafe fn(Layout) -> *mut u8) -> Result<Self> {
+        if bytes >= MAPPED_FROM {
+            return Ok(Self::Mapped(Mapping::reserve(bytes)?));
+        }
         let layout =
             Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| Error::HostMemory { bytes })?;
         // SAFETY: the layout's size is at least 1.
         let ptr = unsafe { allocate(layout) };
         let ptr = NonNull::new(ptr).ok_or(Error::HostMemory { bytes })?;
-        Ok(Self { ptr, layout })
+        Ok(Self::Heap { ptr, layout })
     }
 
     /// The first byte.
     pub(crate) fn ptr(&self) -> NonNull<u8> {
-        self.ptr
+        match self {
+            Self::Heap { ptr, .. } => *ptr,
+            Self::Mapped(mapping) => mapping.ptr(),
+        }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated by `with` with this layout.
-        unsafe { alloc::dealloc(self.ptr.as_ptr(), self.layout) };
+        if let Self::Heap { ptr, layout } = self {
+            // SAFETY: allocated by `with` with this layout.
+            unsafe { alloc::dealloc(ptr.as_ptr(), *layout) };
+        }
     }
 }

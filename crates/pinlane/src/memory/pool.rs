@@ -181,7 +181,7 @@ impl PinnedPool {
     }
 
     fn make_region(&self, bytes: usize) -> Result<Region> {
-        let mapping = Mapping::new(bytes)?;
+        let mapping = Mapping::touched(bytes, self.driver.properties().numa_node)?;
         // SAFETY: the mapping is new, so nothing of it is pinned; `Region` drops the pin before the mapping; leases
         // keep the region until no work uses it.
         let pin = unsafe { PinnedRange::new(&self.driver, mapping.ptr(), mapping.bytes()) }

@@ -14,11 +14,14 @@ use std::{collections::VecDeque, ptr::NonNull};
 
 use pinlane_driver::{
     ErrorKind,
-    sync::{Arc, Condvar, Mutex, lock, wait},
+    sync::{Arc, Condvar, Duration, Mutex, lock, wait},
 };
 
 use super::pool::{PinnedLease, PinnedPool};
 use crate::{Error, Result, transfer::mark::Mark};
+
+/// How long who needs a slot spins for one in flight: a chunk's time on the link. Others are filling theirs meanwhile.
+const PATIENCE: Duration = Duration::from_micros(50);
 
 /// Pinned memory of [`Slots::slot_bytes`] bytes that one lane holds.
 #[derive(Debug)]
@@ -159,7 +162,7 @@ impl Slots {
         };
         drop(state);
         let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
-        let landed = mark.settle();
+        let landed = mark.settle(PATIENCE);
         match landed.map_err(|error| Error::waiting("waiting for a slot to come free", error)) {
             Ok(()) => Ok(Some(slot)),
             Err(error) if error.leaves_memory_in_use() => {
@@ -202,16 +205,27 @@ impl Slots {
     /// Pins the memory, or as much of it as the host allows, and cuts it into slots.
     fn make(&self, state: &mut State) -> Result<()> {
         let mut count = self.wanted;
+        let mut refused = None;
         let memory = loop {
             match self.pool.lease_reserved(count * self.slot_bytes) {
                 Ok(memory) => break memory,
                 Err(error) if count == 1 => return Err(error),
                 Err(error) => {
-                    tracing::warn!(slots = count, slot_bytes = self.slot_bytes, %error, "trying with half the slots");
                     count /= 2;
+                    refused = Some(error);
                 }
             }
         };
+        if let Some(error) = refused {
+            tracing::warn!(
+                slots = count,
+                wanted = self.wanted,
+                slot_bytes = self.slot_bytes,
+                %error,
+                "this host pins less memory than copies overlap best with: they go on through fewer slots, perhaps \
+                 slower; raise its limit of locked memory (`ulimit -l`)"
+            );
+        }
         self.pool.unreserve((self.wanted - count) * self.slot_bytes);
         let cut = |index: usize| Slot {
             // SAFETY: each slot is its own piece of the lease, inside it.
@@ -231,7 +245,7 @@ impl Drop for Slots {
         let held_back = std::mem::take(&mut state.held_back);
         for (_, mark) in flying.into_iter().chain(held_back) {
             if mark
-                .settle()
+                .settle(PATIENCE)
                 .is_err_and(|error| error.kind() != ErrorKind::CopyFailed)
             {
                 state.alive -= 1;

@@ -45,7 +45,7 @@ impl Landing {
 }
 
 /// Where the bytes are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Place {
     Host(HostBytes),
     Device(DeviceBytes),
@@ -53,6 +53,7 @@ pub(crate) enum Place {
 }
 
 /// Bytes on the host.
+#[derive(Clone)]
 pub(crate) struct HostBytes {
     ptr: NonNull<u8>,
     bytes: usize,
@@ -63,7 +64,7 @@ pub(crate) struct HostBytes {
 }
 
 /// Bytes on a device: a part of memory that several tensors may share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct DeviceBytes {
     pub(crate) device: Device,
     pub(crate) memory: Arc<DeviceBlock>,
@@ -82,9 +83,9 @@ impl DeviceBytes {
 }
 
 /// Bytes of a file, read when they are moved.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FileBytes {
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     pub(crate) path: PathBuf,
     pub(crate) offset: u64,
 }
@@ -108,6 +109,16 @@ impl HostBytes {
     /// The first byte.
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.ptr
+    }
+
+    /// Whether the storage's only holder may write the bytes.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// What keeps the bytes alive.
+    pub(crate) fn owner(&self) -> &Arc<dyn Any + Send + Sync> {
+        &self.owner
     }
 
     /// The family of drivers that knows the bytes as pinned, if any does.
@@ -173,7 +184,11 @@ impl Storage {
 
     /// An open file from `offset` on.
     pub(crate) fn file(file: File, path: PathBuf, offset: u64) -> Self {
-        Self::landed(Place::File(FileBytes { file, path, offset }))
+        Self::landed(Place::File(FileBytes {
+            file: Arc::new(file),
+            path,
+            offset,
+        }))
     }
 
     /// Keeps the memory from ever being let go: a lost device may still use it.
@@ -193,6 +208,11 @@ impl Storage {
     pub(crate) fn until(mut self, landing: &Arc<Landing>) -> Self {
         self.landing = Some(Arc::clone(landing));
         self
+    }
+
+    /// Another storage over the same bytes, for who is about to drop this one, its only holder.
+    pub(crate) fn again(&self) -> Self {
+        Self::landed(self.place.clone())
     }
 
     /// Whether the bytes may be touched.

@@ -43,10 +43,6 @@ pub struct Figures {
     pub memcpy: Vec<MemcpyRate>,
     /// Large pageable transfers to the device, by lanes and slots.
     pub trials: Vec<Trial>,
-    /// Up to this size one pageable tensor gets to the device faster when it is left to the driver.
-    pub plain_to_device_bytes: usize,
-    /// The same to the host.
-    pub plain_to_host_bytes: usize,
 }
 
 /// How fast so many threads copy together.

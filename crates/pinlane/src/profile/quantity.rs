@@ -35,6 +35,7 @@ impl fmt::Display for Amount {
             Self::Time(time) => format!("{time:.1?}"),
             Self::Bytes(bytes) => match bytes {
                 0 => "0 B".to_owned(),
+                u64::MAX => "no limit".to_owned(),
                 bytes if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
                 bytes if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
                 bytes => format!("{bytes} B"),
@@ -61,6 +62,9 @@ impl Profile {
             slot_bytes,
             inline_bytes,
             plain_bytes,
+            streamed_up_to,
+            streamed_from,
+            patience,
         } = *self;
         let bytes = |bytes: usize| Amount::Bytes(bytes as u64);
         let count = |count: usize| Amount::Count(count as u64);
@@ -75,6 +79,9 @@ impl Profile {
             ("slot", bytes(slot_bytes)),
             ("by the caller's thread up to", bytes(inline_bytes)),
             ("left to the driver up to", bytes(plain_bytes)),
+            ("past the caches into slots up to", Amount::Bytes(streamed_up_to)),
+            ("past the caches on the host from", Amount::Bytes(streamed_from)),
+            ("spinning before sleeping", Amount::Time(patience)),
         ]
         .into_iter()
         .map(|(name, amount)| Quantity { name, amount })
@@ -95,12 +102,22 @@ mod tests {
             Amount::Bytes(48 << 10),
             Amount::Bytes(1000),
             Amount::Bytes(0),
+            Amount::Bytes(u64::MAX),
             Amount::Count(12),
         ]
         .map(|amount| amount.to_string());
         assert_eq!(
             shown,
-            ["55.2 GB/s", "7.5µs", "4 MiB", "48 KiB", "1000 B", "0 B", "12"]
+            [
+                "55.2 GB/s",
+                "7.5µs",
+                "4 MiB",
+                "48 KiB",
+                "1000 B",
+                "0 B",
+                "no limit",
+                "12"
+            ]
         );
     }
 }

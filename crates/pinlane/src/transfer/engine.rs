@@ -29,6 +29,8 @@ pub(crate) struct Engine {
     events: Arc<Events>,
     /// Streams for callers who do their own small work.
     spare: Mutex<Vec<Arc<LaneStream>>>,
+    /// Streams with nothing in flight, for callers who wait for the whole stream.
+    quiet: Mutex<Vec<Arc<LaneStream>>>,
 }
 
 impl Engine {
@@ -49,6 +51,7 @@ impl Engine {
             reactor: Reactor::default(),
             events: Arc::default(),
             spare: Mutex::default(),
+            quiet: Mutex::default(),
         }
     }
 
@@ -68,5 +71,16 @@ impl Engine {
     /// Takes a spare stream back.
     pub(crate) fn put_spare_stream(&self, stream: Arc<LaneStream>) {
         lock(&self.spare).push(stream);
+    }
+
+    /// A stream with nothing in flight.
+    pub(crate) fn take_quiet_stream(&self) -> Result<Arc<LaneStream>> {
+        let known = lock(&self.quiet).pop();
+        known.map_or_else(|| self.new_stream(), Ok)
+    }
+
+    /// Takes a quiet stream back, once everything on it is done.
+    pub(crate) fn put_quiet_stream(&self, stream: Arc<LaneStream>) {
+        lock(&self.quiet).push(stream);
     }
 }

@@ -26,6 +26,15 @@ impl Flights {
         });
     }
 
+    /// Has the caller, who is about to wait, work on the jobs too.
+    pub(crate) fn help(&self) {
+        for flight in &self.0 {
+            if let Some(accelerator) = flight.device.accelerator() {
+                accelerator.running.help(&flight.job);
+            }
+        }
+    }
+
     /// Whether [`land`](Self::land) would not block.
     pub(crate) fn have_landed(&self) -> bool {
         self.0.iter().all(|flight| flight.job.has_landed())

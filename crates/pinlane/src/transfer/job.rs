@@ -18,13 +18,13 @@ use std::{any::Any, mem, task::Waker};
 use pinlane_driver::{
     DeviceId, DevicePtr, Event, Stream,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Duration, Mutex,
         atomic::{AtomicBool, Ordering},
         lock, wait,
     },
 };
 
-use super::{leaks::Leaks, mark::Mark, plan::Plan};
+use super::{engine::Engine, leaks::Leaks, mark::Mark, plan::Plan};
 use crate::{
     Error, Result, StridedCopy,
     memory::storage::{Landing, Storage},
@@ -78,6 +78,8 @@ pub(crate) struct Job {
     pub(crate) after: Option<Arc<Event>>,
     /// Told to the results' storages.
     landing: Arc<Landing>,
+    /// How long who waits for the end spins before it sleeps.
+    patience: Duration,
     leaks: Arc<Leaks>,
     cancelled: AtomicBool,
     progress: Mutex<Progress>,
@@ -104,7 +106,7 @@ impl Job {
         after: Option<Arc<Event>>,
         keep: Keep,
         landing: &Arc<Landing>,
-        leaks: &Arc<Leaks>,
+        engine: &Engine,
     ) -> Arc<Self> {
         let progress = Progress {
             unsettled: plan.chunks.len(),
@@ -121,7 +123,8 @@ impl Job {
             bases,
             after,
             landing: Arc::clone(landing),
-            leaks: Arc::clone(leaks),
+            patience: engine.profile.patience,
+            leaks: Arc::clone(&engine.leaks),
             cancelled: AtomicBool::new(false),
             progress: Mutex::new(progress),
             settled: Condvar::new(),
@@ -205,7 +208,7 @@ impl Job {
         self.wait_settled();
         let marks = mem::take(&mut lock(&self.progress).marks);
         for mark in &marks {
-            if let Err(error) = mark.settle() {
+            if let Err(error) = mark.settle(self.patience) {
                 self.fail(Error::waiting("waiting for copies to land", error));
             }
         }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    memory::{slots::Slot, storage::Place},
+    memory::{slots::Slot, storage::Place, streaming},
 };
 
 /// A stream and the chunks from the device that are pending on it.
@@ -67,6 +67,14 @@ impl Lane {
     /// Runs every chunk of a job on the caller's thread.
     pub(crate) fn run_whole(&mut self, job: &Arc<Job>) {
         for chunk in 0..job.plan.chunks.len() {
+            self.run(job, chunk);
+        }
+        self.empty_all();
+    }
+
+    /// Runs on the caller's thread what lanes have not claimed of a job.
+    pub(crate) fn run_rest(&mut self, job: &Arc<Job>) {
+        while let Some(chunk) = self.engine.queue.claim_of(job) {
             self.run(job, chunk);
         }
         self.empty_all();
@@ -159,7 +167,17 @@ impl Lane {
         for segment in job.plan.segments(chunk) {
             // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
             // the source alive and unwritten, and the plan keeps the segment within the leaf.
-            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot)? };
+            unsafe {
+                fill_segment(
+                    &job.ends[segment.leaf as usize],
+                    segment,
+                    slot,
+                    job.plan.pace.streaming,
+                )?
+            };
+        }
+        if job.plan.pace.streaming {
+            streaming::fence();
         }
         Ok(())
     }
@@ -254,7 +272,7 @@ impl Lane {
             let _span =
                 tracing::debug_span!("wait", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                     .entered();
-            mark.settle()
+            mark.settle(job.plan.pace.patience)
         };
         let in_use = match arrived {
             Ok(()) => {
@@ -294,8 +312,16 @@ impl Lane {
             // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
             unsafe {
                 let from = slot.ptr().add(segment.slot_offset);
-                std::ptr::copy_nonoverlapping(from, ptr.add(segment.offset as usize), segment.bytes);
+                copy(
+                    from,
+                    ptr.add(segment.offset as usize),
+                    segment.bytes,
+                    job.plan.pace.streaming,
+                );
             }
+        }
+        if job.plan.pace.streaming {
+            streaming::fence();
         }
     }
 }
@@ -308,19 +334,35 @@ fn between(direction: Direction, host: *mut u8, device: DevicePtr, bytes: usize)
     }
 }
 
+/// Copies bytes within host memory, past the caches if `streamed`.
+///
+/// # Safety
+///
+/// `from` is good for reads and `to` for writes of `bytes` bytes, and they are apart.
+unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, streamed: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if streamed {
+            streaming::copy(from, to, bytes);
+        } else {
+            std::ptr::copy_nonoverlapping(from, to, bytes);
+        }
+    }
+}
+
 /// Copies one segment into its place in a slot.
 ///
 /// # Safety
 ///
 /// The segment lies inside the leaf that `end` names and inside the slot; the leaf's memory is alive and not written;
 /// the caller holds the slot.
-unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot) -> Result<()> {
+unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot, streamed: bool) -> Result<()> {
     let (offset, bytes) = (segment.offset as usize, segment.bytes);
     // SAFETY: inside the slot, by the caller's promise.
     let place = unsafe { slot.ptr().add(segment.slot_offset) };
     match end {
         // SAFETY: both ranges are valid and apart, by the caller's promise.
-        End::Memory(ptr) => unsafe { std::ptr::copy_nonoverlapping(ptr.add(offset), place, bytes) },
+        End::Memory(ptr) => unsafe { copy(ptr.add(offset), place, bytes, streamed) },
         // SAFETY: as above; `gather` reads only what the layout reaches.
         End::Strided(storage, copy) => unsafe { copy.gather(*storage, offset..offset + bytes, place) },
         End::File(storage, start) => {

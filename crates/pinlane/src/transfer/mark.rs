@@ -17,7 +17,7 @@
 use pinlane_driver::{
     ErrorKind, Event, Stream, Timing,
     sync::{
-        Arc, Mutex,
+        Arc, Duration, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
         lock,
     },
@@ -75,14 +75,23 @@ impl LaneStream {
     /// Waits until nothing is in flight, and makes the stream sound again. For who drives the lane. What failed is not
     /// told: the marks behind it tell it.
     pub(crate) fn drain(&self) -> Result<(), pinlane_driver::Error> {
-        match insist(|| self.stream.synchronize()) {
+        match self.finish() {
             Err(error) if error.kind() != ErrorKind::CopyFailed => Err(error),
-            Ok(()) | Err(_) => {
-                self.generation.fetch_add(1, Ordering::Relaxed);
-                self.known_as_failed.store(false, Ordering::Relaxed);
-                Ok(())
-            }
+            Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// The same, and tells what failed: for who has marked nothing.
+    pub(crate) fn finish(&self) -> Result<(), pinlane_driver::Error> {
+        let ended = insist(|| self.stream.synchronize());
+        if ended
+            .as_ref()
+            .map_or_else(|error| error.kind() == ErrorKind::CopyFailed, |()| true)
+        {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+            self.known_as_failed.store(false, Ordering::Relaxed);
+        }
+        ended
     }
 
     /// Marks the end of what is enqueued so far. For who drives the lane.
@@ -117,10 +126,10 @@ impl Mark {
         self.event().query().unwrap_or(true)
     }
 
-    /// Blocks until it is reached. A failed copy is a finished one; after any other error the device may still be at
-    /// work.
-    pub(crate) fn settle(&self) -> Result<(), pinlane_driver::Error> {
-        insist(|| self.event().synchronize()).inspect_err(|error| {
+    /// Blocks until it is reached, spinning for up to `patience`. A failed copy is a finished one; after any other error the
+    /// device may still be at work.
+    pub(crate) fn settle(&self, patience: Duration) -> Result<(), pinlane_driver::Error> {
+        insist(|| self.event().synchronize_with(patience)).inspect_err(|error| {
             let current = self.stream.generation.load(Ordering::Relaxed);
             if error.kind() == ErrorKind::CopyFailed && self.generation == current {
                 self.stream.known_as_failed.store(true, Ordering::Relaxed);

@@ -2,7 +2,8 @@
 //!
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
 //! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
-//!   [`results`]; [`plan`] decides how each job's bytes go.
+//!   [`results`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go.
+//! - [`short`] is the way of one small tensor, without all that.
 //! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
 //!   [`mark`] is a point in a stream after which the device is done with a chunk.
 //! - [`flights`] are the jobs behind one handle.
@@ -11,6 +12,7 @@
 pub(crate) mod engine;
 pub(crate) mod file;
 mod flights;
+pub(crate) mod into;
 pub(crate) mod job;
 pub(crate) mod lane;
 pub(crate) mod leaks;
@@ -24,6 +26,7 @@ pub(crate) mod request;
 pub(crate) mod results;
 pub(crate) mod route;
 pub(crate) mod running;
+pub(crate) mod short;
 pub(crate) mod sources;
 
 use std::{
@@ -114,6 +117,14 @@ impl<T> Transfer<T> {
     /// How each part of the transfer goes, and why.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
         self.flights.plans()
+    }
+
+    /// What moves, and what it fills, which nobody can touch before that has landed.
+    pub(crate) fn into_parts(self) -> (Flights, T) {
+        let output = self
+            .output
+            .expect("a transfer that was not waited for has its result");
+        (self.flights, output)
     }
 
     fn land(&mut self) -> Result<T> {

@@ -9,6 +9,7 @@
 mod build;
 mod choice;
 mod explanation;
+mod pace;
 mod workload;
 
 use std::{fmt, time::Duration};
@@ -17,6 +18,7 @@ use super::{Placement, Route};
 pub(crate) use build::{Means, plan};
 use choice::Why;
 pub use explanation::{Alternative, Explanation};
+pub(crate) use pace::Pace;
 pub use workload::{HostEnd, Workload};
 
 /// Which way the bytes go.
@@ -132,7 +134,7 @@ pub struct Plan {
     segments: Vec<Segment>,
     runs: Vec<Run>,
     inline: bool,
-    lanes: usize,
+    pub(crate) pace: Pace,
     predicted: Duration,
     /// Whether the device only simulates, so that the predicted time is none of its own.
     simulated: bool,
@@ -192,7 +194,7 @@ impl fmt::Display for Plan {
         let by = match (self.chunks.is_empty(), self.inline) {
             (true, _) => "nothing to do".to_owned(),
             (_, true) => "by the caller's thread".to_owned(),
-            (_, false) => format!("by up to {}", Count(self.lanes as u64, "lane")),
+            (_, false) => format!("by up to {}", Count(self.pace.lanes as u64, "lane")),
         };
         write!(
             f,

@@ -138,6 +138,6 @@ pub(crate) fn perform(job: &Arc<Job>, duty: Duty, queue: &Queue) {
                 tracing::warn!(%error, "a transfer whose handle was dropped failed");
             }
         }
-        Duty::Start => queue.submit(Arc::clone(job)),
+        Duty::Start => queue.submit(Arc::clone(job), job.plan.pace.lanes),
     }
 }

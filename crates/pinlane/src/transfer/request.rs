@@ -3,13 +3,14 @@
 //! Everything that can be refused is refused before anything moves: all jobs are prepared, then all are started. The
 //! tensors over the results are made while the bytes move.
 
-use pinlane_driver::{ErrorKind, sync::Arc};
+use pinlane_driver::{ErrorKind, Properties, sync::Arc};
 
 use super::{
     TransferOptions,
     engine::Engine,
     file,
     flights::Flights,
+    into::{Destinations, check_lands_contiguous},
     job::{Job, Keep},
     plan::{self, Direction, Leaf, Means, Plan, Regions},
     results::Results,
@@ -26,6 +27,8 @@ pub(crate) struct Request<'a> {
     /// What to call a leaf in errors.
     pub(crate) path: &'a dyn Fn(usize) -> String,
     pub(crate) to: &'a Device,
+    /// The tensors to move into, where these are to be filled rather than new ones made.
+    pub(crate) into: Option<Destinations<'a>>,
     pub(crate) options: &'a TransferOptions,
 }
 
@@ -33,10 +36,24 @@ impl<'a> Request<'a> {
     /// Prepares and starts the transfer; gives the jobs on their way, and the results, which nobody may see before the
     /// jobs have landed. With `blocking`, the caller is about to wait for that.
     pub(crate) fn start(&self, blocking: bool) -> Result<(Flights, Vec<Tensor>)> {
-        let Sorted { groups, mut outputs } = self.sort()?;
+        let announcement = self
+            .to
+            .accelerator()
+            .and_then(|accelerator| accelerator.running.rouse(self.leaves.len()));
+        let Sorted {
+            groups,
+            on_host,
+            mut outputs,
+        } = self.sort()?;
         let mut prepared = Vec::with_capacity(groups.len());
         for group in &groups {
             prepared.push(self.prepare(group)?);
+        }
+        if let Some(into) = self.into {
+            for (index, source) in on_host {
+                let filled = into.fill_on_host(index, source);
+                outputs[index] = Some(filled.map_err(|error| self.at(index, error))?);
+            }
         }
         let mut flights = Flights::default();
         for Prepared { device, job, .. } in &prepared {
@@ -49,9 +66,16 @@ impl<'a> Request<'a> {
                 job.abort(error);
             }
         }
-        for (group, prepared) in groups.iter().zip(prepared) {
-            prepared.make_outputs(group, &mut outputs)?;
+        drop(announcement);
+        let made = groups
+            .iter()
+            .zip(prepared)
+            .try_for_each(|(group, prepared)| prepared.make_outputs(group, self.into, &mut outputs));
+        // Whatever became of the outputs: the lanes count on the caller.
+        if blocking {
+            flights.help();
         }
+        made?;
         let outputs = outputs
             .into_iter()
             .map(|output| output.expect("every group makes its tensors' outputs"));
@@ -68,11 +92,17 @@ impl<'a> Request<'a> {
     fn sort(&self) -> Result<Sorted<'a>> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         let mut outputs = vec![None; self.leaves.len()];
+        let mut on_host = Vec::new();
         for (index, &tensor) in self.leaves.iter().enumerate() {
             tensor
                 .check_landed("moving a tensor")
+                .and_then(|()| self.into.map_or(Ok(()), |into| into.check(index, tensor)))
                 .map_err(|error| self.at(index, error))?;
             let way = match (tensor.storage().place(), self.to.is_host()) {
+                (Place::Host(_) | Place::File(_), true) if self.into.is_some() => {
+                    on_host.push((index, tensor));
+                    continue;
+                }
                 (Place::Host(_), true) => {
                     outputs[index] = Some(tensor.clone());
                     continue;
@@ -81,7 +111,7 @@ impl<'a> Request<'a> {
                     outputs[index] = Some(file::read(tensor).map_err(|error| self.at(index, error))?);
                     continue;
                 }
-                (Place::Device(from), _) if from.device == *self.to => {
+                (Place::Device(from), _) if from.device == *self.to && self.into.is_none() => {
                     outputs[index] = Some(tensor.clone());
                     continue;
                 }
@@ -99,7 +129,11 @@ impl<'a> Request<'a> {
                 }
             }
         }
-        Ok(Sorted { groups, outputs })
+        Ok(Sorted {
+            groups,
+            on_host,
+            outputs,
+        })
     }
 
     /// Decides how the group goes. Gives the device whose engine moves it, too.
@@ -119,21 +153,32 @@ impl<'a> Request<'a> {
         let mut sources = Sources::with_capacity(group.members.len());
         for &(index, tensor) in &group.members {
             let taken = match &group.way {
-                Way::Upload => sources.take_from_host(tensor, properties.id),
-                Way::Download(_) => sources.take_from_device(tensor, self.options.pinned_result),
+                Way::Upload => sources.take_from_host(tensor, properties.id, self.into.is_some()),
+                Way::Download(_) => sources.take_from_device(tensor, self.lands_pinned(index, properties)),
                 Way::Between(_) => sources.take_from_peer(tensor, properties),
+            };
+            let taken = match self.into {
+                Some(into) => taken
+                    .and_then(|()| check_lands_contiguous(sources.layouts.last().unwrap_or(tensor.layout())))
+                    .and_then(|()| match group.way {
+                        Way::Upload | Way::Between(_) => sources.locate(into.get(index)),
+                        Way::Download(_) => Ok(()),
+                    }),
+                None => taken,
             };
             taken.map_err(|error| self.at(index, error))?;
         }
-        let (direction, regions) = match group.way {
-            Way::Upload => (Direction::ToDevice, Regions::Lay(self.options.placement)),
-            Way::Between(_) => (Direction::OnDevice, Regions::Lay(self.options.placement)),
-            Way::Download(_) => (
-                Direction::ToHost,
-                Regions::Given(std::mem::take(&mut sources.regions)),
-            ),
+        let direction = match group.way {
+            Way::Upload => Direction::ToDevice,
+            Way::Between(_) => Direction::OnDevice,
+            Way::Download(_) => Direction::ToHost,
         };
-        if direction != Direction::ToHost {
+        let regions = if direction == Direction::ToHost || self.into.is_some() {
+            Regions::Given(std::mem::take(&mut sources.regions))
+        } else {
+            Regions::Lay(self.options.placement)
+        };
+        if direction != Direction::ToHost && self.into.is_none() {
             check_fits(&sources.leaves, engine)?;
         }
         let plan = plan::plan(
@@ -152,14 +197,22 @@ impl<'a> Request<'a> {
     fn prepare(&self, group: &Group<'_>) -> Result<Prepared> {
         let (device, sources, plan) = self.plan_group(group)?;
         let _span = tracing::debug_span!("allocate", bytes = plan.bytes()).entered();
-        let (results, bases, ends) = match plan.direction() {
-            Direction::ToHost => {
-                let results = Results::on_host(&device, &sources.leaves, self.options)?;
+        let (results, bases, ends) = match (plan.direction(), self.into) {
+            (Direction::ToHost, into) => {
+                let results = match into {
+                    Some(into) => {
+                        Results::there_on_host(group.members.iter().map(|&(index, _)| into.get(index)))
+                    }
+                    None => Results::on_host(&device, &sources.leaves, self.options)?,
+                };
                 let (bases, ends) = (sources.bases(), results.ends());
                 (results, bases, ends)
             }
-            Direction::ToDevice | Direction::OnDevice => {
-                let results = Results::on_device(&device, &plan)?;
+            (Direction::ToDevice | Direction::OnDevice, into) => {
+                let results = match into {
+                    Some(_) => Results::there_on_device(&device, sources.blocks),
+                    None => Results::on_device(&device, &plan)?,
+                };
                 let bases = results.bases();
                 (results, bases, sources.ends)
             }
@@ -169,13 +222,6 @@ impl<'a> Request<'a> {
             results: results.owners(),
         };
         let landing = Arc::default();
-        let leaks = Arc::clone(
-            &device
-                .require_accelerator("moving tensors")?
-                .running
-                .engine()
-                .leaks,
-        );
         let job = Job::new(
             plan,
             ends,
@@ -183,7 +229,7 @@ impl<'a> Request<'a> {
             self.options.after.clone(),
             keep,
             &landing,
-            &leaks,
+            device.require_accelerator("moving tensors")?.running.engine(),
         );
         Ok(Prepared {
             device,
@@ -192,6 +238,14 @@ impl<'a> Request<'a> {
             results,
             layouts: sources.layouts,
         })
+    }
+
+    /// Whether the result of a leaf that comes from a device lies in memory that the device reaches by itself.
+    fn lands_pinned(&self, index: usize, from: &Properties) -> bool {
+        match self.into.map(|into| into.get(index).storage().place()) {
+            Some(Place::Host(host)) => host.pinned() == Some(from.id.backend),
+            _ => self.options.pinned_result,
+        }
     }
 
     fn at(&self, index: usize, error: Error) -> Error {
@@ -205,6 +259,8 @@ impl<'a> Request<'a> {
 /// The leaves of a tree, by what has to be done with them.
 struct Sorted<'a> {
     groups: Vec<Group<'a>>,
+    /// Leaves that are on the host, as their destinations are, with their numbers in the tree.
+    on_host: Vec<(usize, &'a Tensor)>,
     /// For each leaf its result, where it is there already.
     outputs: Vec<Option<Tensor>>,
 }
@@ -263,7 +319,18 @@ pub(super) fn means(engine: &Engine) -> Means<'_> {
 
 impl Prepared {
     /// Makes the tensors over the results.
-    fn make_outputs(self, group: &Group<'_>, outputs: &mut [Option<Tensor>]) -> Result<()> {
+    fn make_outputs(
+        self,
+        group: &Group<'_>,
+        into: Option<Destinations<'_>>,
+        outputs: &mut [Option<Tensor>],
+    ) -> Result<()> {
+        if let Some(into) = into {
+            for &(index, _) in &group.members {
+                outputs[index] = Some(into.output(index, &self.landing));
+            }
+            return Ok(());
+        }
         for (leaf, (&(index, tensor), layout)) in group.members.iter().zip(self.layouts).enumerate() {
             let bytes = tensor.dtype().bytes_for(layout.span().end)?;
             let storage = self

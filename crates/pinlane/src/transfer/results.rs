@@ -10,10 +10,11 @@ use super::{
     plan::{Leaf, Plan},
 };
 use crate::{
-    Device, Error, Result,
+    Device, Error, Result, Tensor,
+    landing::span_bytes,
     memory::{
         buffer::{self, Buffer},
-        storage::{DeviceBlock, Storage},
+        storage::{DeviceBlock, Place, Storage},
     },
 };
 
@@ -98,6 +99,33 @@ impl Results {
             }
         }
         Ok(Self::OnHost { backend, places })
+    }
+
+    /// Memory on `device` that is there already.
+    pub(crate) fn there_on_device(device: &Device, blocks: Vec<Arc<DeviceBlock>>) -> Self {
+        Self::OnDevice {
+            device: device.clone(),
+            blocks,
+        }
+    }
+
+    /// The memory of tensors on the host, which are in one piece.
+    pub(crate) fn there_on_host<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Self {
+        let place = |tensor: &Tensor| {
+            let Place::Host(host) = tensor.storage().place() else {
+                unreachable!("sorted as on the host")
+            };
+            let start = span_bytes(tensor).expect("a tensor has a size").start;
+            HostPlace {
+                // SAFETY: the layout was checked against the storage.
+                ptr: unsafe { host.ptr().add(start) },
+                owner: Arc::clone(host.owner()),
+            }
+        };
+        Self::OnHost {
+            backend: None,
+            places: tensors.map(place).collect(),
+        }
     }
 
     /// What keeps the memory alive.

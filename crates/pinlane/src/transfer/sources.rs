@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Error, Layout, Result, Tensor,
-    landing::{landing, span_bytes},
+    landing::{landing, packing, span_bytes},
     memory::storage::{DeviceBlock, Place, Storage},
 };
 
@@ -43,9 +43,9 @@ impl Sources {
         }
     }
 
-    /// Takes a tensor that goes from the host, or from a file, to the device `to`.
-    pub(crate) fn take_from_host(&mut self, tensor: &Tensor, to: DeviceId) -> Result<()> {
-        let (layout, copy) = landing(tensor)?;
+    /// Takes a tensor that goes from the host, or from a file, to the device `to`; with `packed`, to land contiguous.
+    pub(crate) fn take_from_host(&mut self, tensor: &Tensor, to: DeviceId, packed: bool) -> Result<()> {
+        let (layout, copy) = if packed { packing(tensor) } else { landing(tensor) }?;
         let span = span_bytes(tensor)?;
         match (tensor.storage().place(), copy) {
             (Place::Host(host), Some(copy)) => {
@@ -78,9 +78,6 @@ impl Sources {
     /// Takes a tensor that goes from the executing device to the host. A strided view is moved as the span it covers,
     /// with its strides.
     pub(crate) fn take_from_device(&mut self, tensor: &Tensor, pinned_result: bool) -> Result<()> {
-        let Place::Device(source) = tensor.storage().place() else {
-            unreachable!("sorted as on a device")
-        };
         let span = span_bytes(tensor)?;
         let kind = if pinned_result {
             Kind::Pinned
@@ -88,17 +85,23 @@ impl Sources {
             Kind::Pageable
         };
         self.push(tensor, span.len(), kind, tensor.layout().at_start());
+        self.locate(tensor)
+    }
+
+    /// Says where in the executing device's memory a tensor lies: the source of what was just taken, or where it goes.
+    pub(crate) fn locate(&mut self, tensor: &Tensor) -> Result<()> {
+        let Place::Device(place) = tensor.storage().place() else {
+            unreachable!("sorted as on a device")
+        };
+        let start = span_bytes(tensor)?.start;
         let blocks = &mut self.blocks;
-        let allocation = *self
-            .numbers
-            .entry(Arc::as_ptr(&source.memory))
-            .or_insert_with(|| {
-                blocks.push(Arc::clone(&source.memory));
-                (blocks.len() - 1) as u32
-            });
+        let allocation = *self.numbers.entry(Arc::as_ptr(&place.memory)).or_insert_with(|| {
+            blocks.push(Arc::clone(&place.memory));
+            (blocks.len() - 1) as u32
+        });
         self.regions.push(Region {
             allocation,
-            offset: (source.offset + span.start) as u64,
+            offset: (place.offset + start) as u64,
         });
         Ok(())
     }

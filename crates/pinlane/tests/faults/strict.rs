@@ -114,8 +114,8 @@ unsafe impl Driver for Strict {
         self.watch(self.sim.query(event))
     }
 
-    fn synchronize_event(&self, event: RawEvent) -> Result<()> {
-        self.watch(self.sim.synchronize_event(event))
+    fn synchronize_event(&self, event: RawEvent, patience: Duration) -> Result<()> {
+        self.watch(self.sim.synchronize_event(event, patience))
     }
 
     fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {

@@ -1,6 +1,7 @@
 //! What a transfer promises, whatever the moment at which it is waited for, awaited, fenced or dropped.
 
 mod dropping;
+mod into;
 mod results;
 #[path = "../rig/mod.rs"]
 mod rig;

@@ -48,7 +48,8 @@ pub(super) fn tensors(memory: HostMemory<'_>, count: usize, bytes: usize) -> Res
 pub(super) struct Move {
     tensors: Vec<Tensor>,
     to: Device,
-    options: TransferOptions,
+    /// `None` for what a caller gets who asks for nothing.
+    options: Option<TransferOptions>,
 }
 
 impl Move {
@@ -57,7 +58,7 @@ impl Move {
         device: &Device,
         direction: Direction,
         tensors: Vec<Tensor>,
-        options: TransferOptions,
+        options: Option<TransferOptions>,
     ) -> Result<Self> {
         Ok(match direction {
             Direction::ToHost => Self {
@@ -75,7 +76,10 @@ impl Move {
 
     /// How long it takes, until it is there.
     pub(super) fn time(&self) -> Result<Duration> {
-        time(|| self.tensors.to_with(&self.to, &self.options))
+        time(|| match &self.options {
+            Some(options) => self.tensors.to_with(&self.to, options),
+            None => self.tensors.to(&self.to),
+        })
     }
 }
 

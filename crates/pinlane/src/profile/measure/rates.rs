@@ -25,7 +25,7 @@ pub(super) fn link(bench: &Bench, profile: &mut Profile, figures: &mut Figures) 
     let device = bench.device(profile)?;
     // Half of the budget, at most, is there for pinned tensors; one goes and one comes.
     let bytes = (bench.large / 4).min(bench.budget / 4).max(TINY);
-    let direct = || TransferOptions::new().route(Route::Direct).pinned_result();
+    let direct = || Some(TransferOptions::new().route(Route::Direct).pinned_result());
     let pinned = HostMemory::Pinned(&device);
     let there = Move::new(&device, Direction::ToDevice, tensors(pinned, 1, bytes)?, direct())?;
     let back = Move::new(
@@ -47,12 +47,8 @@ pub(super) fn calls(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Re
     let pinned = HostMemory::Pinned(&device);
     let of = |count| {
         let direct = TransferOptions::new().route(Route::Direct);
-        Move::new(
-            &device,
-            Direction::ToDevice,
-            tensors(pinned, count, TINY)?,
-            direct,
-        )
+        let tensors = tensors(pinned, count, TINY)?;
+        Move::new(&device, Direction::ToDevice, tensors, Some(direct))
     };
     let (one, many) = (of(1)?, of(1 + MORE)?);
     let [one, many] = medians(8 * bench.runs, [&mut || one.time(), &mut || many.time()])?;
@@ -138,7 +134,7 @@ pub(super) fn plain(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Re
     let bytes = bench.large / 4;
     let plain = TransferOptions::new().route(Route::Plain);
     let pageable = tensors(HostMemory::Pageable, 1, bytes)?;
-    let there = Move::new(&device, Direction::ToDevice, pageable, plain)?;
+    let there = Move::new(&device, Direction::ToDevice, pageable, Some(plain))?;
     profile.plain_bytes_per_second = rate(bytes, median(bench.runs, || there.time())?);
     Ok(())
 }

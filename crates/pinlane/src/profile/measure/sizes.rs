@@ -6,9 +6,9 @@ use super::{
     Bench, Figures, Trial,
     clock::{Move, median, medians, tensors},
 };
-use crate::{Device, Direction, HostMemory, Profile, Result, Route, Tensor, TransferOptions};
+use crate::{Device, Direction, HostMemory, Profile, Result, Tensor};
 
-/// A make is better than a cheaper one only if it is faster by more than noise.
+/// What is faster than something simpler is better only if that is more than noise.
 const CLEARLY: f64 = 1.03;
 
 /// As few lanes as reach the best rate: each costs a core while it copies.
@@ -71,7 +71,7 @@ fn cheapest_of_the_best(trials: &[Trial]) -> Trial {
 /// How fast an engine of this make is, and of which make it is in the end: the budget may not allow all.
 fn try_out(bench: &Bench, make: &Profile, large: Vec<Tensor>) -> Result<Trial> {
     let device = bench.device(make)?;
-    let there = Move::new(&device, Direction::ToDevice, large, TransferOptions::new())?;
+    let there = Move::new(&device, Direction::ToDevice, large, None)?;
     let took = median(bench.runs, || there.time())?;
     let settled = device.profile().unwrap_or(make);
     Ok(Trial {
@@ -81,22 +81,17 @@ fn try_out(bench: &Bench, make: &Profile, large: Vec<Tensor>) -> Result<Trial> {
     })
 }
 
-/// Up to which size one pageable tensor is best left to the driver, in both directions.
-pub(super) fn plain(bench: &Bench, profile: &mut Profile, figures: &mut Figures) -> Result<()> {
-    let device = bench.device(profile)?;
-    let by = |route| TransferOptions::new().route(route);
-    let largest = |direction| {
-        crossover(
-            bench,
-            256,
-            direction,
-            [(&device, by(Route::Plain)), (&device, by(Route::Packed))],
-        )
+/// Up to which size one pageable tensor gets to the device as fast when it is left to the driver. To the host, a caller
+/// who waits is given a slot at these sizes.
+pub(super) fn plain(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
+    let with = |plain_bytes| {
+        bench.device(&Profile {
+            plain_bytes,
+            ..profile.clone()
+        })
     };
-    figures.plain_to_device_bytes = largest(Direction::ToDevice)?;
-    figures.plain_to_host_bytes = largest(Direction::ToHost)?;
-    // One limit for both directions: above it staging is no loss in either.
-    profile.plain_bytes = figures.plain_to_device_bytes.min(figures.plain_to_host_bytes);
+    let (by_driver, staged) = (with(usize::MAX)?, with(0)?);
+    profile.plain_bytes = crossover(bench, 256, Direction::ToDevice, [&by_driver, &staged])?;
     Ok(())
 }
 
@@ -105,41 +100,27 @@ pub(super) fn inline(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> R
     let with = |inline_bytes| {
         bench.device(&Profile {
             inline_bytes,
+            plain_bytes: 0,
             ..profile.clone()
         })
     };
     let (alone, by_lanes) = (with(usize::MAX)?, with(0)?);
-    let packed = || TransferOptions::new().route(Route::Packed);
-    let largest = |direction| {
-        crossover(
-            bench,
-            16 << 10,
-            direction,
-            [(&alone, packed()), (&by_lanes, packed())],
-        )
-    };
+    let largest = |direction| crossover(bench, 16 << 10, direction, [&alone, &by_lanes]);
     profile.inline_bytes = largest(Direction::ToDevice)?.min(largest(Direction::ToHost)?);
     Ok(())
 }
 
-/// The largest size up to which the first way is no slower than the second with one pageable tensor, by doubling from
-/// `smallest`; 0 where it never is.
-fn crossover(
-    bench: &Bench,
-    smallest: usize,
-    direction: Direction,
-    ways: [(&Device, TransferOptions); 2],
-) -> Result<usize> {
+/// The largest size up to which the second device is not clearly faster than the first with one pageable tensor, by
+/// doubling from `smallest`; 0 where it always is.
+fn crossover(bench: &Bench, smallest: usize, direction: Direction, devices: [&Device; 2]) -> Result<usize> {
     let largest = (16 << 20).min(bench.large);
     let sizes = std::iter::successors(Some(smallest), |bytes| Some(bytes * 2));
     last_win(sizes.take_while(|&bytes| bytes <= largest), |bytes| {
         let one = tensors(HostMemory::Pageable, 1, bytes)?;
-        let [first, second] = ways
-            .clone()
-            .map(|(device, options)| Move::new(device, direction, one.clone(), options));
+        let [first, second] = devices.map(|device| Move::new(device, direction, one.clone(), None));
         let (first, second) = (first?, second?);
         let [first, second] = medians(4 * bench.runs, [&mut || first.time(), &mut || second.time()])?;
-        Ok(first <= second)
+        Ok(first <= second.mul_f64(CLEARLY))
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Chunk, Direction, Leaf, Plan, Region, Regions, Run, Segment, Tally,
     choice::{Choice, Why},
+    pace::Pace,
 };
 use crate::{Error, Placement, Profile, Result, Route};
 
@@ -58,8 +59,7 @@ pub(crate) fn plan(
     };
     let bytes = leaves.iter().map(|leaf| leaf.bytes).sum();
     let mut builder = Builder {
-        chunk_bytes: means.profile.chunk_bytes(bytes, means.lanes, means.slot_bytes),
-        slot_bytes: means.slot_bytes,
+        done: 0,
         padded,
         plan: Plan {
             direction,
@@ -71,7 +71,7 @@ pub(crate) fn plan(
             segments: Vec::with_capacity(leaves.len()),
             runs: Vec::new(),
             inline: false,
-            lanes: means.lanes,
+            pace: Pace::new(0, direction, &means),
             predicted: Duration::ZERO,
             simulated: means.simulated,
             tallies: Vec::new(),
@@ -99,6 +99,8 @@ pub(crate) fn plan(
         }
     }
     let alone = forced == Some(Route::Staged);
+    let in_slots = slotted.iter().map(|&index| leaves[index].bytes).sum();
+    builder.plan.pace = Pace::new(in_slots, direction, &means);
     for index in slotted {
         builder.push_slotted(index, leaves[index].bytes, alone);
     }
@@ -144,8 +146,8 @@ pub(super) fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>
 }
 
 struct Builder {
-    chunk_bytes: usize,
-    slot_bytes: usize,
+    /// Bytes that go through slots and are planned.
+    done: u64,
     /// Whether a DMA may cover the gap between neighbours on the device.
     padded: bool,
     plan: Plan,
@@ -193,10 +195,11 @@ impl Builder {
                 offset: region.offset + offset,
             };
             let (slot_offset, joins) = self.place(place);
-            let room = self.chunk_bytes.min(self.slot_bytes).saturating_sub(slot_offset);
+            let chunk_bytes = self.plan.pace.chunk_bytes(self.done);
+            let room = chunk_bytes.saturating_sub(slot_offset);
             let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(room);
             // A leaf that is not longer than a chunk is not cut merely to use up the rest of one.
-            let whole_later = offset == 0 && (part as u64) < bytes && bytes <= self.chunk_bytes as u64;
+            let whole_later = offset == 0 && (part as u64) < bytes && bytes <= chunk_bytes as u64;
             if part == 0 || (whole_later && !fresh) {
                 fresh = true;
                 continue;
@@ -209,6 +212,7 @@ impl Builder {
                 bytes: part,
             });
             offset += part as u64;
+            self.done += part as u64;
             fresh = offset < bytes;
         }
         if let Some(chunk) = self.plan.chunks.last_mut()
@@ -323,7 +327,7 @@ impl Plan {
             }
         }
         let calls = self.runs.len() + self.segments.len() - self.slotted_segments();
-        let lanes = if self.inline { 1 } else { self.lanes.max(1) };
+        let lanes = if self.inline { 1 } else { self.pace.lanes };
         let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
         let fill = slotted as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
         let ramp = first as f64 / profile.memcpy_bytes_per_second;

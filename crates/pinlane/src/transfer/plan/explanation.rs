@@ -81,7 +81,7 @@ impl fmt::Display for Explanation {
         }
         write!(f, "\n\nprofile of {}: {}", self.device, self.origin)?;
         for quantity in self.profile.quantities() {
-            write!(f, "\n  {:<30} {}", quantity.name, quantity.amount)?;
+            write!(f, "\n  {:<33} {}", quantity.name, quantity.amount)?;
         }
         Ok(())
     }

@@ -1,0 +1,81 @@
+//! What follows from a transfer's size: how many lanes share it, how long its chunks are, how slots are filled.
+//!
+//! A long chunk is worth its calls, and a lane that has one is left alone for longer. But the link waits until the first
+//! chunk is filled, and a caller until the last is emptied; so chunks are shorter at both ends of a transfer.
+
+use std::time::Duration;
+
+use super::{Direction, Means};
+
+/// The shortest chunk: below, a copy's call costs as much as its bytes.
+const SHORTEST: usize = 128 << 10;
+/// A transfer is cut into about so many chunks, where slots are long enough.
+const CHUNKS: u64 = 12;
+/// Bytes for which it pays to wake one more lane.
+const BYTES_PER_LANE: u64 = 512 << 10;
+/// Up to here a transfer is over before more lanes than half are awake.
+const SHORT_TRANSFER: u64 = 64 << 20;
+
+/// How a transfer of one size goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Lanes that share it, the caller's thread among them where it takes part.
+    pub(crate) lanes: usize,
+    /// The longest chunk.
+    chunk_bytes: usize,
+    /// The chunks at both ends.
+    end_bytes: usize,
+    /// How many bytes each end has.
+    ends: u64,
+    /// Whether slots are filled, or emptied, past the caches.
+    pub(crate) streaming: bool,
+    /// How long a lane spins for a copy before it sleeps.
+    pub(crate) patience: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    pub(crate) fn new(bytes: u64, direction: Direction, means: &Means<'_>) -> Self {
+        let profile = means.profile;
+        let most = if bytes <= SHORT_TRANSFER {
+            means.lanes.div_ceil(2)
+        } else {
+            means.lanes
+        };
+        let lanes = usize::try_from(bytes / BYTES_PER_LANE)
+            .unwrap_or(usize::MAX)
+            .clamp(1, most.max(1));
+        let even = usize::try_from(bytes / CHUNKS)
+            .unwrap_or(usize::MAX / 2)
+            .next_power_of_two();
+        let chunk_bytes = even.max(2 * SHORTEST).min(means.slot_bytes);
+        let end_bytes = (chunk_bytes / 4).max(SHORTEST).min(chunk_bytes);
+        Self {
+            lanes,
+            chunk_bytes,
+            end_bytes,
+            ends: (end_bytes * lanes) as u64,
+            streaming: match direction {
+                Direction::ToDevice => bytes > profile.inline_bytes as u64 && bytes <= profile.streamed_up_to,
+                Direction::ToHost => bytes > profile.streamed_from,
+                Direction::OnDevice => false,
+            },
+            patience: if bytes <= SHORT_TRANSFER {
+                profile.patience
+            } else {
+                profile.patience / 64
+            },
+            bytes,
+        }
+    }
+
+    /// How long the chunk may be that begins where `done` bytes are planned.
+    pub(crate) fn chunk_bytes(&self, done: u64) -> usize {
+        let at_an_end = done < self.ends || self.bytes.saturating_sub(done) <= self.ends;
+        if at_an_end {
+            self.end_bytes
+        } else {
+            self.chunk_bytes
+        }
+    }
+}

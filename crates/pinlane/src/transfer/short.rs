@@ -1,0 +1,200 @@
+//! The short way: one tensor in one piece, copied by the caller, who waits for it.
+//!
+//! No plan, no job, no event, nothing allocated but the result: what a small copy costs is the driver's call. The caller
+//! waits for a stream of its own, so everything borrowed is free when the call returns; where the device is lost instead,
+//! what it may still use is kept for ever, as everywhere.
+
+use pinlane_driver::{DeviceMemory, DevicePtr, ErrorKind, MemCopy, sync::Arc};
+
+use super::engine::Engine;
+use crate::{
+    Device, Error, Result, Tensor,
+    landing::{landing, span_bytes},
+    memory::{
+        buffer::Buffer,
+        storage::{DeviceBlock, Place, Storage},
+    },
+};
+
+/// The longest copy: longer ones are cut, so that others' copies get a turn between the parts.
+const LONGEST: usize = 64 << 20;
+
+/// The tensor on `to`, where it goes the short way; the caller is about to wait for it.
+pub(crate) fn move_to(tensor: &Tensor, to: &Device) -> Option<Result<Tensor>> {
+    if !tensor.storage().has_landed() {
+        return None;
+    }
+    match (tensor.storage().place(), to.accelerator()) {
+        (Place::Host(_), Some(accelerator)) => {
+            let engine = accelerator.running.engine();
+            let (host, bytes) = host_end(tensor, engine)?;
+            Some(upload(tensor, host, bytes, to, engine))
+        }
+        (Place::Device(source), None) => {
+            let engine = source.device.accelerator()?.running.engine();
+            let (device, bytes) = device_end(tensor)?;
+            let short = bytes <= engine.profile.inline_bytes.min(engine.slots.slot_bytes());
+            short.then(|| download(tensor, device, bytes, engine))
+        }
+        _ => None,
+    }
+}
+
+/// Copies `tensor` into `into`, which is its holder's alone, where that goes the short way. `None` also where the two do
+/// not fit: then the long way says why.
+pub(crate) fn copy_into(tensor: &Tensor, into: &Tensor) -> Option<Result<()>> {
+    let fits = tensor.dtype() == into.dtype()
+        && tensor.shape() == into.shape()
+        && tensor.layout().is_contiguous()
+        && into.layout().is_contiguous()
+        && tensor.storage().has_landed()
+        && into.storage().has_landed()
+        && Arc::strong_count(into.storage()) == 1;
+    if !fits {
+        return None;
+    }
+    let device = match (tensor.storage().place(), into.storage().place()) {
+        (Place::Host(_), Place::Device(there)) => &there.device,
+        (Place::Device(there), Place::Host(host)) if host.is_writable() => &there.device,
+        _ => return None,
+    };
+    let engine = device.accelerator()?.running.engine();
+    let on_host = if matches!(into.storage().place(), Place::Host(_)) {
+        into
+    } else {
+        tensor
+    };
+    let on_device = if matches!(into.storage().place(), Place::Host(_)) {
+        tensor
+    } else {
+        into
+    };
+    let (host, bytes) = host_end(on_host, engine)?;
+    let (there, _) = device_end(on_device)?;
+    let copy = if std::ptr::eq(on_host, into) {
+        MemCopy::to_host(host, there, bytes)
+    } else {
+        MemCopy::to_device(there, host, bytes)
+    };
+    // SAFETY: both tensors are borrowed until the copy is over; `into` is nobody else's; where the end of the copy can't be
+    // known, both are kept for ever.
+    let copied = unsafe { copy_and_wait(engine, copy) };
+    if let Err(error) = &copied
+        && error.leaves_memory_in_use()
+    {
+        engine.leaks.add(bytes as u64);
+        tensor.storage().leak();
+        into.storage().leak();
+    }
+    Some(copied)
+}
+
+/// The host's end of a short copy: one piece, pinned or so small that the driver's own way is the shortest.
+fn host_end(tensor: &Tensor, engine: &Engine) -> Option<(*mut u8, usize)> {
+    let Place::Host(host) = tensor.storage().place() else {
+        return None;
+    };
+    let pinned = host.pinned() == Some(engine.driver.properties().id.backend);
+    let span = one_piece(tensor)?;
+    let longest = if pinned {
+        LONGEST
+    } else {
+        engine.profile.plain_bytes
+    };
+    // SAFETY: the layout was checked against the storage.
+    (span.len() <= longest).then(|| (unsafe { host.ptr().as_ptr().add(span.start) }, span.len()))
+}
+
+fn device_end(tensor: &Tensor) -> Option<(DevicePtr, usize)> {
+    let Place::Device(device) = tensor.storage().place() else {
+        return None;
+    };
+    let span = one_piece(tensor)?;
+    Some((device.ptr().offset(span.start), span.len()))
+}
+
+/// The bytes of a tensor, where they are some and lie in one piece.
+fn one_piece(tensor: &Tensor) -> Option<std::ops::Range<usize>> {
+    let layout = tensor.layout();
+    let whole = layout.is_contiguous() || (layout.is_dense() && !tensor.dtype().is_sub_byte());
+    let span = whole.then(|| span_bytes(tensor).ok())??;
+    (!span.is_empty()).then_some(span)
+}
+
+fn upload(tensor: &Tensor, host: *mut u8, bytes: usize, to: &Device, engine: &Engine) -> Result<Tensor> {
+    let memory = DeviceMemory::new(&engine.driver, bytes)
+        .map_err(|source| Error::driver("making room for tensors on the device", source))?;
+    let block = Arc::new(DeviceBlock(memory));
+    let copy = MemCopy::to_device(block.0.ptr(), host, bytes);
+    // SAFETY: the tensor is borrowed and its bytes don't change while they are shared; the block is new. Both are kept for
+    // ever where the end of the copy can't be known.
+    if let Err(error) = unsafe { copy_and_wait(engine, copy) } {
+        if error.leaves_memory_in_use() {
+            engine.leaks.add(bytes as u64);
+            tensor.storage().leak();
+            std::mem::forget(block);
+        }
+        return Err(error);
+    }
+    let (layout, _) = landing(tensor)?;
+    Ok(Tensor::new(
+        tensor.dtype(),
+        layout,
+        Storage::device(to.clone(), block, 0),
+    ))
+}
+
+fn download(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &Engine) -> Result<Tensor> {
+    let result = Buffer::uninit(bytes)?;
+    let slot = loop {
+        if let Some(slot) = engine.slots.acquire(true)? {
+            break slot;
+        }
+    };
+    // SAFETY: the slot is this call's, and is longer; the tensor is borrowed. Both are kept for ever where the end of the
+    // copy can't be known.
+    match unsafe { copy_and_wait(engine, MemCopy::to_host(slot.ptr(), device, bytes)) } {
+        Ok(()) => {
+            // SAFETY: the bytes have landed in the slot; the result is as long, and new.
+            unsafe { std::ptr::copy_nonoverlapping(slot.ptr(), result.ptr().as_ptr(), bytes) };
+            engine.slots.put_back(slot);
+        }
+        Err(error) if error.leaves_memory_in_use() => {
+            tensor.storage().leak();
+            engine.slots.lose(slot);
+            return Err(error);
+        }
+        Err(error) => {
+            engine.slots.put_back(slot);
+            return Err(error);
+        }
+    }
+    // SAFETY: the buffer is initialised by the copy, and lives in the storage.
+    let storage = unsafe { Storage::host(result.ptr(), bytes, None, true, Arc::new(result)) };
+    Ok(Tensor::new(tensor.dtype(), tensor.layout().at_start(), storage))
+}
+
+/// Copies, and returns when nothing of the copy is in flight any more, unless the error says that memory is left in use.
+///
+/// # Safety
+///
+/// Both ends are valid for the copy until this returns, and for ever where its error leaves memory in use; nobody else
+/// writes the source or touches the destination.
+unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy) -> Result<()> {
+    let stream = engine.take_quiet_stream()?;
+    let doing = || format!("copying {} bytes", copy.bytes);
+    // SAFETY: the caller's promise, kept until the wait below is over.
+    let enqueued = unsafe { stream.stream().copy(copy) };
+    let ended = stream.finish();
+    match (enqueued, ended) {
+        (_, Err(error)) if error.kind() != ErrorKind::CopyFailed => Err(Error::waiting(doing(), error)),
+        (Err(error), _) | (Ok(()), Err(error)) => {
+            engine.put_quiet_stream(stream);
+            Err(Error::driver(doing(), error))
+        }
+        (Ok(()), Ok(())) => {
+            engine.put_quiet_stream(stream);
+            Ok(())
+        }
+    }
+}
