@@ -59,7 +59,7 @@ fn an_explanation_shows_the_other_routes_and_the_profile() {
         "plain    about ",
         "(chosen)",
         "profile of sim:0",
-        "assumed from the hardware",
+        "assumed, as all of a simulated device is",
         "link, one direction",
         "slot ",
         "simulated",

@@ -109,7 +109,7 @@ fn an_explanation_names_every_route_with_its_time_or_why_it_can_not_be() {
         "direct   not possible: ",
         "packed   about ",
         "(chosen)",
-        "assumed from the hardware",
+        "assumed, as all of a simulated device is",
         "GB/s",
     ] {
         assert!(shown.contains(part), "{part:?} is not in\n{shown}");

@@ -32,6 +32,7 @@ impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match *self {
             Self::Rate(rate) => format!("{:.1} GB/s", rate / 1e9),
+            Self::Time(Duration::ZERO) => "not at all".to_owned(),
             Self::Time(time) => format!("{time:.1?}"),
             Self::Bytes(bytes) => match bytes {
                 0 => "0 B".to_owned(),
@@ -98,6 +99,7 @@ mod tests {
         let shown = [
             Amount::Rate(55.16e9),
             Amount::Time(Duration::from_nanos(7500)),
+            Amount::Time(Duration::ZERO),
             Amount::Bytes(4 << 20),
             Amount::Bytes(48 << 10),
             Amount::Bytes(1000),

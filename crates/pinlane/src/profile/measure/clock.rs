@@ -29,7 +29,7 @@ pub(super) fn medians<const N: usize>(
     }
     Ok(times.map(|mut times| {
         times.sort_unstable();
-        times[times.len() / 2]
+        times[(times.len() - 1) / 2]
     }))
 }
 

@@ -79,7 +79,11 @@ impl fmt::Display for Explanation {
                 f.write_str(" (chosen)")?;
             }
         }
-        write!(f, "\n\nprofile of {}: {}", self.device, self.origin)?;
+        write!(f, "\n\nprofile of {}: ", self.device)?;
+        match (&self.origin, self.plan.simulated) {
+            (ProfileOrigin::Assumed, true) => f.write_str("assumed, as all of a simulated device is")?,
+            (origin, _) => origin.fmt(f)?,
+        }
         for quantity in self.profile.quantities() {
             write!(f, "\n  {:<33} {}", quantity.name, quantity.amount)?;
         }
