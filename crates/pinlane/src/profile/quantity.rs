@@ -113,6 +113,7 @@ mod tests {
             [
                 "55.2 GB/s",
                 "7.5µs",
+                "not at all",
                 "4 MiB",
                 "48 KiB",
                 "1000 B",
