@@ -9,14 +9,18 @@
 mod build;
 mod choice;
 mod gathering;
+mod explanation;
 mod pace;
+mod workload;
 
 use std::{fmt, time::Duration};
 
 use super::{Placement, Route};
 pub(crate) use build::{Means, plan};
 use choice::Why;
+pub use explanation::{Alternative, Explanation};
 pub(crate) use pace::Pace;
+pub use workload::{HostEnd, Workload};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -349,7 +349,7 @@ struct Prepared {
 }
 
 /// Refuses what the device could never hold, because its plan might be more than the host can hold.
-fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
+pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     let device = engine.driver.properties();
     let total = leaves
         .iter()
@@ -366,7 +366,8 @@ fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     Err(Error::driver("making room for tensors on the device", source))
 }
 
-fn means(engine: &Engine) -> Means<'_> {
+/// What the planner may use on this engine.
+pub(super) fn means(engine: &Engine) -> Means<'_> {
     Means {
         profile: &engine.profile,
         lanes: engine.profile.lanes,
