@@ -11,7 +11,7 @@ use super::{
     file,
     flights::Flights,
     job::{Job, Keep},
-    plan::{self, Direction, Leaf, Means, Plan, Regions},
+    plan::{self, Direction, Kind, Leaf, Means, Plan, Regions},
     results::Results,
     sources::Sources,
 };
@@ -142,7 +142,7 @@ impl<'a> Request<'a> {
             regions,
             self.options.route,
             Means {
-                scatter: self.scatter_table(engine, direction, sources.leaves.len()),
+                scatter: self.scatter_table(engine, direction, &sources.leaves),
                 ..means(engine)
             },
         )
@@ -153,14 +153,17 @@ impl<'a> Request<'a> {
 
     /// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first
     /// time, a driver loads the kernel.
-    fn scatter_table(&self, engine: &Engine, direction: Direction, leaves: usize) -> Option<ScatterTable> {
-        let apart = match direction {
+    fn scatter_table(&self, engine: &Engine, direction: Direction, leaves: &[Leaf]) -> Option<ScatterTable> {
+        let in_pieces = || match direction {
             Direction::ToHost => true,
-            Direction::ToDevice => self.options.placement == Placement::Separate,
+            Direction::ToDevice => {
+                self.options.placement == Placement::Separate
+                    || leaves.iter().any(|leaf| leaf.kind == Kind::Pinned)
+            }
             Direction::OnDevice => false,
         };
         let wanted = match self.options.route {
-            None => apart && leaves >= engine.profile.gathered_runs,
+            None => leaves.len() >= engine.profile.gathered_runs && in_pieces(),
             Some(route) => route == Route::Gathered,
         };
         wanted.then(|| engine.driver.scatter_table()).flatten()
