@@ -9,6 +9,7 @@
 mod build;
 mod choice;
 mod gathering;
+mod placing;
 
 use std::{fmt, time::Duration};
 

@@ -8,11 +8,10 @@ use super::{
     Chunk, Direction, Kind, Leaf, Plan, Region, Regions, Run, Segment, Tally,
     choice::{Choice, Why},
     gathering::Gathering,
+    placing::{SLAB_ALIGNMENT, lay_out},
 };
 use crate::{Error, Placement, Profile, Result, Route};
 
-/// Alignment of every tensor in a slab, in bytes.
-pub(crate) const SLAB_ALIGNMENT: usize = 256;
 /// Alignment of a run in its slot: a cache line.
 const SLOT_ALIGNMENT: usize = 64;
 /// The longest word that a device's thread moves, in bytes.
@@ -140,41 +139,6 @@ pub(crate) fn plan(
     plan.inline = plan.fits_inline(means.profile);
     plan.predicted = plan.predict(means.profile);
     Ok(plan)
-}
-
-/// The allocations that hold the leaves, and where each lies.
-fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>, Vec<Region>), Refused> {
-    match placement {
-        Placement::Separate => {
-            let allocations = leaves.iter().map(|leaf| leaf.bytes).collect();
-            let regions = (0..leaves.len())
-                .map(|index| Region {
-                    allocation: index as u32,
-                    offset: 0,
-                })
-                .collect();
-            Ok((allocations, regions))
-        }
-        Placement::Slab => {
-            let mut end = 0u64;
-            let mut regions = Vec::with_capacity(leaves.len());
-            for (index, leaf) in leaves.iter().enumerate() {
-                let next = end.checked_next_multiple_of(SLAB_ALIGNMENT as u64);
-                let next = next.and_then(|offset| Some((offset, offset.checked_add(leaf.bytes)?)));
-                let too_much = || Refused {
-                    leaf: index,
-                    error: Box::new(Error::HostMemory { bytes: usize::MAX }),
-                };
-                let (offset, after) = next.ok_or_else(too_much)?;
-                regions.push(Region {
-                    allocation: 0,
-                    offset,
-                });
-                end = after;
-            }
-            Ok((if leaves.is_empty() { Vec::new() } else { vec![end] }, regions))
-        }
-    }
 }
 
 struct Builder {
