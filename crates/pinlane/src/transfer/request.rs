@@ -12,7 +12,7 @@ use super::{
     flights::Flights,
     into::{Destinations, check_lands_contiguous},
     job::{Job, Keep},
-    plan::{self, Direction, Leaf, Means, Plan, Regions},
+    plan::{self, Direction, Kind, Leaf, Means, Plan, Regions},
     results::Results,
     sources::Sources,
 };
@@ -197,7 +197,7 @@ impl<'a> Request<'a> {
             regions,
             self.options.route,
             Means {
-                scatter: self.scatter_table(engine, direction, sources.leaves.len()),
+                scatter: self.scatter_table(engine, direction, &sources.leaves),
                 lent,
                 ..means(engine)
             },
@@ -209,14 +209,18 @@ impl<'a> Request<'a> {
 
     /// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first
     /// time, a driver loads the kernel.
-    fn scatter_table(&self, engine: &Engine, direction: Direction, leaves: usize) -> Option<ScatterTable> {
-        let apart = match direction {
+    fn scatter_table(&self, engine: &Engine, direction: Direction, leaves: &[Leaf]) -> Option<ScatterTable> {
+        let in_pieces = || match direction {
             Direction::ToHost => true,
-            Direction::ToDevice => self.options.placement == Placement::Separate || self.into.is_some(),
+            Direction::ToDevice => {
+                self.options.placement == Placement::Separate
+                    || self.into.is_some()
+                    || leaves.iter().any(|leaf| leaf.kind == Kind::Pinned)
+            }
             Direction::OnDevice => false,
         };
         let wanted = match self.options.route {
-            None => apart && leaves >= engine.profile.gathered_runs,
+            None => leaves.len() >= engine.profile.gathered_runs && in_pieces(),
             Some(route) => route == Route::Gathered,
         };
         wanted.then(|| engine.driver.scatter_table()).flatten()

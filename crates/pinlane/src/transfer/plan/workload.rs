@@ -1,6 +1,6 @@
 //! Plans for tensors that are only described: none is made, and no byte moves.
 
-use super::{Direction, Explanation, Kind, Leaf, Plan, Regions, build::lay_out, plan};
+use super::{Direction, Explanation, Kind, Leaf, Plan, Regions, placing::lay_out, plan};
 use crate::{
     Device, Error, Placement, Result, Route,
     transfer::request::{check_fits, means},
