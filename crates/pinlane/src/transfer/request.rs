@@ -197,7 +197,13 @@ impl<'a> Request<'a> {
             regions,
             self.options.route,
             Means {
-                scatter: self.scatter_table(engine, direction, &sources.leaves),
+                scatter: scatter_table(
+                    engine,
+                    direction,
+                    &sources.leaves,
+                    self.options.placement == Placement::Separate || self.into.is_some(),
+                    self.options.route,
+                ),
                 lent,
                 ..means(engine)
             },
@@ -205,25 +211,6 @@ impl<'a> Request<'a> {
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
         span.record("bytes", plan.bytes());
         Ok((device.clone(), sources, plan))
-    }
-
-    /// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first
-    /// time, a driver loads the kernel.
-    fn scatter_table(&self, engine: &Engine, direction: Direction, leaves: &[Leaf]) -> Option<ScatterTable> {
-        let in_pieces = || match direction {
-            Direction::ToHost => true,
-            Direction::ToDevice => {
-                self.options.placement == Placement::Separate
-                    || self.into.is_some()
-                    || leaves.iter().any(|leaf| leaf.kind == Kind::Pinned)
-            }
-            Direction::OnDevice => false,
-        };
-        let wanted = match self.options.route {
-            None => leaves.len() >= engine.profile.gathered_runs && in_pieces(),
-            Some(route) => route == Route::Gathered,
-        };
-        wanted.then(|| engine.driver.scatter_table()).flatten()
     }
 
     /// Decides how the group goes, and takes the memory for its results.
@@ -292,15 +279,14 @@ impl<'a> Request<'a> {
             && options.after.is_none()
             && matches!(options.route, None | Some(Route::Gathered));
         let engine = from.accelerator()?.running.engine();
-        if !free_choice || group.members.len() < engine.profile.gathered_runs {
+        if !free_choice {
             return None;
         }
-        let bytes = group.members.iter().try_fold(0usize, |sum, (_, tensor)| {
-            let bytes = span_bytes(tensor).ok()?.len();
-            sum.checked_add(bytes)?.checked_add(buffer::ALIGNMENT)
-        })?;
-        let worth_it = engine.slots.slot_bytes() / 32..=engine.slots.slot_bytes();
-        worth_it.contains(&bytes).then_some(engine)
+        let sizes = group
+            .members
+            .iter()
+            .map(|(_, tensor)| Some(span_bytes(tensor).ok()?.len() as u64));
+        is_worth_a_slot(engine, sizes).then_some(engine)
     }
 
     /// Whether the result of a leaf that comes from a device lies in memory that the device reaches by itself.
@@ -368,6 +354,40 @@ pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     );
     let source = pinlane_driver::Error::new(ErrorKind::OutOfMemory, device.id, message);
     Err(Error::driver("making room for tensors on the device", source))
+}
+
+/// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first time,
+/// a driver loads the kernel. `apart` says whether tensors land each in its own place on the device.
+pub(super) fn scatter_table(
+    engine: &Engine,
+    direction: Direction,
+    leaves: &[Leaf],
+    apart: bool,
+    route: Option<Route>,
+) -> Option<ScatterTable> {
+    let in_pieces = || match direction {
+        Direction::ToHost => true,
+        Direction::ToDevice => apart || leaves.iter().any(|leaf| leaf.kind == Kind::Pinned),
+        Direction::OnDevice => false,
+    };
+    let wanted = match route {
+        None => leaves.len() >= engine.profile.gathered_runs && in_pieces(),
+        Some(route) => route == Route::Gathered,
+    };
+    wanted.then(|| engine.driver.scatter_table()).flatten()
+}
+
+/// Whether a result of tensors of these sizes may stay in the slot that it lands in: large enough to be worth a slot, small
+/// enough for it, and of many tensors.
+pub(super) fn is_worth_a_slot(engine: &Engine, sizes: impl ExactSizeIterator<Item = Option<u64>>) -> bool {
+    let slot = engine.slots.slot_bytes() as u64;
+    sizes.len() >= engine.profile.gathered_runs
+        && sizes
+            .into_iter()
+            .try_fold(0u64, |sum, bytes| {
+                sum.checked_add(bytes?)?.checked_add(buffer::ALIGNMENT as u64)
+            })
+            .is_some_and(|bytes| (slot / 32..=slot).contains(&bytes))
 }
 
 /// What the planner may use on this engine.

@@ -1,9 +1,9 @@
 //! Plans for tensors that are only described: none is made, and no byte moves.
 
-use super::{Direction, Explanation, Kind, Leaf, Plan, Regions, placing::lay_out, plan};
+use super::{Direction, Explanation, Kind, Leaf, Means, Plan, Regions, placing::lay_out, plan};
 use crate::{
     Device, Error, Placement, Result, Route,
-    transfer::request::{check_fits, means},
+    transfer::request::{check_fits, is_worth_a_slot, means, scatter_table},
 };
 
 /// The memory that described tensors lie in on the host, or land in.
@@ -107,8 +107,23 @@ impl Workload {
             }
             _ => Ok(Regions::Lay(self.placement)),
         };
-        let planned =
-            planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means(engine)));
+        let pageable = self.leaves.iter().all(|leaf| leaf.kind == Kind::Pageable);
+        let means = Means {
+            scatter: scatter_table(
+                engine,
+                self.direction,
+                &self.leaves,
+                self.placement == Placement::Separate,
+                route,
+            ),
+            lent: self.direction == Direction::ToHost
+                && pageable
+                && matches!(route, None | Some(Route::Gathered))
+                && is_worth_a_slot(engine, self.leaves.iter().map(|leaf| Some(leaf.bytes)))
+                && engine.slots.lends(),
+            ..means(engine)
+        };
+        let planned = planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means));
         planned.map_err(|refused| Error::Leaf {
             path: format!("#{}", refused.leaf),
             source: refused.error,
