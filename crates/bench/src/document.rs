@@ -37,6 +37,8 @@ pub struct Document {
     /// The cells, in the order in which they ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<CellReport>,
+    /// Cells that were not begun, because the grid's time was up.
+    pub cells_left: usize,
     /// The figures.
     pub figures: Vec<Figure>,
     /// What could not be measured, and why.

@@ -144,8 +144,10 @@ impl Bench {
                 Err(error) => failures.push(failure(spec.id, &error)),
             }
         }
+        let failed_figures = failures.len();
         let cells = self.grid(&rig, observer, steps, &mut failures);
         let planned = self.selection.cells.len();
+        let cells_left = planned - cells.len() - (failures.len() - failed_figures);
         let over = figures::ALL.iter().filter(|spec| self.selection.has(spec));
         found.extend(over.filter_map(|spec| spec.over(&cells, planned)));
         let order = |figure: &Figure| figures::ALL.iter().position(|spec| spec.id == figure.id);
@@ -160,6 +162,7 @@ impl Bench {
             commit: self.options.commit.clone(),
             link,
             cells,
+            cells_left,
             figures: found,
             failures,
         })

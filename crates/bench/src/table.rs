@@ -35,6 +35,12 @@ pub fn document(document: &Document) -> String {
         "slower than the best route",
         CellReport::regret,
     ));
+    if document.cells_left > 0 {
+        parts.push(format!(
+            "{} cells were not begun: the grid's time was up",
+            document.cells_left
+        ));
+    }
     if !document.figures.is_empty() {
         parts.push(figures(&document.figures));
     }
