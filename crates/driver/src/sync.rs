@@ -52,6 +52,28 @@ pub fn wait_for<T>(condvar: &Condvar, guard: MutexGuard<'_, T>, duration: Durati
     }
 }
 
+/// Asks again and again, for at most `patience`, until `holds`; says whether it does. Under shuttle, where no time passes,
+/// asks once and lets the other threads go on.
+pub fn spin(patience: Duration, holds: impl Fn() -> bool) -> bool {
+    #[cfg(not(shuttle))]
+    {
+        let start = Instant::now();
+        while !holds() {
+            if start.elapsed() >= patience {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        true
+    }
+    #[cfg(shuttle)]
+    {
+        let _ = patience;
+        thread::yield_now();
+        holds()
+    }
+}
+
 /// Sleeps for `duration`. Under shuttle, where no time passes, it only lets the other threads go on.
 pub fn sleep(duration: Duration) {
     #[cfg(not(shuttle))]

@@ -4,7 +4,7 @@
 //! To the host: take a slot, enqueue DMAs into it, mark; the chunk is *pending* until the lane empties the slot.
 //! A lane that is about to sleep, or that finds no free slot, empties its pending slots, oldest first.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ptr::NonNull};
 
 use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
@@ -105,7 +105,12 @@ impl Lane {
         let chunk = &job.plan.chunks[index];
         if !chunk.needs_slot() {
             self.collect_direct(job, chunk);
-            return self.enqueue(job, chunk).map(Some);
+            return self.enqueue(job, chunk, None).map(Some);
+        }
+        if let Some(lent) = &job.lent {
+            self.collect_slotted(job, chunk, lent.ptr().as_ptr());
+            let table = table(chunk, lent.ptr().as_ptr());
+            return self.enqueue(job, chunk, table).map(Some);
         }
         let slot = self.acquire()?;
         if job.plan.direction() == Direction::ToDevice
@@ -114,8 +119,8 @@ impl Lane {
             self.engine.slots.put_back(slot);
             return Err(error);
         }
-        self.collect_slotted(job, chunk, &slot);
-        match self.enqueue(job, chunk) {
+        self.collect_slotted(job, chunk, slot.ptr());
+        match self.enqueue(job, chunk, table(chunk, slot.ptr())) {
             Ok(mark) if job.plan.direction() == Direction::ToDevice => {
                 self.engine
                     .slots
@@ -183,12 +188,12 @@ impl Lane {
     }
 
     /// Collects the copies between a slot and the device.
-    fn collect_slotted(&mut self, job: &Job, chunk: &Chunk, slot: &Slot) {
+    fn collect_slotted(&mut self, job: &Job, chunk: &Chunk, slot: *mut u8) {
         self.copies.clear();
         for run in job.plan.runs(chunk) {
             let device = job.bases[run.region.allocation as usize].offset(run.region.offset as usize);
             // SAFETY: inside the slot, by the plan.
-            let host = unsafe { slot.ptr().add(run.slot_offset) };
+            let host = unsafe { slot.add(run.slot_offset) };
             self.copies
                 .push(between(job.plan.direction(), host, device, run.bytes));
         }
@@ -222,7 +227,7 @@ impl Lane {
 
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
     /// more, unless the error says that memory is left in use.
-    fn enqueue(&self, job: &Job, chunk: &Chunk) -> Result<Arc<Mark>> {
+    fn enqueue(&self, job: &Job, chunk: &Chunk, table: Option<NonNull<u8>>) -> Result<Arc<Mark>> {
         let _span =
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
@@ -235,11 +240,14 @@ impl Lane {
             let waited = stream.wait(after);
             waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
         }
-        let enqueued = match self.copies.as_slice() {
+        let enqueued = match (self.copies.as_slice(), table) {
+            // SAFETY: the job and the slot keep both ends of each copy, and the table, valid until the mark is reached;
+            // the runs of one plan do not overlap, and the plan keeps the table behind them.
+            (copies, Some(table)) => unsafe { stream.driver().copy_scattered(copies, table, stream.raw()) },
             // SAFETY: the job and the slot keep both ends of the copy valid until the mark is reached.
-            [copy] => unsafe { stream.copy(*copy) },
+            ([copy], None) => unsafe { stream.copy(*copy) },
             // SAFETY: as above, for each; the runs of one plan do not overlap.
-            copies => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
+            (copies, None) => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
         enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
             let doing = format!(
@@ -324,6 +332,12 @@ impl Lane {
             streaming::fence();
         }
     }
+}
+
+/// Where the table of a chunk lies that a kernel moves through the slot that begins at `slot`.
+fn table(chunk: &Chunk, slot: *mut u8) -> Option<NonNull<u8>> {
+    // SAFETY: inside the slot, by the plan.
+    NonNull::new(unsafe { slot.add(chunk.table_offset?) })
 }
 
 /// The copy between host and device memory in this direction.

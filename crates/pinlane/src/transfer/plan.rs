@@ -3,11 +3,12 @@
 //! A request is a list of *leaves* (bytes, and what kind of memory they lie in). The plan gives
 //! - where each leaf lies on the device: *regions* of one or several allocations;
 //! - *chunks*, the unit of work: at most one slot of bytes, or a batch of direct copies;
-//! - *segments*, the part of a leaf that a chunk carries, and *runs*, the DMAs between slot and device. Segments that
+//! - *segments*, the part of a leaf that a chunk carries, and *runs*, the copies between slot and device. Segments that
 //!   are neighbours on the device share a run: a slab of a thousand tensors is one DMA for each chunk.
 
 mod build;
 mod choice;
+mod gathering;
 mod pace;
 
 use std::{fmt, time::Duration};
@@ -85,7 +86,7 @@ pub(crate) struct Segment {
     pub(crate) bytes: usize,
 }
 
-/// One DMA between a slot and the device.
+/// One copy between a slot and the device: a DMA, or a part of what a kernel moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) region: Region,
@@ -98,6 +99,8 @@ pub(crate) struct Run {
 pub(crate) struct Chunk {
     pub(crate) route: Route,
     pub(crate) bytes: usize,
+    /// Where the kernel's table begins in the slot, for a chunk that is gathered.
+    pub(crate) table_offset: Option<usize>,
     segments: (u32, u32),
     runs: (u32, u32),
 }
@@ -105,7 +108,7 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// Whether it goes through a slot.
     pub(crate) fn needs_slot(&self) -> bool {
-        matches!(self.route, Route::Staged | Route::Packed)
+        matches!(self.route, Route::Staged | Route::Packed | Route::Gathered)
     }
 }
 
@@ -130,6 +133,8 @@ pub struct Plan {
     segments: Vec<Segment>,
     runs: Vec<Run>,
     inline: bool,
+    /// Whether the result stays in the slot that it lands in.
+    stays: bool,
     pub(crate) pace: Pace,
     predicted: Duration,
     /// Whether the device only simulates, so that the predicted time is none of its own.
@@ -143,7 +148,7 @@ impl Plan {
         &self.segments[chunk.segments.0 as usize..chunk.segments.1 as usize]
     }
 
-    /// The DMAs of a chunk that goes through a slot.
+    /// The copies of a chunk that goes through a slot, between that and the device.
     pub(crate) fn runs(&self, chunk: &Chunk) -> &[Run] {
         &self.runs[chunk.runs.0 as usize..chunk.runs.1 as usize]
     }
@@ -178,6 +183,11 @@ impl Plan {
         self.inline
     }
 
+    /// Whether the result stays in the slot that it lands in: there is one chunk, and it is not emptied.
+    pub(crate) fn stays_in_slot(&self) -> bool {
+        self.stays
+    }
+
     /// The time it should take, by the profile.
     #[must_use]
     pub fn predicted(&self) -> Duration {
@@ -207,12 +217,15 @@ impl fmt::Display for Plan {
         for tally in &self.tallies {
             write!(
                 f,
-                "\n  {:<7} {}, {}: {}",
+                "\n  {:<8} {}, {}: {}",
                 tally.route,
                 Count(tally.leaves as u64, "tensor"),
                 Count(tally.bytes, "byte"),
                 tally.why
             )?;
+        }
+        if self.stays {
+            f.write_str("\n  the result stays in the pinned memory that it lands in")?;
         }
         Ok(())
     }

@@ -1,22 +1,41 @@
 //! The queue that lanes claim chunks from: jobs take turns, a chunk at a time, so that a huge transfer delays a small
 //! one by no more than the chunks already claimed.
+//!
+//! Waking a thread takes tens of microseconds until it runs, and some of the waker's own. So a caller that is about to
+//! plan many tensors [rouses](Queue::rouse) lanes beforehand, which then look out for chunks for a while; and it wakes two,
+//! each of which wakes two more.
 
 use std::collections::VecDeque;
 
-use pinlane_driver::sync::{Arc, Condvar, Mutex, lock, wait};
+use pinlane_driver::sync::{
+    Arc, Condvar, Duration, Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+    lock, spin, wait,
+};
 
 use super::job::Job;
+
+/// How many lanes whoever is awake wakes at once.
+const WAKES: usize = 2;
+/// How long a lane looks out for chunks that were announced: what planning thousands of tensors takes.
+const LOOKOUT: Duration = Duration::from_micros(300);
 
 /// Jobs with chunks that no lane has claimed.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
     filled: Condvar,
+    /// Jobs that are being planned, for which lanes look out.
+    announced: AtomicUsize,
+    /// Jobs ever submitted.
+    submitted: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Waiting>,
+    /// Lanes that are still to be woken, by those that are awake.
+    to_wake: usize,
     closed: bool,
 }
 
@@ -37,18 +56,44 @@ pub(crate) enum Claim {
     Closed,
 }
 
+/// While it lives, lanes look out for chunks.
+#[derive(Debug)]
+pub(crate) struct Announcement<'a>(&'a Queue);
+
+impl Drop for Announcement<'_> {
+    fn drop(&mut self) {
+        self.0.announced.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Queue {
-    /// Adds a job with at least one chunk, and wakes up to `lanes` lanes for it: each costs the caller a system call, and
-    /// those that come late find nothing.
+    /// Adds a job with at least one chunk, and has up to `lanes` lanes woken for it: those that come late find nothing.
     pub(crate) fn submit(&self, job: Arc<Job>, lanes: usize) {
         let lanes = lanes.min(job.plan.chunks.len());
-        lock(&self.state).waiting.push_back(Waiting { job, next: 0 });
-        self.wake(lanes);
+        let mut state = lock(&self.state);
+        state.waiting.push_back(Waiting { job, next: 0 });
+        state.to_wake = state.to_wake.max(lanes);
+        self.submitted.fetch_add(1, Ordering::Relaxed);
+        self.wake_some(&mut state);
     }
 
-    /// Wakes up to `lanes` lanes.
+    /// Has up to `lanes` lanes woken.
     pub(crate) fn wake(&self, lanes: usize) {
-        for _ in 0..lanes {
+        let mut state = lock(&self.state);
+        state.to_wake = state.to_wake.max(lanes);
+        self.wake_some(&mut state);
+    }
+
+    /// Has up to `lanes` lanes woken, which look out for chunks until the announcement is dropped, or for a short while.
+    pub(crate) fn rouse(&self, lanes: usize) -> Announcement<'_> {
+        self.announced.fetch_add(1, Ordering::Relaxed);
+        self.wake(lanes);
+        Announcement(self)
+    }
+
+    fn wake_some(&self, state: &mut MutexGuard<'_, State>) {
+        for _ in 0..WAKES.min(state.to_wake) {
+            state.to_wake -= 1;
             self.filled.notify_one();
         }
     }
@@ -78,7 +123,9 @@ impl Queue {
     /// Claims a chunk of the job whose turn it is. With `may_block`, sleeps until there is one.
     pub(crate) fn claim(&self, may_block: bool) -> Claim {
         let mut state = lock(&self.state);
+        let mut looks_out = true;
         loop {
+            self.wake_some(&mut state);
             if let Some(mut waiting) = state.waiting.pop_front() {
                 let (job, chunk) = (Arc::clone(&waiting.job), waiting.next);
                 waiting.next += 1;
@@ -93,7 +140,18 @@ impl Queue {
             if !may_block {
                 return Claim::Empty;
             }
-            state = wait(&self.filled, state);
+            if looks_out && self.announced.load(Ordering::Relaxed) > 0 {
+                let before = self.submitted.load(Ordering::Relaxed);
+                drop(state);
+                looks_out = spin(LOOKOUT, || {
+                    self.submitted.load(Ordering::Relaxed) != before
+                        || self.announced.load(Ordering::Relaxed) == 0
+                });
+                state = lock(&self.state);
+            } else {
+                state = wait(&self.filled, state);
+                looks_out = true;
+            }
         }
     }
 

@@ -12,6 +12,9 @@ pub enum Route {
     Staged,
     /// Many tensors through one pinned slot.
     Packed,
+    /// The same, where the tensors lie in many pieces on the device: a kernel moves them all between the slot and the
+    /// device, instead of a copy for each.
+    Gathered,
     /// Pageable memory handed to the driver as it is, which blocks the caller: what torch does.
     Plain,
 }
@@ -22,6 +25,7 @@ impl fmt::Display for Route {
             Self::Direct => "direct",
             Self::Staged => "staged",
             Self::Packed => "packed",
+            Self::Gathered => "gathered",
             Self::Plain => "plain",
         })
     }

@@ -10,9 +10,13 @@ use super::{
     job::Job,
     lane::Lane,
     plan::{Chunk, Direction},
+    queue::Announcement,
     reactor::{Duty, perform},
 };
 use crate::{Error, Result};
+
+/// So many tensors take as long to plan as a lane takes to wake up, or a good part of it.
+const MANY: usize = 128;
 
 /// The engine with its threads, which start at the first use and end when this is dropped.
 pub(crate) struct RunningEngine {
@@ -105,6 +109,14 @@ impl RunningEngine {
             self.engine.put_spare_stream(lane.into_stream());
         }
         Ok(())
+    }
+
+    /// Has lanes look out for the chunks of `tensors` tensors that are being planned, where that is worth it.
+    pub(crate) fn rouse(&self, tensors: usize) -> Option<Announcement<'_>> {
+        let profile = &self.engine.profile;
+        let worth_it =
+            tensors >= MANY && !profile.patience.is_zero() && !lock(&self.threads).lanes.is_empty();
+        worth_it.then(|| self.engine.queue.rouse(profile.lanes.div_ceil(2)))
     }
 
     /// Has the caller, who is about to wait for the job, take a lane's part in it.

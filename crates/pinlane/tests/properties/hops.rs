@@ -5,9 +5,17 @@ use proptest::{prelude::*, sample::select};
 
 use crate::{
     Batch,
-    rig::{self, block_on},
+    rig::{self, block_on, is_over_budget},
     tensors,
 };
+
+const ROUTES: [Route; 5] = [
+    Route::Direct,
+    Route::Staged,
+    Route::Packed,
+    Route::Gathered,
+    Route::Plain,
+];
 
 /// How a caller gets its result.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +40,7 @@ pub(crate) struct Hop {
 pub(crate) fn hop() -> impl Strategy<Value = Hop> {
     let route = prop_oneof![
         4 => Just(None),
-        1 => select(&[Route::Direct, Route::Staged, Route::Packed, Route::Plain][..]).prop_map(Some),
+        1 => select(&ROUTES[..]).prop_map(Some),
     ];
     let placement = select(&[Placement::Slab, Placement::Separate][..]);
     let finish = select(
@@ -159,13 +167,6 @@ fn assert_names_a_leaf(error: &Error) {
     };
     assert!(!path.is_empty());
     assert!(matches!(**source, Error::Route { .. }), "{source}");
-}
-
-fn is_over_budget(error: &Error) -> bool {
-    match error {
-        Error::Leaf { source, .. } => is_over_budget(source),
-        error => matches!(error, Error::PinnedBudget { .. }),
-    }
 }
 
 pub(crate) fn assert_over_budget(error: &Error) {
