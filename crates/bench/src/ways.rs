@@ -15,7 +15,13 @@ use crate::{
 };
 
 /// The routes that race. One that cannot carry a cell is left out of it.
-pub const ROUTES: [Route; 4] = [Route::Direct, Route::Staged, Route::Packed, Route::Plain];
+pub const ROUTES: [Route; 5] = [
+    Route::Direct,
+    Route::Staged,
+    Route::Packed,
+    Route::Gathered,
+    Route::Plain,
+];
 
 /// The name of pinlane's own choice.
 pub const PINLANE: &str = "pinlane";
