@@ -4,7 +4,7 @@ use pinlane::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cell::Cell,
+    cell::{Cell, Direction, Memory},
     error::Result,
     rig::Rig,
     rounds::{Effort, Timing, race},
@@ -63,6 +63,11 @@ impl CellReport {
 pub fn measure(rig: &Rig, cell: Cell, effort: Effort) -> Result<CellReport> {
     let sources = rig.sources(cell, rig.device_for(cell))?;
     let (route, reason) = described(&sources.plans()?);
+    let effort = Effort {
+        // Fresh pageable memory is never warm.
+        first_run_counts: cell.direction == Direction::D2h && cell.memory == Memory::Pageable,
+        ..effort
+    };
     let check = |way: &str, landed| rig.check(&sources, way, landed);
     let ways = race(sources.ways(), effort, check)?;
     Ok(CellReport {
@@ -82,8 +87,11 @@ fn described(plans: &[Plan]) -> (String, String) {
     let routes: Vec<String> = routes.map(|route| route.to_string()).collect();
     let reasons = plans.iter().map(|plan| {
         let text = plan.to_string();
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        lines.join("; ")
+        let lines = text.lines().map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.join(" ")
+        });
+        lines.collect::<Vec<_>>().join("; ")
     });
     (routes.join("+"), reasons.collect::<Vec<_>>().join(" | "))
 }

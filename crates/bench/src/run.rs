@@ -206,6 +206,7 @@ impl Bench {
             least: 3,
             most: 500,
             hopeless: Some(3.0),
+            first_run_counts: false,
         }
     }
 
@@ -215,6 +216,7 @@ impl Bench {
             least: if self.options.quick { 3 } else { 5 },
             most: 2000,
             hopeless: None,
+            first_run_counts: false,
         }
     }
 
