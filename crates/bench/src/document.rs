@@ -55,6 +55,15 @@ pub struct Failure {
     pub error: String,
 }
 
+impl Failure {
+    pub(crate) fn of(id: impl Into<String>, error: &Error) -> Self {
+        Self {
+            id: id.into(),
+            error: error.to_string(),
+        }
+    }
+}
+
 impl Document {
     /// Reads one that was written before.
     ///
