@@ -37,6 +37,8 @@ pub struct Document {
     /// The cells, in the order in which they ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<CellReport>,
+    /// Cells that were not begun, because the grid's time was up.
+    pub cells_left: usize,
     /// The figures.
     pub figures: Vec<Figure>,
     /// What could not be measured, and why.
@@ -51,6 +53,15 @@ pub struct Failure {
     pub id: String,
     /// What happened.
     pub error: String,
+}
+
+impl Failure {
+    pub(crate) fn of(id: impl Into<String>, error: &Error) -> Self {
+        Self {
+            id: id.into(),
+            error: error.to_string(),
+        }
+    }
 }
 
 impl Document {

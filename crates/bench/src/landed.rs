@@ -99,18 +99,27 @@ fn compare(sources: &Sources<'_>, pageable: Vec<&mut [u8]>, pinned: Vec<&mut [u8
     }
     let (mut pageable, mut pinned) = (pageable.into_iter(), pinned.into_iter());
     let memory = sources.cell.memory;
-    let pairs = sources.expected.iter().enumerate().map(|(index, &expected)| {
+    let mut pieces = Vec::with_capacity(sources.expected.len());
+    for (index, expected) in sources.expected.iter().enumerate() {
         let landed = if memory.is_pinned(index) {
             pinned.next()
         } else {
             pageable.next()
         };
-        (landed.unwrap_or_default(), expected)
-    });
-    let pairs: Vec<(&mut [u8], &[u8])> = pairs.collect();
-    parallel::first(pairs, sources.cell.total(), |(landed, expected)| {
+        let landed = landed.filter(|landed| landed.len() == expected.len());
+        let Some(landed) = landed else {
+            return Some(index);
+        };
+        let pairs = landed
+            .chunks_mut(parallel::PIECE)
+            .zip(expected.chunks(parallel::PIECE));
+        pieces.extend(pairs.map(|pair| (index, pair)));
+    }
+    let numbers: Vec<usize> = pieces.iter().map(|(index, _)| *index).collect();
+    let wrong = parallel::first(pieces, sources.cell.total(), |(_, (landed, expected))| {
         let differs = landed != expected;
         landed.fill(POISON);
         differs
-    })
+    });
+    wrong.map(|piece| numbers[piece])
 }

@@ -2,6 +2,8 @@
 
 use std::{num::NonZero, thread};
 
+/// What long tensors are cut into, so that all threads get a share of one.
+pub(crate) const PIECE: usize = 1 << 20;
 /// Below this many bytes, starting threads costs more than they save.
 const ALONE: usize = 4 << 20;
 

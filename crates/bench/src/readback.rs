@@ -132,7 +132,10 @@ impl<'a> Round<'a> {
                 bytes: expected.len(),
             }),
         }
-        self.pieces.push((offset, expected, tensor));
+        for (number, piece) in expected.chunks(parallel::PIECE).enumerate() {
+            self.pieces
+                .push((offset + number * parallel::PIECE, piece, tensor));
+        }
         self.end = offset + expected.len();
         true
     }

@@ -1,6 +1,6 @@
 //! The race of the ways of a cell: in turns, so that whatever disturbs the machine disturbs all alike.
 //!
-//! The first run of each way is not timed: it warms caches and pools, and its bytes are checked. Then come rounds in which
+//! The first run of each way does not count: it warms caches and pools, and its bytes are checked. Then come rounds in which
 //! every way runs once, each round beginning with another way. What a run returns is dropped outside the time taken. A
 //! way's time is the median of its runs.
 
@@ -30,6 +30,9 @@ pub struct Effort {
     /// A way that takes longer than the fastest by this factor in the first round, and a good part of the budget, is left
     /// alone after it. Pinlane's own choice never is.
     pub hopeless: Option<f64>,
+    /// Whether the first run is as good as any other, because no way leaves anything warm behind. Then a hopeless way is
+    /// not run a second time.
+    pub first_run_counts: bool,
 }
 
 impl Effort {
@@ -64,16 +67,23 @@ pub fn race(
 ) -> Result<Vec<Timing>> {
     let mut runners = Vec::with_capacity(ways.len());
     for way in ways {
-        match way.run() {
+        let start = Instant::now();
+        let landed = way.run();
+        let first = start.elapsed().as_secs_f64();
+        match landed {
             Ok(landed) => check(&way.name, landed)?,
             Err(error) if does_not_apply(&error) => continue,
             Err(error) => return Err(error),
         }
         runners.push(Runner {
             way,
+            first,
             seconds: Vec::new(),
             retired: false,
         });
+    }
+    if effort.first_run_counts {
+        retire(&mut runners, effort, |runner| runner.first);
     }
     let began = Instant::now();
     let mut round = 0;
@@ -82,10 +92,10 @@ pub fn race(
             let place = (turn + round) % runners.len();
             runners[place].run()?;
         }
-        if round == 0
-            && let Some(factor) = effort.hopeless
-        {
-            retire(&mut runners, factor, effort.budget / GOOD_PART);
+        if round == 0 {
+            retire(&mut runners, effort, |runner| {
+                runner.seconds.first().copied().unwrap_or(runner.first)
+            });
         }
         round += 1;
     }
@@ -94,6 +104,9 @@ pub fn race(
 
 struct Runner<'a> {
     way: Way<'a>,
+    /// What its first run took.
+    first: f64,
+    /// What the others took.
     seconds: Vec<f64>,
     retired: bool,
 }
@@ -110,6 +123,9 @@ impl Runner<'_> {
     }
 
     fn timing(mut self) -> Timing {
+        if self.seconds.is_empty() {
+            self.seconds.push(self.first);
+        }
         self.seconds.sort_by(f64::total_cmp);
         Timing {
             seconds: median(&self.seconds),
@@ -120,14 +136,15 @@ impl Runner<'_> {
     }
 }
 
-fn retire(runners: &mut [Runner<'_>], factor: f64, long: Duration) {
-    let fastest = runners
-        .iter()
-        .map(|runner| runner.seconds[0])
-        .fold(f64::INFINITY, f64::min);
+/// Leaves the hopeless alone from here on.
+fn retire(runners: &mut [Runner<'_>], effort: Effort, took: impl Fn(&Runner<'_>) -> f64) {
+    let Some(factor) = effort.hopeless else {
+        return;
+    };
+    let fastest = runners.iter().map(&took).fold(f64::INFINITY, f64::min);
+    let long = (effort.budget / GOOD_PART).as_secs_f64();
     for runner in runners {
-        runner.retired =
-            runner.way.name != PINLANE && runner.seconds[0] > (factor * fastest).max(long.as_secs_f64());
+        runner.retired |= runner.way.name != PINLANE && took(runner) > (factor * fastest).max(long);
     }
 }
 
@@ -173,5 +190,104 @@ pub fn median(sorted: &[f64]) -> f64 {
         sorted[middle]
     } else {
         (sorted[middle - 1] + sorted[middle]) / 2.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, rc::Rc, thread};
+
+    use crate::{error::Error, ways::PLAIN};
+
+    use super::*;
+
+    const EFFORT: Effort = Effort {
+        budget: Duration::ZERO,
+        least: 3,
+        most: 3,
+        hopeless: Some(3.0),
+        first_run_counts: false,
+    };
+
+    fn nothing() -> Landed {
+        Landed::Copied {
+            pageable: Vec::new(),
+            pinned: Vec::new(),
+        }
+    }
+
+    fn way(name: &str, run: impl Fn() -> Result<Landed> + 'static) -> Way<'static> {
+        Way::new(name, run)
+    }
+
+    fn slow(name: &str) -> Way<'static> {
+        way(name, || {
+            thread::sleep(Duration::from_millis(100));
+            Ok(nothing())
+        })
+    }
+
+    fn runs(ways: Vec<Way<'_>>, effort: Effort) -> Vec<(String, usize)> {
+        let timings = race(ways, effort, |_, _| Ok(())).unwrap();
+        timings
+            .into_iter()
+            .map(|timing| (timing.way, timing.runs))
+            .collect()
+    }
+
+    #[test]
+    fn a_hopeless_way_is_left_alone_after_a_round_and_pinlane_never_is() {
+        let ways = || vec![slow(PINLANE), way("fast", || Ok(nothing())), slow(PLAIN)];
+        let expected =
+            |plain| [(PINLANE, 3), ("fast", 3), (PLAIN, plain)].map(|(name, runs)| (name.to_owned(), runs));
+        assert_eq!(runs(ways(), EFFORT), expected(1));
+        let never = Effort {
+            hopeless: None,
+            ..EFFORT
+        };
+        assert_eq!(runs(ways(), never), expected(3));
+    }
+
+    #[test]
+    fn a_first_run_that_counts_is_the_only_one_of_a_hopeless_way() {
+        let count = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&count);
+        let ways = vec![
+            way("fast", || Ok(nothing())),
+            way(PLAIN, move || {
+                counted.set(counted.get() + 1);
+                thread::sleep(Duration::from_millis(100));
+                Ok(nothing())
+            }),
+        ];
+        let effort = Effort {
+            first_run_counts: true,
+            ..EFFORT
+        };
+        assert_eq!(runs(ways, effort)[1], (PLAIN.to_owned(), 1));
+        assert_eq!(count.get(), 1);
+    }
+
+    #[test]
+    fn a_route_that_cannot_carry_the_bytes_is_left_out_and_any_other_error_ends_the_race() {
+        let refused = || {
+            Err(Error::Engine(pinlane::Error::Leaf {
+                path: "#0".to_owned(),
+                source: Box::new(pinlane::Error::Route {
+                    route: pinlane::Route::Direct,
+                    reason: "not pinned",
+                }),
+            }))
+        };
+        let ways = vec![way("route-direct", refused), way(PLAIN, || Ok(nothing()))];
+        assert_eq!(runs(ways, EFFORT), [(PLAIN.to_owned(), 3)]);
+        let fails = || Err(Error::Engine(pinlane::Error::HostMemory { bytes: 7 }));
+        assert!(race(vec![way(PINLANE, fails)], EFFORT, |_, _| Ok(())).is_err());
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&[1.0, 2.0, 7.0]), 2.0);
+        assert_eq!(median(&[1.0, 2.0, 4.0, 7.0]), 3.0);
     }
 }

@@ -1,8 +1,8 @@
 //! A run: the link's limit, the figures, the grid, and the figures that follow from it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::{Timestamp, Unit as TimeUnit};
+use jiff::Timestamp;
 use pinlane_guide::device::Accelerator;
 
 use crate::{
@@ -10,8 +10,7 @@ use crate::{
     document::{Document, Failure, SCHEMA},
     error::{Error, Result},
     figures::{self, Context, Figure, Scale},
-    grid::{self, CellReport},
-    link,
+    grid, link,
     machine::Machine,
     peers::Peers,
     rig::Rig,
@@ -117,7 +116,7 @@ impl Bench {
     /// Where nothing can be measured at all: there is no room, or the link does not work.
     pub fn run(&self, observer: &dyn Observer) -> Result<Document> {
         let properties = self.accelerator.driver.properties();
-        let now = Timestamp::now();
+        let began = Timestamp::now();
         let alone: Vec<_> = figures::ALL
             .iter()
             .filter(|spec| self.selection.has(spec) && !spec.needs_grid())
@@ -141,10 +140,22 @@ impl Bench {
             observer.started(spec.id, done, steps);
             match spec.measure(&context) {
                 Ok(figure) => found.extend(figure),
-                Err(error) => failures.push(failure(spec.id, &error)),
+                Err(error) => failures.push(Failure::of(spec.id, &error)),
             }
         }
-        let cells = self.grid(&rig, observer, steps, &mut failures);
+        let before = steps - self.selection.cells.len();
+        let grid::Outcome {
+            reports: cells,
+            failures: failed,
+            left: cells_left,
+        } = grid::measure_all(
+            &rig,
+            &self.selection.cells,
+            self.cell_effort(),
+            self.grid_time(),
+            |cell, done| observer.started(&cell.to_string(), before + done, steps),
+        );
+        failures.extend(failed);
         let planned = self.selection.cells.len();
         let over = figures::ALL.iter().filter(|spec| self.selection.has(spec));
         found.extend(over.filter_map(|spec| spec.over(&cells, planned)));
@@ -156,10 +167,11 @@ impl Bench {
             machine: Machine::this(properties),
             simulated: properties.simulated,
             quick: self.options.quick,
-            date: now.round(TimeUnit::Second).unwrap_or(now).to_string(),
+            date: began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             commit: self.options.commit.clone(),
             link,
             cells,
+            cells_left,
             figures: found,
             failures,
         })
@@ -174,35 +186,13 @@ impl Bench {
         Rig::new(&self.accelerator, &largest)
     }
 
-    fn grid(
-        &self,
-        rig: &Rig,
-        observer: &dyn Observer,
-        steps: usize,
-        failures: &mut Vec<Failure>,
-    ) -> Vec<CellReport> {
-        let (began, limit) = (Instant::now(), self.grid_time());
-        let before = steps - self.selection.cells.len();
-        let mut reports = Vec::with_capacity(self.selection.cells.len());
-        for (done, &cell) in self.selection.cells.iter().enumerate() {
-            if began.elapsed() >= limit {
-                break;
-            }
-            observer.started(&cell.to_string(), before + done, steps);
-            match grid::measure(rig, cell, self.cell_effort()) {
-                Ok(report) => reports.push(report),
-                Err(error) => failures.push(failure(&cell.to_string(), &error)),
-            }
-        }
-        reports
-    }
-
     fn cell_effort(&self) -> Effort {
         Effort {
             budget: Duration::from_millis(if self.options.quick { 30 } else { 200 }),
             least: 3,
             most: 500,
             hopeless: Some(3.0),
+            first_run_counts: false,
         }
     }
 
@@ -212,6 +202,7 @@ impl Bench {
             least: if self.options.quick { 3 } else { 5 },
             most: 2000,
             hopeless: None,
+            first_run_counts: false,
         }
     }
 
@@ -227,13 +218,6 @@ impl Bench {
             (scale, _) => 4 * scale.bytes(1 << 30) as u64,
         };
         self.options.peak_bytes.unwrap_or(usual)
-    }
-}
-
-fn failure(id: &str, error: &Error) -> Failure {
-    Failure {
-        id: id.to_owned(),
-        error: error.to_string(),
     }
 }
 

@@ -10,15 +10,13 @@ use crate::{
     compare::{Change, Comparison},
     document::Document,
     figures::Figure,
-    grid::CellReport,
+    grid::{CellReport, NOISE},
 };
 
 /// How wide a table may grow, in characters.
 const WIDTH: u16 = 118;
 /// How many of the worst cells are listed.
 const WORST: usize = 12;
-/// What is still noise.
-const NOISE: f64 = 1.05;
 
 /// Everything that a run found.
 #[must_use]
@@ -35,6 +33,12 @@ pub fn document(document: &Document) -> String {
         "slower than the best route",
         CellReport::regret,
     ));
+    if document.cells_left > 0 {
+        parts.push(format!(
+            "{} cells were not begun: the grid's time was up",
+            document.cells_left
+        ));
+    }
     if !document.figures.is_empty() {
         parts.push(figures(&document.figures));
     }

@@ -15,7 +15,13 @@ use crate::{
 };
 
 /// The routes that race. One that cannot carry a cell is left out of it.
-pub const ROUTES: [Route; 4] = [Route::Direct, Route::Staged, Route::Packed, Route::Plain];
+pub const ROUTES: [Route; 5] = [
+    Route::Direct,
+    Route::Staged,
+    Route::Packed,
+    Route::Gathered,
+    Route::Plain,
+];
 
 /// The name of pinlane's own choice.
 pub const PINLANE: &str = "pinlane";
@@ -38,7 +44,14 @@ pub struct Way<'a> {
     run: Box<dyn Fn() -> Result<Landed> + 'a>,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    pub(crate) fn new(name: impl Into<String>, run: impl Fn() -> Result<Landed> + 'a) -> Self {
+        Self {
+            name: name.into(),
+            run: Box::new(run),
+        }
+    }
+
     /// Moves the tensors, and returns when they have landed.
     ///
     /// # Errors
@@ -167,14 +180,14 @@ impl<'a> Sources<'a> {
 
     fn engine(&self, name: String, route: Option<Route>) -> Way<'_> {
         let options = route.map(|route| TransferOptions::new().route(route));
-        let run: Box<dyn Fn() -> Result<Landed> + '_> = match &self.from {
-            From::Host(tensors) => {
-                Box::new(move || Ok(Landed::OnDevice(moved(tensors, &self.device, options.as_ref())?)))
-            }
+        match &self.from {
+            From::Host(tensors) => Way::new(name, move || {
+                Ok(Landed::OnDevice(moved(tensors, &self.device, options.as_ref())?))
+            }),
             From::Device { pageable, pinned } => {
                 let host = Device::host();
                 let into_pinned = options.clone().unwrap_or_default().pinned_result();
-                Box::new(move || {
+                Way::new(name, move || {
                     // Results in both kinds of memory are two transfers, side by side; a call that waits does for one.
                     let (pageable, pinned) = if pinned.tensors.is_empty() {
                         (moved(&pageable.tensors, &host, options.as_ref())?, Vec::new())
@@ -188,22 +201,21 @@ impl<'a> Sources<'a> {
                     Ok(Landed::OnHost { pageable, pinned })
                 })
             }
-        };
-        Way { name, run }
+        }
     }
 
     /// The plain way. Towards the host the memory decides which call it is.
     #[must_use]
     pub fn plain(&self, call: PlainCall) -> Way<'_> {
         let plain = &*self.plain;
-        let run: Box<dyn Fn() -> Result<Landed> + '_> = match &self.from {
-            From::Host(_) => Box::new(move || {
+        match &self.from {
+            From::Host(_) => Way::new(PLAIN, move || {
                 Ok(Landed::Blocks(match call {
                     PlainCall::Blocking => plain.to_each(&self.expected)?,
                     PlainCall::NonBlocking => plain.to_each_non_blocking(&self.expected)?,
                 }))
             }),
-            From::Device { pageable, pinned } => Box::new(move || {
+            From::Device { pageable, pinned } => Way::new(PLAIN, move || {
                 let later = pinned
                     .blocks
                     .iter()
@@ -219,10 +231,6 @@ impl<'a> Sources<'a> {
                     pinned: later,
                 })
             }),
-        };
-        Way {
-            name: PLAIN.to_owned(),
-            run,
         }
     }
 

@@ -73,6 +73,7 @@ fn document(cells: Vec<CellReport>, figures: Vec<Figure>) -> Document {
             copy_bytes: 1,
         },
         cells,
+        cells_left: 0,
         figures,
         failures: Vec::new(),
     }

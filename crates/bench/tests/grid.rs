@@ -103,6 +103,7 @@ fn a_grid_whose_time_is_up_says_how_many_cells_were_not_measured() {
         ..tiny()
     });
     assert!(document.cells.is_empty() && document.figures.is_empty());
+    assert_eq!(document.cells_left, 2 * 3 * (2 + 3));
     assert!(document.is_sound());
 }
 

@@ -1,10 +1,7 @@
 //! What follows from the cells of the grid: the worst of them.
 
 use super::{Draft, Unit, judge::Asked::AtMost};
-use crate::grid::CellReport;
-
-/// What is still noise.
-const NOISE: f64 = 1.05;
+use crate::grid::{CellReport, NOISE};
 
 pub(super) fn never_slower(cells: &[CellReport], planned: usize) -> Option<Draft> {
     worst(cells, planned, CellReport::against_plain)

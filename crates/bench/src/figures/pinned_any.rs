@@ -65,7 +65,7 @@ fn to_host(context: &Context<'_>, cell: Cell) -> Result<f64> {
     let rig = context.rig;
     let sources = rig.sources(cell, rig.roomy())?;
     let source = &sources.pinned_tensors()[0];
-    let empty = || HostMemory::Pinned(rig.roomy()).zeros(DType::F32, &[cell.bytes / size_of::<f32>()]);
+    let empty = || HostMemory::Pinned(rig.roomy()).empty(DType::F32, &[cell.bytes / size_of::<f32>()]);
     let (mut back, mut bare): (Tensor, Tensor) = (empty()?, empty()?);
     let stream = Stream::new(rig.driver())?;
     let there = source
