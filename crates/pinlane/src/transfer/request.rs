@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     Device, Error, Layout, Result, Tensor,
-    memory::storage::{Landing, Place},
+    landing::span_bytes,
+    memory::{
+        buffer,
+        storage::{Landing, Place},
+    },
 };
 
 /// Tensors that are to be somewhere else.
@@ -85,7 +89,13 @@ impl<'a> Request<'a> {
     /// The plans of the transfer, which is not started.
     pub(crate) fn plan(&self) -> Result<Vec<Plan>> {
         let Sorted { groups, .. } = self.sort()?;
-        groups.iter().map(|group| Ok(self.plan_group(group)?.2)).collect()
+        let plan = |group| {
+            let lent = self
+                .engine_to_lend(group)
+                .is_some_and(|engine| engine.slots.lends());
+            Ok(self.plan_group(group, lent)?.2)
+        };
+        groups.iter().map(plan).collect()
     }
 
     /// Sorts the leaves by the way they go; those that need no copy are outputs already.
@@ -137,7 +147,7 @@ impl<'a> Request<'a> {
     }
 
     /// Decides how the group goes. Gives the device whose engine moves it, too.
-    fn plan_group(&self, group: &Group<'_>) -> Result<(Device, Sources, Plan)> {
+    fn plan_group(&self, group: &Group<'_>, lent: bool) -> Result<(Device, Sources, Plan)> {
         let span = tracing::debug_span!(
             "plan",
             tensors = group.members.len(),
@@ -188,6 +198,7 @@ impl<'a> Request<'a> {
             self.options.route,
             Means {
                 scatter: self.scatter_table(engine, direction, sources.leaves.len()),
+                lent,
                 ..means(engine)
             },
         )
@@ -201,7 +212,7 @@ impl<'a> Request<'a> {
     fn scatter_table(&self, engine: &Engine, direction: Direction, leaves: usize) -> Option<ScatterTable> {
         let apart = match direction {
             Direction::ToHost => true,
-            Direction::ToDevice => self.options.placement == Placement::Separate,
+            Direction::ToDevice => self.options.placement == Placement::Separate || self.into.is_some(),
             Direction::OnDevice => false,
         };
         let wanted = match self.options.route {
@@ -213,7 +224,9 @@ impl<'a> Request<'a> {
 
     /// Decides how the group goes, and takes the memory for its results.
     fn prepare(&self, group: &Group<'_>) -> Result<Prepared> {
-        let (device, sources, plan) = self.plan_group(group)?;
+        let lent = self.engine_to_lend(group).and_then(|engine| engine.slots.lend());
+        let (device, sources, plan) = self.plan_group(group, lent.is_some())?;
+        let lent = lent.filter(|_| plan.stays_in_slot()).map(Arc::new);
         let _span = tracing::debug_span!("allocate", bytes = plan.bytes()).entered();
         let (results, bases, ends) = match (plan.direction(), self.into) {
             (Direction::ToHost, into) => {
@@ -221,7 +234,10 @@ impl<'a> Request<'a> {
                     Some(into) => {
                         Results::there_on_host(group.members.iter().map(|&(index, _)| into.get(index)))
                     }
-                    None => Results::on_host(&device, &sources.leaves, self.options)?,
+                    None => match &lent {
+                        Some(lent) => Results::in_slot(lent, &device, &plan),
+                        None => Results::on_host(&device, &sources.leaves, self.options)?,
+                    },
                 };
                 let (bases, ends) = (sources.bases(), results.ends());
                 (results, bases, ends)
@@ -244,6 +260,7 @@ impl<'a> Request<'a> {
             plan,
             ends,
             bases,
+            lent,
             self.options.after.clone(),
             keep,
             &landing,
@@ -256,6 +273,30 @@ impl<'a> Request<'a> {
             results,
             layouts: sources.layouts,
         })
+    }
+
+    /// The engine of a group whose result may stay in the slot that it lands in: one that is large enough to be worth a slot,
+    /// and small enough for it.
+    fn engine_to_lend<'g>(&self, group: &'g Group<'_>) -> Option<&'g Arc<Engine>> {
+        let Way::Download(from) = &group.way else {
+            return None;
+        };
+        let options = self.options;
+        let free_choice = self.into.is_none()
+            && !options.pinned_result
+            && options.placement == Placement::Slab
+            && options.after.is_none()
+            && matches!(options.route, None | Some(Route::Gathered));
+        let engine = from.accelerator()?.running.engine();
+        if !free_choice || group.members.len() < engine.profile.gathered_runs {
+            return None;
+        }
+        let bytes = group.members.iter().try_fold(0usize, |sum, (_, tensor)| {
+            let bytes = span_bytes(tensor).ok()?.len();
+            sum.checked_add(bytes)?.checked_add(buffer::ALIGNMENT)
+        })?;
+        let worth_it = engine.slots.slot_bytes() / 32..=engine.slots.slot_bytes();
+        worth_it.contains(&bytes).then_some(engine)
     }
 
     /// Whether the result of a leaf that comes from a device lies in memory that the device reaches by itself.
@@ -308,7 +349,7 @@ struct Prepared {
 }
 
 /// Refuses what the device could never hold, because its plan might be more than the host can hold.
-fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
+pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     let device = engine.driver.properties();
     let total = leaves
         .iter()
@@ -325,12 +366,14 @@ fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     Err(Error::driver("making room for tensors on the device", source))
 }
 
-fn means(engine: &Engine) -> Means<'_> {
+/// What the planner may use on this engine.
+pub(super) fn means(engine: &Engine) -> Means<'_> {
     Means {
         profile: &engine.profile,
         lanes: engine.profile.lanes,
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
+        lent: false,
         scatter: None,
     }
 }

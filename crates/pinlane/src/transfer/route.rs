@@ -19,6 +19,11 @@ pub enum Route {
     Plain,
 }
 
+impl Route {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Direct, Self::Staged, Self::Packed, Self::Plain];
+}
+
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -32,6 +32,8 @@ pub(crate) struct Means<'a> {
     pub(crate) lanes: usize,
     pub(crate) slot_bytes: usize,
     pub(crate) simulated: bool,
+    /// Whether a slot is to be had that the whole result can stay in.
+    pub(crate) lent: bool,
     /// What the table of a kernel that moves scattered pieces takes, where the driver has one and it may be needed.
     pub(crate) scatter: Option<ScatterTable>,
 }
@@ -80,6 +82,7 @@ pub(crate) fn plan(
             segments: Vec::with_capacity(leaves.len()),
             runs: Vec::new(),
             inline: false,
+            stays: false,
             pace: Pace::new(0, direction, &means),
             predicted: Duration::ZERO,
             simulated: means.simulated,
@@ -109,7 +112,11 @@ pub(crate) fn plan(
     }
     let alone = forced == Some(Route::Staged);
     let in_slots = slotted.iter().map(|&(index, ..)| leaves[index].bytes).sum();
-    builder.plan.pace = Pace::new(in_slots, direction, &means);
+    builder.plan.pace = if means.lent {
+        Pace::whole(in_slots, &means)
+    } else {
+        Pace::new(in_slots, direction, &means)
+    };
     let first_chunks: Vec<_> = slotted
         .iter()
         .map(|&(index, ..)| builder.push_slotted(index, leaves[index].bytes, alone))
@@ -126,13 +133,14 @@ pub(crate) fn plan(
             _ => plan.tally(route, why, leaves[index].bytes),
         }
     }
-    plan.inline = plan.fits_inline(means.profile);
+    plan.stays = means.lent && matches!(plan.chunks.as_slice(), [chunk] if chunk.needs_slot());
+    plan.inline = plan.stays || plan.fits_inline(means.profile);
     plan.predicted = plan.predict(means.profile);
     Ok(plan)
 }
 
 /// The allocations that hold the leaves, and where each lies.
-fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>, Vec<Region>), Refused> {
+pub(super) fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>, Vec<Region>), Refused> {
     match placement {
         Placement::Separate => {
             let allocations = leaves.iter().map(|leaf| leaf.bytes).collect();
@@ -360,18 +368,38 @@ impl Plan {
         if self.chunks.is_empty() {
             return Duration::ZERO;
         }
-        let (mut slotted, mut first) = (0, 0);
-        for chunk in self.chunks.iter().filter(|chunk| chunk.needs_slot()) {
-            slotted += chunk.bytes;
-            first = if first == 0 { chunk.bytes } else { first };
+        let (mut slotted, mut first, mut plain) = (0, 0, 0);
+        let mut blocked = 0;
+        for chunk in &self.chunks {
+            match chunk.route {
+                Route::Direct => {}
+                Route::Staged | Route::Packed | Route::Gathered => {
+                    slotted += chunk.bytes;
+                    first = if first == 0 { chunk.bytes } else { first };
+                }
+                Route::Plain => {
+                    plain += chunk.bytes as u64;
+                    blocked += self.segments(chunk).len();
+                }
+            }
         }
         let calls: usize = self.chunks.iter().map(|chunk| self.calls(chunk)).sum();
         let lanes = if self.inline { 1 } else { self.pace.lanes };
-        let link = self.bytes as f64 / profile.link_bytes_per_second;
+        let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
         let fill = slotted as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
         let ramp = first as f64 / profile.memcpy_bytes_per_second;
         let calls = calls as f64 * profile.copy_call.as_secs_f64();
-        profile.latency + Duration::from_secs_f64(ramp + link.max(fill).max(calls))
+        // The driver stages by itself, one tensor after the other; towards the host each call waits for the device.
+        let plain = plain as f64 / profile.plain_bytes_per_second;
+        let blocked = match self.direction {
+            Direction::ToHost => blocked as f64 * profile.latency.as_secs_f64(),
+            Direction::ToDevice | Direction::OnDevice => 0.0,
+        };
+        let seconds = ramp + link.max(fill).max(calls) + plain + blocked;
+        // A rate next to nothing makes it longer than a duration can be.
+        profile
+            .latency
+            .saturating_add(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 
     /// How many pieces of work the device is given for a chunk.
