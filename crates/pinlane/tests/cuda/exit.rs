@@ -18,8 +18,11 @@ const CHILD: &str = "PINLANE_TEST_CHILD";
 /// How long a child may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a child does, after which it should be gone.
+type End = fn() -> ExitCode;
+
 /// The ways to end, by name.
-const ENDS: [(&str, fn() -> ExitCode); 5] = [
+const ENDS: [(&str, End); 5] = [
     ("main drops all and returns", drop_and_return),
     ("main returns and leaves all as it is", leave_and_return),
     ("main exits with all on its stack", exit_at_once),
@@ -28,7 +31,7 @@ const ENDS: [(&str, fn() -> ExitCode); 5] = [
 ];
 
 /// What this process is to do if it is a child.
-pub(crate) fn child() -> Option<fn() -> ExitCode> {
+pub(crate) fn child() -> Option<End> {
     let name = env::var(CHILD).ok()?;
     let (_, end) = ENDS
         .into_iter()

@@ -3,7 +3,8 @@
 //! Each round sends trees to the device and back behind a stream that is busy for a while, so that copies are late for
 //! sure. Meanwhile whatever could be used again is, and is filled with poison: sources whose tensors are dropped poison
 //! themselves when they are freed, the pinned pool's free ranges and the device's freed blocks are taken and overwritten,
-//! slots are too few for all chunks. Some transfers are dropped in flight. All that lands is compared byte for byte.
+//! slots are too few for all chunks. Some transfers are dropped in flight, some land in tensors that exist and are full of
+//! poison. All that lands is compared byte for byte.
 //!
 //! A round is a function of its number; a failure names it.
 
@@ -95,6 +96,8 @@ type Landed = (Vec<Tensor>, Vec<Vec<u8>>);
 
 struct Round<'a> {
     device: &'a Device,
+    /// Whether the device has a kernel for many pieces.
+    gathers: bool,
     random: Xoshiro256PlusPlus,
     stream: Stream,
 }
@@ -104,6 +107,7 @@ impl<'a> Round<'a> {
         let device = rig.device();
         Self {
             device,
+            gathers: device.driver().unwrap().scatter_table().is_some(),
             random: Xoshiro256PlusPlus::seed_from_u64(number),
             stream: Stream::new(device.driver().unwrap()).unwrap(),
         }
@@ -131,7 +135,12 @@ impl<'a> Round<'a> {
                 routes,
             } = self.tree();
             let options = self.options(&routes, &stalled);
-            let transfer = tree.transfer_with(self.device, &options).unwrap();
+            let transfer = if self.random.random_bool(0.2) {
+                let there = poison(&expected).to(self.device).unwrap();
+                tree.transfer_into(there, &options).unwrap()
+            } else {
+                tree.transfer_with(self.device, &options).unwrap()
+            };
             drop(tree);
             self.poison_pinned_memory();
             if self.random.random_bool(0.25) {
@@ -157,8 +166,19 @@ impl<'a> Round<'a> {
             let Some(mut source) = unless_over_budget(place.copy_of(&expected, &[bytes])) else {
                 continue;
             };
-            let options = self.options(&[None], &stalled);
-            let landed = source.to_with(self.device, &options).unwrap();
+            let landed = match self.random.random_range(0..3) {
+                0 => source.to(self.device).unwrap(),
+                1 => {
+                    let options = self.options(&[None], &stalled);
+                    source.to_with(self.device, &options).unwrap()
+                }
+                _ => {
+                    let full = Tensor::full(DType::U8, &[bytes], POISON).unwrap();
+                    let mut there = full.to(self.device).unwrap();
+                    source.copy_into(&mut there).unwrap();
+                    there
+                }
+            };
             source.as_mut_slice::<u8>().unwrap().fill(POISON);
             there.push((vec![landed], vec![expected]));
         }
@@ -176,24 +196,29 @@ impl<'a> Round<'a> {
                 self.stall()
             };
             let pinned = self.random.random_bool(0.3);
-            let mut routes = vec![None, Some(Route::Staged), Some(Route::Packed), Some(Route::Plain)];
-            if pinned {
-                routes.push(Some(Route::Direct));
-            }
+            let mut routes = self.routes();
+            routes.push(Some(if pinned { Route::Direct } else { Route::Plain }));
             // What changes on the device is read after that.
             let mut options = self.options(&routes, &stalled).after(stalled);
             if pinned {
                 options = options.pinned_result();
             }
+            let host = Device::host();
             let started = if self.random.random_bool(0.3) {
-                let landed = unless_over_budget(tree.to_with(&Device::host(), &options));
+                let landed = if overwritten || pinned {
+                    unless_over_budget(tree.to_with(&host, &options))
+                } else {
+                    Some(tree.to(&host).unwrap())
+                };
                 landed.map(|landed| {
                     assert_holds(&landed, &expected, "a result of a blocking call");
                     back.push((landed, expected.clone()));
                     None
                 })
+            } else if !pinned && self.random.random_bool(0.2) {
+                Some(Some(tree.transfer_into(poison(&expected), &options).unwrap()))
             } else {
-                unless_over_budget(tree.transfer_with(&Device::host(), &options)).map(Some)
+                unless_over_budget(tree.transfer_with(&host, &options)).map(Some)
             };
             let abandoned = self.random.random_bool(0.2);
             if overwritten && (abandoned || started.is_none()) {
@@ -201,8 +226,7 @@ impl<'a> Round<'a> {
                 self.stream.synchronize().unwrap();
             }
             drop(tree);
-            let sizes: Vec<_> = expected.iter().map(Vec::len).collect();
-            self.poison_device_memory(&sizes);
+            self.poison_device_memory(&expected);
             self.poison_pinned_memory();
             match started.flatten() {
                 Some(transfer) if abandoned => drop(transfer),
@@ -282,6 +306,15 @@ impl<'a> Round<'a> {
         options
     }
 
+    /// The choices of a route that carry anything.
+    fn routes(&self) -> Vec<Option<Route>> {
+        let mut routes = vec![None, Some(Route::Staged), Some(Route::Packed)];
+        if self.gathers {
+            routes.push(Some(Route::Gathered));
+        }
+        routes
+    }
+
     fn tree(&mut self) -> Sent {
         let only = match self.random.random_range(0..4) {
             0 => Some(Memory::Pageable),
@@ -290,7 +323,7 @@ impl<'a> Round<'a> {
             _ => None,
         };
         let (mut tree, mut expected) = (Vec::new(), Vec::new());
-        let mut routes = vec![None, Some(Route::Staged), Some(Route::Packed)];
+        let mut routes = self.routes();
         let (mut all_dense, mut all_pinned) = (true, true);
         for _ in 0..self.random.random_range(1..=10) {
             let memory = only.unwrap_or_else(|| {
@@ -363,12 +396,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Takes what was just freed on the device, fills it and gives it back.
-    fn poison_device_memory(&mut self, sizes: &[usize]) {
-        let poison = sizes
-            .iter()
-            .map(|&bytes| Tensor::full(DType::U8, &[bytes], POISON).unwrap());
-        let poison: Vec<_> = poison.collect();
+    /// Takes what may just have been freed on the device, a tree as long as `tree`, fills it and gives it back.
+    fn poison_device_memory(&self, tree: &[Vec<u8>]) {
+        let poison = poison(tree);
         // Both ways in which the tree that was dropped may have been laid out.
         for placement in [Placement::Slab, Placement::Separate] {
             let options = TransferOptions::new().placement(placement);
@@ -396,6 +426,12 @@ fn poisoned_when_freed(bytes: Vec<u8>) -> Tensor {
     let owner: Arc<dyn Any + Send + Sync> = owner;
     // SAFETY: the vector is as long and lives in the owner, and nobody writes it before the owner is dropped.
     unsafe { Tensor::from_raw_parts(ptr, len, DType::U8, layout, None, owner) }.unwrap()
+}
+
+/// Tensors on the host as long as those of `tree`, full of poison.
+fn poison(tree: &[Vec<u8>]) -> Vec<Tensor> {
+    let full = |bytes: &Vec<u8>| Tensor::full(DType::U8, &[bytes.len()], POISON).unwrap();
+    tree.iter().map(full).collect()
 }
 
 /// What was asked for, or nothing where the pinned budget has no room for it.
