@@ -1,7 +1,4 @@
 // Keeps one thread of the device's compute busy for a span of time: something for copies to overlap with.
-//
-// `busy.ptx` beside this file says the same in PTX, for the oldest target that the driver still compiles. Where nvcc
-// exists, `nvcc --ptx -arch=compute_75 busy.cu` shows what the compiler makes of it.
 
 extern "C" __global__ void pinlane_busy(unsigned long long nanoseconds) {
     unsigned long long start, now;

@@ -9,7 +9,7 @@
 //!
 //! A call takes no more than [`MOST`] copies: larger ones were seen to crash. Copies of nothing are left out.
 
-use std::ffi::{c_int, c_uint};
+use std::ffi::c_uint;
 
 use pinlane_driver::{MemCopy, Result};
 
@@ -29,16 +29,12 @@ const MOST: usize = 4096;
 /// the device read it at once.
 const ORDER_STREAM: c_uint = 1;
 
-const ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEMORY: c_int = 91;
-
 /// The driver's batch call for this device, where it can be used.
 pub(crate) fn usable(context: &Context) -> Option<CopyBatch> {
-    let same_address = devices::attribute(
-        context.api,
-        context.device,
-        ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEMORY,
-    );
-    context.api.copy_batch.filter(|_| same_address == Some(1))
+    context
+        .api
+        .copy_batch
+        .filter(|_| devices::knows_host_addresses(context))
 }
 
 /// Enqueues all of `copies`; see [`Driver::copy_batch`](pinlane_driver::Driver::copy_batch).

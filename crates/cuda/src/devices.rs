@@ -8,12 +8,15 @@ use pinlane_driver::{
 };
 
 use crate::{
+    context::Context,
     driver::CudaDriver,
     fork,
     library::{self, Api},
     properties,
     status::Status,
 };
+
+const ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEMORY: c_int = 91;
 
 pub(crate) fn id(ordinal: u32) -> DeviceId {
     DeviceId {
@@ -94,6 +97,15 @@ pub(crate) fn attribute(api: &Api, device: c_int, attribute: c_int) -> Option<c_
     // SAFETY: a valid place for the answer; the driver checks both numbers.
     let status = unsafe { (api.device_attribute)(&raw mut value, attribute, device) };
     (status == Status::SUCCESS).then_some(value)
+}
+
+/// Whether the device knows registered host memory by the same addresses as the host does.
+pub(crate) fn knows_host_addresses(context: &Context) -> bool {
+    attribute(
+        context.api,
+        context.device,
+        ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEMORY,
+    ) == Some(1)
 }
 
 /// An error unless `status` is success, for calls before there is a context.

@@ -4,19 +4,21 @@ use std::{ffi::c_int, ptr::NonNull};
 
 use pinlane_driver::{
     DeviceId, DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
-    Result, Timing, sync::Duration,
+    Result, ScatterTable, Timing, sync::Duration,
 };
 
 use crate::{
     batches,
-    busy::BusyKernel,
+    busy::Busy,
     context::Context,
     copies::{self, Copies},
     events::Events,
     library::{Api, CopyBatch},
     memory::{BlockCache, Source},
     pinned::known_to_cuda,
-    properties, streams,
+    properties,
+    scattered::Scattered,
+    streams,
 };
 
 /// The part of the device's memory that may lie idle in the cache, as one of so many. Others who run out of memory
@@ -32,7 +34,8 @@ pub(crate) struct CudaDriver {
     events: Events,
     copies: Copies,
     copy_batch: Option<CopyBatch>,
-    busy: BusyKernel,
+    scattered: Scattered,
+    busy: Busy,
 }
 
 impl CudaDriver {
@@ -45,7 +48,8 @@ impl CudaDriver {
             events: Events::default(),
             copies: Copies::new(&context),
             copy_batch: batches::usable(&context),
-            busy: BusyKernel::default(),
+            scattered: Scattered::new(&context),
+            busy: Busy::new(),
             properties,
             context,
         })
@@ -183,6 +187,16 @@ unsafe impl Driver for CudaDriver {
         let (call, stream) = (self.copy_batch, handle(stream.as_raw()));
         // SAFETY: the caller's promise.
         unsafe { batches::copy_batch(&self.copies, &self.context, call, copies, stream) }
+    }
+
+    fn scatter_table(&self) -> Option<ScatterTable> {
+        self.scattered.table(&self.context)
+    }
+
+    unsafe fn copy_scattered(&self, copies: &[MemCopy], table: NonNull<u8>, stream: RawStream) -> Result<()> {
+        let (pinned, stream) = (&self.copies.pinned, handle(stream.as_raw()));
+        // SAFETY: the caller's promise.
+        unsafe { self.scattered.copy(&self.context, pinned, copies, table, stream) }
     }
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {

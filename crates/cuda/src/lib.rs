@@ -24,11 +24,13 @@ mod devices;
 mod driver;
 mod events;
 mod fork;
+mod kernels;
 mod library;
 mod link;
 mod memory;
 mod pinned;
 mod properties;
+mod scattered;
 mod status;
 mod streams;
 

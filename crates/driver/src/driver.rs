@@ -3,7 +3,8 @@
 use std::{fmt, ptr::NonNull, time::Duration};
 
 use crate::{
-    DevicePtr, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, Timing,
+    DevicePtr, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, ScatterTable,
+    Timing,
 };
 
 /// One accelerator's verbs: allocate, pin, streams, events, copies.
@@ -127,6 +128,33 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     ///
     /// As for [`copy`](Driver::copy), for each; and no range that one of them writes overlaps a range of another.
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()>;
+
+    /// The room that [`copy_scattered`](Driver::copy_scattered) needs for its table; `None` where this driver has no such
+    /// verb, for now or at all. The same answer each time, after the first.
+    fn scatter_table(&self) -> Option<ScatterTable> {
+        None
+    }
+
+    /// Enqueues many copies as one piece of work: a kernel that reads and writes pinned host memory by itself, where
+    /// copy engines would take longer for each copy than its bytes need. Each copy is between memory of this device and
+    /// pinned host memory, or within this device; [`ErrorKind::InvalidArgument`] refuses any other.
+    ///
+    /// The copies run in any order among themselves, after what stands before them on `stream` and before what comes
+    /// after. The driver writes a table of them to `table`, in a format of its own.
+    ///
+    /// # Safety
+    ///
+    /// As for [`copy`](Driver::copy), for each; and no range that one of them writes overlaps a range of another. `table`
+    /// is pinned host memory, aligned to [`ScatterTable::ALIGNMENT`], of [`ScatterTable::bytes`] bytes, which overlaps
+    /// none of them, and which nobody else writes until the copies are done.
+    unsafe fn copy_scattered(&self, copies: &[MemCopy], table: NonNull<u8>, stream: RawStream) -> Result<()> {
+        let _ = (copies, table, stream);
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            self.properties().id,
+            "scattered copies were asked for, and this driver has no kernel for them; use copy_batch",
+        ))
+    }
 
     /// Enqueues writing `bytes` times `value` from `dst` on.
     ///

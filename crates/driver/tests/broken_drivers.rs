@@ -5,7 +5,8 @@
 use std::{ptr::NonNull, sync::Arc, time::Duration};
 
 use pinlane_driver::{
-    DevicePtr, Driver, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, Timing,
+    DevicePtr, Driver, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, ScatterTable,
+    Timing,
     conformance::{Report, Subject, run},
     sim::{DeviceConfig, Machine},
 };
@@ -17,6 +18,8 @@ enum Flaw {
     CallsEventsFiredAtOnce,
     MovesWholeWordsOnly,
     DropsTheLastOfABatch,
+    DropsTheLastScatteredPiece,
+    ScattersPageableMemory,
     FillsOneByteTooMany,
     NeverFrees,
     PinsNothing,
@@ -142,6 +145,26 @@ unsafe impl Driver for Broken {
         unsafe { self.inner.copy_batch(copies, stream) }
     }
 
+    fn scatter_table(&self) -> Option<ScatterTable> {
+        self.inner.scatter_table()
+    }
+
+    unsafe fn copy_scattered(&self, copies: &[MemCopy], table: NonNull<u8>, stream: RawStream) -> Result<()> {
+        let copies = match (self.flaw, copies) {
+            (Flaw::DropsTheLastScatteredPiece, [all_but_last @ .., _]) => all_but_last,
+            _ => copies,
+        };
+        match unsafe { self.inner.copy_scattered(copies, table, stream) } {
+            Err(error)
+                if self.flaw == Flaw::ScattersPageableMemory
+                    && error.kind() == ErrorKind::InvalidArgument =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         let bytes = bytes + usize::from(self.flaw == Flaw::FillsOneByteTooMany);
         unsafe { self.inner.memset(dst, value, bytes, stream) }
@@ -187,6 +210,14 @@ fn every_flaw_fails_a_case_that_names_it() {
         (
             Flaw::DropsTheLastOfABatch,
             "batches::every_copy_of_a_batch_arrives",
+        ),
+        (
+            Flaw::DropsTheLastScatteredPiece,
+            "scattered::five_thousand_pieces_arrive",
+        ),
+        (
+            Flaw::ScattersPageableMemory,
+            "scattered::what_a_kernel_can_not_reach_is_refused",
         ),
         (
             Flaw::FillsOneByteTooMany,

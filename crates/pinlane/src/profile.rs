@@ -60,6 +60,12 @@ pub struct Profile {
     /// How long who waits for copies spins before it sleeps. Waking up is noticed to take 40 to 120 microseconds.
     #[serde(rename = "patience_seconds", with = "seconds")]
     pub patience: Duration,
+    /// From this many pieces on that lie apart on the device, a kernel moves a chunk where the driver has one: it takes
+    /// one launch, and copies a call each, and a turn of the copy engine.
+    pub gathered_runs: usize,
+    /// The mean length of those pieces up to which the kernel is the faster, in bytes. It needs the device's compute, which
+    /// long copies do without.
+    pub gathered_run_bytes: usize,
 }
 
 /// The rate assumed for a link that the driver knows nothing of: PCIe Gen4 x16 in practice.
@@ -109,6 +115,8 @@ impl Profile {
             } else {
                 Duration::from_millis(2)
             },
+            gathered_runs: 8,
+            gathered_run_bytes: 64 << 10,
         }
     }
 

@@ -16,7 +16,13 @@ use safetensors::SafeTensors;
 
 const MODEL: &str = "PINLANE_MODEL";
 const REQUIRED: &str = "PINLANE_REQUIRE_MODEL";
-const ROUTES: [Route; 4] = [Route::Direct, Route::Staged, Route::Packed, Route::Plain];
+const ROUTES: [Route; 5] = [
+    Route::Direct,
+    Route::Staged,
+    Route::Packed,
+    Route::Gathered,
+    Route::Plain,
+];
 const PLACEMENTS: [Placement; 2] = [Placement::Slab, Placement::Separate];
 
 /// The whole file, and where in it each tensor lies.

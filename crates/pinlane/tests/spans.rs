@@ -169,7 +169,7 @@ fn assert_tells_of(spans: &[Span], route: Route, by: By) {
     let copies = named(spans, "copy");
     assert_eq!(total(&copies), BYTES, "copy: {copies:?}");
     let fills = named(spans, "fill");
-    let slotted = matches!(route, Route::Staged | Route::Packed);
+    let slotted = matches!(route, Route::Staged | Route::Packed | Route::Gathered);
     assert_eq!(total(&fills), if slotted { BYTES } else { 0 }, "fill: {fills:?}");
     for span in copies.iter().chain(&fills) {
         assert_eq!(
@@ -219,7 +219,7 @@ fn there_and_back(route: Route, by: By) {
         .into_iter()
         .filter(|span| span.lane.is_some())
         .collect();
-    let slotted = matches!(route, Route::Staged | Route::Packed);
+    let slotted = matches!(route, Route::Staged | Route::Packed | Route::Gathered);
     assert_eq!(
         total(&chunks),
         if slotted { BYTES } else { 0 },
@@ -251,9 +251,15 @@ fn a_packed_transfer_tells_of_what_each_lane_fills_and_copies() {
 }
 
 #[test]
+fn a_gathered_transfer_tells_of_what_each_lane_fills_and_copies() {
+    there_and_back(Route::Gathered, By::Lanes);
+}
+
+#[test]
 fn a_caller_that_does_the_work_itself_tells_the_same() {
     there_and_back(Route::Staged, By::Caller);
     there_and_back(Route::Packed, By::Caller);
+    there_and_back(Route::Gathered, By::Caller);
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod order;
 mod pageable;
 mod pinning;
 mod rig;
+mod scattered;
 mod streams;
 mod threads;
 
@@ -180,6 +181,13 @@ pub fn cases() -> &'static [Case] {
         batches::an_empty_batch_and_empty_copies_are_fine,
         batches::a_batch_keeps_its_place_in_the_stream,
         batches::a_batch_may_go_both_ways_from_pinned_and_pageable_memory,
+        scattered::the_verb_is_there_where_its_table_is,
+        scattered::pieces_of_any_size_and_alignment_arrive_and_touch_nothing_else,
+        scattered::five_thousand_pieces_arrive,
+        scattered::pieces_move_within_a_device_beside_those_that_cross,
+        scattered::nothing_and_empty_pieces_are_fine,
+        scattered::pieces_keep_their_place_in_the_stream,
+        scattered::what_a_kernel_can_not_reach_is_refused,
         pinning::a_pinned_range_is_pinned_in_all_its_parts,
         pinning::pinning_a_range_leaves_its_neighbour_alone,
         pinning::memory_that_was_unpinned_can_be_copied_and_pinned_again,

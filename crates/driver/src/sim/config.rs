@@ -63,6 +63,8 @@ pub struct DeviceConfig {
     /// Whether memory is filled with [`POISON`](super::POISON) when it is allocated, so that reading it too early, or
     /// before anything was written, is seen. On unless told; turn it off to measure.
     pub poison: bool,
+    /// Whether the device can do [`copy_scattered`](crate::Driver::copy_scattered). It can unless told.
+    pub scatters: bool,
     /// What goes wrong, and when. Nothing unless told.
     pub faults: FaultPlan,
 }
@@ -78,6 +80,7 @@ impl Default for DeviceConfig {
             pin_latency: Duration::ZERO,
             bounce_bytes: 512 << 10,
             poison: true,
+            scatters: true,
             faults: FaultPlan::new(),
         }
     }

@@ -8,12 +8,13 @@ use super::{
     arena::Key,
     order::{Op, StreamState},
     route::Route,
+    scatter,
     state::{Core, EventState, State, error},
     work::{Job, Mishap, Work},
 };
 use crate::{
     DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
-    Timing,
+    ScatterTable, Timing,
     sync::{self, Instant},
 };
 
@@ -372,6 +373,28 @@ unsafe impl Driver for SimDriver {
             unsafe { self.stage(stream, route, mishap)? };
         }
         Ok(())
+    }
+
+    fn scatter_table(&self) -> Option<ScatterTable> {
+        let scatters = self.machine.0.config.devices[self.ordinal].scatters;
+        scatters.then_some(scatter::TABLE)
+    }
+
+    unsafe fn copy_scattered(&self, copies: &[MemCopy], table: NonNull<u8>, stream: RawStream) -> Result<()> {
+        self.call(Step::CopyScattered, |state, mishap| {
+            if self.scatter_table().is_none() {
+                return Err(self.error(
+                    ErrorKind::Unsupported,
+                    "scattered copies were asked for, and this device has no kernel for them; use copy_batch",
+                ));
+            }
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
+            // SAFETY: the caller's promise.
+            if let Some(work) = unsafe { state.scatter(self.ordinal, copies, table)? } {
+                state.enqueue(stream, Op::Run(job(stream, work, mishap)));
+            }
+            Ok(())
+        })
     }
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {

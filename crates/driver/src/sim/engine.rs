@@ -14,7 +14,7 @@ use crate::{
 
 /// A throttled copy moves its bytes in this many parts, spread over its time, so that whoever looks too early sees
 /// some of it missing.
-const PARTS: usize = 16;
+pub(super) const PARTS: usize = 16;
 
 /// How far the device's clock may stand behind the host's. Sleeps end late by some tens of microseconds; work that was
 /// due before counts from when it was due, so that lateness does not add up.
@@ -23,10 +23,10 @@ const SLACK: Duration = Duration::from_micros(200);
 /// One engine of one device.
 #[derive(Debug)]
 pub(super) struct Engine {
-    device: usize,
+    pub(super) device: usize,
     number: usize,
-    bytes_per_second: Option<f64>,
-    latency: Duration,
+    pub(super) bytes_per_second: Option<f64>,
+    pub(super) latency: Duration,
     /// When the work before is done, by the device's clock.
     free_at: Instant,
 }
@@ -70,6 +70,10 @@ impl Engine {
                 bytes,
                 direction,
             } => self.copy(core, start, dst, src, *bytes, *direction),
+            Work::Scatter { table, pieces } => match self.scatter(core, start, table, pieces) {
+                Ok(due) => due,
+                Err(error) => return (start, Err(error)),
+            },
             Work::Fill { dst, value, bytes } => {
                 // SAFETY: the simulator keeps the device memory mapped while the job holds it, and resolved the
                 // range within one allocation.
@@ -126,7 +130,7 @@ impl Engine {
     }
 
     /// Sleeps, if `until` has not come yet; says whether the device is still there to go on.
-    fn sleep_until(&self, core: &Core, until: Instant) -> bool {
+    pub(super) fn sleep_until(&self, core: &Core, until: Instant) -> bool {
         let ahead = until.saturating_duration_since(Instant::now());
         if ahead.is_zero() {
             return true;
@@ -140,6 +144,7 @@ impl Engine {
             Work::Copy { dst, src, bytes, .. } => {
                 format!("copying {bytes} bytes from {:p} to {:p}", src.ptr, dst.ptr)
             }
+            Work::Scatter { pieces, .. } => format!("moving {} scattered pieces", pieces.len()),
             Work::Fill { dst, bytes, .. } => format!("filling {bytes} bytes at {:p}", dst.ptr),
             Work::Busy(duration) => format!("a busy task of {duration:?}"),
         };

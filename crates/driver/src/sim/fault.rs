@@ -44,11 +44,13 @@ pub enum Step {
     Memset,
     /// [`Driver::busy`](crate::Driver::busy).
     Busy,
+    /// [`Driver::copy_scattered`](crate::Driver::copy_scattered), with all of its copies.
+    CopyScattered,
 }
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::MemoryInfo,
         Self::Allocate,
         Self::Free,
@@ -68,6 +70,7 @@ impl Step {
         Self::CopyBatch,
         Self::Memset,
         Self::Busy,
+        Self::CopyScattered,
     ];
 
     /// Whether the call only gives something back. Such a call fails only with the device.
@@ -120,7 +123,9 @@ impl Fault {
             Self::OutOfMemory => matches!(step, Step::Allocate | Step::CreateStream | Step::CreateEvent),
             Self::PinLimit => step == Step::Pin,
             Self::Refused => !step.gives_back(),
-            Self::CopyFailed | Self::Late(_) => matches!(step, Step::Copy | Step::Memset),
+            Self::CopyFailed | Self::Late(_) => {
+                matches!(step, Step::Copy | Step::CopyScattered | Step::Memset)
+            }
             Self::DeviceLost => true,
         }
     }

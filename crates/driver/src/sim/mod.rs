@@ -24,6 +24,7 @@ mod observe;
 mod order;
 mod pinned;
 mod route;
+mod scatter;
 mod staging;
 mod state;
 mod tickets;

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use super::{
     arena::Key,
+    scatter,
     state::{Finished, State, device_id, error},
     tickets::{Failure, Outcome},
     work::{End, Home, Job, Mishap, Work},
@@ -186,7 +187,7 @@ impl State {
         let device = &mut self.devices[ordinal];
         let engine = match job.work {
             Work::Copy { direction, .. } => device.copy_engine(direction),
-            Work::Fill { .. } | Work::Busy(_) => device.compute_engine(),
+            Work::Scatter { .. } | Work::Fill { .. } | Work::Busy(_) => device.compute_engine(),
         };
         let mailbox = &mut device.engines[engine];
         mailbox.queue.push_back(job);
@@ -260,6 +261,7 @@ impl State {
             |end: &End| matches!(end.home, Home::Device(device) if self.devices[device].lost.is_some());
         match work {
             Work::Copy { dst, src, .. } => lost(dst) || lost(src),
+            Work::Scatter { pieces, .. } => pieces.iter().any(|piece| lost(&piece.dst) || lost(&piece.src)),
             Work::Fill { dst, .. } => lost(dst),
             Work::Busy(_) => false,
         }
@@ -276,6 +278,13 @@ impl State {
                 hold(dst, *bytes);
                 hold(src, *bytes);
             }
+            Work::Scatter { table, pieces } => {
+                hold(table, scatter::table_bytes(pieces));
+                for piece in pieces {
+                    hold(&piece.dst, piece.bytes);
+                    hold(&piece.src, piece.bytes);
+                }
+            }
             Work::Fill { dst, bytes, .. } => hold(dst, *bytes),
             Work::Busy(_) => {}
         }
@@ -291,6 +300,13 @@ impl State {
             Work::Copy { dst, src, bytes, .. } => {
                 release(dst, bytes);
                 release(src, bytes);
+            }
+            Work::Scatter { table, pieces } => {
+                release(table, scatter::table_bytes(&pieces));
+                for piece in pieces {
+                    release(piece.dst, piece.bytes);
+                    release(piece.src, piece.bytes);
+                }
             }
             Work::Fill { dst, bytes, .. } => release(dst, bytes),
             Work::Busy(_) => {}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{allocations::Block, arena::Key};
+use super::{allocations::Block, arena::Key, scatter::Piece};
 use crate::sync::{Arc, Instant};
 
 /// What one end of a copy is, and so what is held while the copy is enqueued.
@@ -53,6 +53,10 @@ pub(super) enum Work {
         src: End,
         bytes: usize,
         direction: Direction,
+    },
+    Scatter {
+        table: End,
+        pieces: Vec<Piece>,
     },
     Fill {
         dst: End,

@@ -19,6 +19,8 @@ struct Buffers {
     source: Vec<u8>,
     sink: Vec<u8>,
     batch: Vec<u8>,
+    /// Words, so that it is aligned.
+    table: Vec<u128>,
 }
 
 impl Buffers {
@@ -27,6 +29,7 @@ impl Buffers {
             source: pattern(BYTES),
             sink: vec![0; BYTES],
             batch: vec![0; BYTES],
+            table: vec![0; 16],
         }
     }
 }
@@ -50,6 +53,8 @@ fn every_verb(device: &Arc<dyn Driver>, buffers: &mut Buffers) -> Result<()> {
     let start = std::ptr::NonNull::from(buffers.sink.as_mut_slice()).cast();
     let sink = start.as_ptr();
     let _pinned = unsafe { PinnedRange::new(device, start, BYTES)? };
+    let table = std::ptr::NonNull::from(buffers.table.as_mut_slice()).cast();
+    let _pinned_table = unsafe { PinnedRange::new(device, table, size_of_val(&*buffers.table))? };
     let memory = [
         DeviceMemory::new(device, BYTES)?,
         DeviceMemory::new(device, BYTES)?,
@@ -68,7 +73,14 @@ fn every_verb(device: &Arc<dyn Driver>, buffers: &mut Buffers) -> Result<()> {
     }
     let after = one.0.record(Timing::Enabled)?;
     other.0.wait(&after)?;
-    unsafe { other.0.copy(MemCopy::to_host(sink, second, BYTES))? };
+    unsafe {
+        other.0.copy(MemCopy::to_host(sink, second, BYTES))?;
+        let halves = [
+            MemCopy::to_host(sink, second, 100),
+            MemCopy::on_device(second.offset(100), first.offset(100), 100),
+        ];
+        device.copy_scattered(&halves, table, other.0.raw())?;
+    }
     let done = other.0.record(Timing::Disabled)?;
     done.query()?;
     done.synchronize()?;

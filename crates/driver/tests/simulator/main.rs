@@ -11,6 +11,7 @@ mod bounds;
 mod faults;
 mod link;
 mod loss;
+mod scattered;
 
 use std::{ptr::NonNull, sync::Arc};
 

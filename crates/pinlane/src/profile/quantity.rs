@@ -66,6 +66,8 @@ impl Profile {
             streamed_up_to,
             streamed_from,
             patience,
+            gathered_runs,
+            gathered_run_bytes,
         } = *self;
         let bytes = |bytes: usize| Amount::Bytes(bytes as u64);
         let count = |count: usize| Amount::Count(count as u64);
@@ -83,6 +85,8 @@ impl Profile {
             ("past the caches into slots up to", Amount::Bytes(streamed_up_to)),
             ("past the caches on the host from", Amount::Bytes(streamed_from)),
             ("spinning before sleeping", Amount::Time(patience)),
+            ("gathered by a kernel from, pieces", count(gathered_runs)),
+            ("gathered in pieces up to", bytes(gathered_run_bytes)),
         ]
         .into_iter()
         .map(|(name, amount)| Quantity { name, amount })

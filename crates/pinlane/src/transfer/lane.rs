@@ -4,7 +4,7 @@
 //! To the host: take a slot, enqueue DMAs into it, mark; the chunk is *pending* until the lane empties the slot.
 //! A lane that is about to sleep, or that finds no free slot, empties its pending slots, oldest first.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ptr::NonNull};
 
 use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
@@ -105,7 +105,7 @@ impl Lane {
         let chunk = &job.plan.chunks[index];
         if !chunk.needs_slot() {
             self.collect_direct(job, chunk);
-            return self.enqueue(job, chunk).map(Some);
+            return self.enqueue(job, chunk, None).map(Some);
         }
         let slot = self.acquire()?;
         if job.plan.direction() == Direction::ToDevice
@@ -115,7 +115,11 @@ impl Lane {
             return Err(error);
         }
         self.collect_slotted(job, chunk, &slot);
-        match self.enqueue(job, chunk) {
+        let table = chunk.table_offset.and_then(|offset| {
+            // SAFETY: inside the slot, by the plan.
+            NonNull::new(unsafe { slot.ptr().add(offset) })
+        });
+        match self.enqueue(job, chunk, table) {
             Ok(mark) if job.plan.direction() == Direction::ToDevice => {
                 self.engine
                     .slots
@@ -222,7 +226,7 @@ impl Lane {
 
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
     /// more, unless the error says that memory is left in use.
-    fn enqueue(&self, job: &Job, chunk: &Chunk) -> Result<Arc<Mark>> {
+    fn enqueue(&self, job: &Job, chunk: &Chunk, table: Option<NonNull<u8>>) -> Result<Arc<Mark>> {
         let _span =
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
@@ -235,11 +239,14 @@ impl Lane {
             let waited = stream.wait(after);
             waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
         }
-        let enqueued = match self.copies.as_slice() {
+        let enqueued = match (self.copies.as_slice(), table) {
+            // SAFETY: the job and the slot keep both ends of each copy, and the table, valid until the mark is reached;
+            // the runs of one plan do not overlap, and the plan keeps the table behind them.
+            (copies, Some(table)) => unsafe { stream.driver().copy_scattered(copies, table, stream.raw()) },
             // SAFETY: the job and the slot keep both ends of the copy valid until the mark is reached.
-            [copy] => unsafe { stream.copy(*copy) },
+            ([copy], None) => unsafe { stream.copy(*copy) },
             // SAFETY: as above, for each; the runs of one plan do not overlap.
-            copies => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
+            (copies, None) => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
         enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
             let doing = format!(

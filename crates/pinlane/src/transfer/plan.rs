@@ -3,12 +3,13 @@
 //! A request is a list of *leaves* (bytes, and what kind of memory they lie in). The plan gives
 //! - where each leaf lies on the device: *regions* of one or several allocations;
 //! - *chunks*, the unit of work: at most one slot of bytes, or a batch of direct copies;
-//! - *segments*, the part of a leaf that a chunk carries, and *runs*, the DMAs between slot and device. Segments that
+//! - *segments*, the part of a leaf that a chunk carries, and *runs*, the copies between slot and device. Segments that
 //!   are neighbours on the device share a run: a slab of a thousand tensors is one DMA for each chunk.
 
 mod build;
 mod choice;
 mod explanation;
+mod gathering;
 mod pace;
 mod workload;
 
@@ -89,7 +90,7 @@ pub(crate) struct Segment {
     pub(crate) bytes: usize,
 }
 
-/// One DMA between a slot and the device.
+/// One copy between a slot and the device: a DMA, or a part of what a kernel moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) region: Region,
@@ -102,6 +103,8 @@ pub(crate) struct Run {
 pub(crate) struct Chunk {
     pub(crate) route: Route,
     pub(crate) bytes: usize,
+    /// Where the kernel's table begins in the slot, for a chunk that is gathered.
+    pub(crate) table_offset: Option<usize>,
     segments: (u32, u32),
     runs: (u32, u32),
 }
@@ -109,7 +112,7 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// Whether it goes through a slot.
     pub(crate) fn needs_slot(&self) -> bool {
-        matches!(self.route, Route::Staged | Route::Packed)
+        matches!(self.route, Route::Staged | Route::Packed | Route::Gathered)
     }
 }
 
@@ -147,7 +150,7 @@ impl Plan {
         &self.segments[chunk.segments.0 as usize..chunk.segments.1 as usize]
     }
 
-    /// The DMAs of a chunk that goes through a slot.
+    /// The copies of a chunk that goes through a slot, between that and the device.
     pub(crate) fn runs(&self, chunk: &Chunk) -> &[Run] {
         &self.runs[chunk.runs.0 as usize..chunk.runs.1 as usize]
     }
@@ -211,7 +214,7 @@ impl fmt::Display for Plan {
         for tally in &self.tallies {
             write!(
                 f,
-                "\n  {:<7} {}, {}: {}",
+                "\n  {:<8} {}, {}: {}",
                 tally.route,
                 Count(tally.leaves as u64, "tensor"),
                 Count(tally.bytes, "byte"),

@@ -3,10 +3,10 @@
 //! Everything that can be refused is refused before anything moves: all jobs are prepared, then all are started. The
 //! tensors over the results are made while the bytes move.
 
-use pinlane_driver::{ErrorKind, Properties, sync::Arc};
+use pinlane_driver::{ErrorKind, Properties, ScatterTable, sync::Arc};
 
 use super::{
-    TransferOptions,
+    Placement, Route, TransferOptions,
     engine::Engine,
     file,
     flights::Flights,
@@ -186,7 +186,13 @@ impl<'a> Request<'a> {
             &sources.leaves,
             regions,
             self.options.route,
-            means(engine),
+            means(
+                engine,
+                direction,
+                &sources.leaves,
+                self.options.placement,
+                self.options.route,
+            ),
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
         span.record("bytes", plan.bytes());
@@ -307,14 +313,42 @@ pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     Err(Error::driver("making room for tensors on the device", source))
 }
 
-/// What the planner may use on this engine.
-pub(super) fn means(engine: &Engine) -> Means<'_> {
+/// What the planner may use on this engine for these leaves.
+pub(super) fn means<'a>(
+    engine: &'a Engine,
+    direction: Direction,
+    leaves: &[Leaf],
+    placement: Placement,
+    route: Option<Route>,
+) -> Means<'a> {
     Means {
         profile: &engine.profile,
         lanes: engine.profile.lanes,
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
+        scatter: scatter_table(engine, direction, leaves, placement, route),
     }
+}
+
+/// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first
+/// time, a driver loads the kernel.
+fn scatter_table(
+    engine: &Engine,
+    direction: Direction,
+    leaves: &[Leaf],
+    placement: Placement,
+    route: Option<Route>,
+) -> Option<ScatterTable> {
+    let apart = match direction {
+        Direction::ToHost => true,
+        Direction::ToDevice => placement == Placement::Separate,
+        Direction::OnDevice => false,
+    };
+    let wanted = match route {
+        None => apart && leaves.len() >= engine.profile.gathered_runs,
+        Some(route) => route == Route::Gathered,
+    };
+    wanted.then(|| engine.driver.scatter_table()).flatten()
 }
 
 impl Prepared {

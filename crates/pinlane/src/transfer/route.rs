@@ -12,13 +12,22 @@ pub enum Route {
     Staged,
     /// Many tensors through one pinned slot.
     Packed,
+    /// The same, where the tensors lie in many pieces on the device: a kernel moves them all between the slot and the
+    /// device, instead of a copy for each.
+    Gathered,
     /// Pageable memory handed to the driver as it is, which blocks the caller: what torch does.
     Plain,
 }
 
 impl Route {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Staged, Self::Packed, Self::Plain];
+    pub const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::Staged,
+        Self::Packed,
+        Self::Gathered,
+        Self::Plain,
+    ];
 }
 
 impl fmt::Display for Route {
@@ -27,6 +36,7 @@ impl fmt::Display for Route {
             Self::Direct => "direct",
             Self::Staged => "staged",
             Self::Packed => "packed",
+            Self::Gathered => "gathered",
             Self::Plain => "plain",
         })
     }

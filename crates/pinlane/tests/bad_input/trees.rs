@@ -151,6 +151,7 @@ fn a_route_that_cant_carry_a_tensor_is_refused_with_the_tensors_path() {
         (in_file, Route::Plain),
         (there.clone(), Route::Staged),
         (there.clone(), Route::Packed),
+        (there.clone(), Route::Gathered),
         (there, Route::Plain),
     ] {
         let mut inner = TensorMap::new();

@@ -11,7 +11,7 @@ use std::{
 
 use pinlane::driver::{
     DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
-    Timing, sim::SimDriver,
+    ScatterTable, Timing, sim::SimDriver,
 };
 
 /// Counts calls with handles or ranges that are not, or no longer, the driver's own: what is released twice, or used
@@ -128,6 +128,14 @@ unsafe impl Driver for Strict {
 
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
         self.watch(unsafe { self.sim.copy_batch(copies, stream) })
+    }
+
+    fn scatter_table(&self) -> Option<ScatterTable> {
+        self.sim.scatter_table()
+    }
+
+    unsafe fn copy_scattered(&self, copies: &[MemCopy], table: NonNull<u8>, stream: RawStream) -> Result<()> {
+        self.watch(unsafe { self.sim.copy_scattered(copies, table, stream) })
     }
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {

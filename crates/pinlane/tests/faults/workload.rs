@@ -64,7 +64,7 @@ fn pinned(rig: &Rig, tensors: &Tensors) -> Result<()> {
 
 fn forced_routes(rig: &Rig, tensors: &Tensors) -> Result<()> {
     let tree = [tensors.large.clone(), tensors.tiny.clone()];
-    for route in [Route::Staged, Route::Packed, Route::Plain] {
+    for route in [Route::Staged, Route::Packed, Route::Gathered, Route::Plain] {
         round_trip(&tree, &rig.devices[0], &TransferOptions::new().route(route))?;
     }
     let pinned = tree.pin_memory(&rig.devices[0])?;

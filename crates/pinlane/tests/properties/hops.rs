@@ -9,6 +9,14 @@ use crate::{
     tensors,
 };
 
+const ROUTES: [Route; 5] = [
+    Route::Direct,
+    Route::Staged,
+    Route::Packed,
+    Route::Gathered,
+    Route::Plain,
+];
+
 /// How a caller gets its result.
 #[derive(Clone, Copy, Debug)]
 enum Finish {
@@ -32,7 +40,7 @@ pub(crate) struct Hop {
 pub(crate) fn hop() -> impl Strategy<Value = Hop> {
     let route = prop_oneof![
         4 => Just(None),
-        1 => select(&[Route::Direct, Route::Staged, Route::Packed, Route::Plain][..]).prop_map(Some),
+        1 => select(&ROUTES[..]).prop_map(Some),
     ];
     let placement = select(&[Placement::Slab, Placement::Separate][..]);
     let finish = select(

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use pinlane_driver::ScatterTable;
+
 use super::{
     Chunk, Direction, Leaf, Plan, Region, Regions, Run, Segment, Tally,
     choice::{Choice, Why},
+    gathering::Gathering,
     pace::Pace,
 };
 use crate::{Error, Placement, Profile, Result, Route};
@@ -13,6 +16,8 @@ use crate::{Error, Placement, Profile, Result, Route};
 pub(crate) const SLAB_ALIGNMENT: usize = 256;
 /// Alignment of a run in its slot: a cache line.
 const SLOT_ALIGNMENT: usize = 64;
+/// The longest word that a device's thread moves, in bytes.
+const WORD: usize = 16;
 /// The longest direct copy: a huge one is cut so that others' copies get a turn between its parts.
 const DIRECT_BYTES: u64 = 64 << 20;
 /// The most copies handed to the driver in one batch.
@@ -27,6 +32,8 @@ pub(crate) struct Means<'a> {
     pub(crate) lanes: usize,
     pub(crate) slot_bytes: usize,
     pub(crate) simulated: bool,
+    /// What the table of a kernel that moves scattered pieces takes, where the driver has one and it may be needed.
+    pub(crate) scatter: Option<ScatterTable>,
 }
 
 /// Why there is no plan, and the leaf it was for.
@@ -58,9 +65,11 @@ pub(crate) fn plan(
         Regions::Given(regions) => (Vec::new(), regions, direction == Direction::ToHost),
     };
     let bytes = leaves.iter().map(|leaf| leaf.bytes).sum();
+    let gathering = Gathering::new(&means, forced);
     let mut builder = Builder {
         done: 0,
         padded,
+        gathering,
         plan: Plan {
             direction,
             leaves: leaves.len(),
@@ -80,6 +89,7 @@ pub(crate) fn plan(
     let choice = Choice {
         alone: leaves.len() == 1,
         forced,
+        gathers: gathering.is_some(),
         profile: means.profile,
     };
     // Copies without a slot come first: they keep the link busy while the first slots are filled.
@@ -89,22 +99,33 @@ pub(crate) fn plan(
             leaf: index,
             error: Box::new(error),
         })?;
-        builder.plan.tally(route, why, leaf.bytes);
-        if leaf.bytes == 0 {
+        let needs_slot = !matches!(route, Route::Direct | Route::Plain);
+        if needs_slot && leaf.bytes > 0 {
+            slotted.push((index, route, why));
             continue;
         }
-        match route {
-            Route::Direct | Route::Plain => builder.push_direct(route, index, leaf.bytes),
-            Route::Staged | Route::Packed => slotted.push(index),
-        }
+        builder.plan.tally(route, why, leaf.bytes);
+        builder.push_direct(route, index, leaf.bytes);
     }
     let alone = forced == Some(Route::Staged);
-    let in_slots = slotted.iter().map(|&index| leaves[index].bytes).sum();
+    let in_slots = slotted.iter().map(|&(index, ..)| leaves[index].bytes).sum();
     builder.plan.pace = Pace::new(in_slots, direction, &means);
-    for index in slotted {
-        builder.push_slotted(index, leaves[index].bytes, alone);
-    }
+    let first_chunks: Vec<_> = slotted
+        .iter()
+        .map(|&(index, ..)| builder.push_slotted(index, leaves[index].bytes, alone))
+        .collect();
     let mut plan = builder.plan;
+    if let Some(gathering) = gathering {
+        plan.gather(gathering);
+    }
+    for ((index, route, why), chunk) in slotted.into_iter().zip(first_chunks) {
+        match plan.chunks[chunk].route {
+            Route::Gathered if forced.is_none() => {
+                plan.tally(Route::Gathered, Why::Scattered, leaves[index].bytes);
+            }
+            _ => plan.tally(route, why, leaves[index].bytes),
+        }
+    }
     plan.inline = plan.fits_inline(means.profile);
     plan.predicted = plan.predict(means.profile);
     Ok(plan)
@@ -150,6 +171,7 @@ struct Builder {
     done: u64,
     /// Whether a DMA may cover the gap between neighbours on the device.
     padded: bool,
+    gathering: Option<Gathering>,
     plan: Plan,
 }
 
@@ -181,10 +203,12 @@ impl Builder {
         }
     }
 
-    /// One leaf through slots: behind the leaves before it in the open chunk, and on into new ones.
-    fn push_slotted(&mut self, leaf: usize, bytes: u64, alone: bool) {
+    /// One leaf through slots: behind the leaves before it in the open chunk, and on into new ones. Gives the chunk that
+    /// it begins in. `bytes` is not zero.
+    fn push_slotted(&mut self, leaf: usize, bytes: u64, alone: bool) -> usize {
         let region = self.plan.regions[leaf];
         let mut offset = 0;
+        let mut first_chunk = self.plan.chunks.len();
         let mut fresh = alone || !self.plan.chunks.last().is_some_and(Chunk::needs_slot);
         while offset < bytes {
             if fresh {
@@ -196,13 +220,16 @@ impl Builder {
             };
             let (slot_offset, joins) = self.place(place);
             let chunk_bytes = self.plan.pace.chunk_bytes(self.done);
-            let room = chunk_bytes.saturating_sub(slot_offset);
+            let room = chunk_bytes.min(self.data_end(joins)).saturating_sub(slot_offset);
             let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(room);
             // A leaf that is not longer than a chunk is not cut merely to use up the rest of one.
             let whole_later = offset == 0 && (part as u64) < bytes && bytes <= chunk_bytes as u64;
             if part == 0 || (whole_later && !fresh) {
                 fresh = true;
                 continue;
+            }
+            if offset == 0 {
+                first_chunk = self.plan.chunks.len() - 1;
             }
             self.push_run(place, slot_offset, part, joins);
             self.plan.push_segment(Segment {
@@ -221,6 +248,15 @@ impl Builder {
         {
             chunk.route = Route::Packed;
         }
+        first_chunk
+    }
+
+    /// Where the data in the open chunk's slot has to end, after another run or, if that `joins` the last one, none.
+    fn data_end(&self, joins: bool) -> usize {
+        let chunk = self.plan.chunks.last().expect("a chunk is open");
+        let runs = (chunk.runs.1 - chunk.runs.0) as usize + usize::from(!joins);
+        self.gathering
+            .map_or(usize::MAX, |gathering| gathering.data_end(runs))
     }
 
     /// Where in the open chunk's slot the bytes for `place` go, and whether they join the run before.
@@ -238,10 +274,11 @@ impl Builder {
             Some(gap) if gap == 0 || (self.padded && gap < SLAB_ALIGNMENT as u64) => {
                 (run.slot_offset + run.bytes + gap as usize, true)
             }
-            _ => (
-                (run.slot_offset + run.bytes).next_multiple_of(SLOT_ALIGNMENT),
-                false,
-            ),
+            _ => {
+                let next = (run.slot_offset + run.bytes).next_multiple_of(SLOT_ALIGNMENT);
+                // Both ends the same number of bytes off a word, so that a kernel can move words.
+                (next + (place.offset % WORD as u64) as usize, false)
+            }
         }
     }
 
@@ -266,9 +303,21 @@ impl Plan {
         self.chunks.push(Chunk {
             route,
             bytes: 0,
+            table_offset: None,
             segments: (segment, segment),
             runs: (run, run),
         });
+    }
+
+    /// Leaves to a kernel what is better moved by one.
+    fn gather(&mut self, gathering: Gathering) {
+        for chunk in self.chunks.iter_mut().filter(|chunk| chunk.needs_slot()) {
+            let runs = &self.runs[chunk.runs.0 as usize..chunk.runs.1 as usize];
+            chunk.table_offset = gathering.of(runs);
+            if chunk.table_offset.is_some() {
+                chunk.route = Route::Gathered;
+            }
+        }
     }
 
     fn push_segment(&mut self, segment: Segment) {
@@ -307,48 +356,49 @@ impl Plan {
         slotted <= profile.inline_bytes && self.chunks.len() <= INLINE_CHUNKS
     }
 
+    /// The bytes that are left to the driver, and the time that it takes in seconds: it stages them by itself, one tensor
+    /// after the other, and towards the host each call waits for the device.
+    fn plain(&self, profile: &Profile) -> (u64, f64) {
+        let chunks = || self.chunks.iter().filter(|chunk| chunk.route == Route::Plain);
+        let bytes = chunks().map(|chunk| chunk.bytes as u64).sum();
+        let waits = match self.direction {
+            Direction::ToHost => chunks().map(|chunk| self.segments(chunk).len()).sum(),
+            Direction::ToDevice | Direction::OnDevice => 0,
+        };
+        let seconds =
+            bytes as f64 / profile.plain_bytes_per_second + waits as f64 * profile.latency.as_secs_f64();
+        (bytes, seconds)
+    }
+
     fn predict(&self, profile: &Profile) -> Duration {
         if self.chunks.is_empty() {
             return Duration::ZERO;
         }
-        let (mut slotted, mut first, mut plain) = (0, 0, 0);
-        let mut blocked = 0;
-        for chunk in &self.chunks {
-            match chunk.route {
-                Route::Direct => {}
-                Route::Staged | Route::Packed => {
-                    slotted += chunk.bytes;
-                    first = if first == 0 { chunk.bytes } else { first };
-                }
-                Route::Plain => {
-                    plain += chunk.bytes as u64;
-                    blocked += self.segments(chunk).len();
-                }
-            }
+        let (mut slotted, mut first) = (0, 0);
+        for chunk in self.chunks.iter().filter(|chunk| chunk.needs_slot()) {
+            slotted += chunk.bytes;
+            first = if first == 0 { chunk.bytes } else { first };
         }
-        let calls = self.runs.len() + self.segments.len() - self.slotted_segments();
+        let calls: usize = self.chunks.iter().map(|chunk| self.calls(chunk)).sum();
         let lanes = if self.inline { 1 } else { self.pace.lanes };
+        let (plain, plain_seconds) = self.plain(profile);
         let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
         let fill = slotted as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
         let ramp = first as f64 / profile.memcpy_bytes_per_second;
         let calls = calls as f64 * profile.copy_call.as_secs_f64();
-        // The driver stages by itself, one tensor after the other; towards the host each call waits for the device.
-        let plain = plain as f64 / profile.plain_bytes_per_second;
-        let blocked = match self.direction {
-            Direction::ToHost => blocked as f64 * profile.latency.as_secs_f64(),
-            Direction::ToDevice | Direction::OnDevice => 0.0,
-        };
-        let seconds = ramp + link.max(fill).max(calls) + plain + blocked;
+        let seconds = ramp + link.max(fill).max(calls) + plain_seconds;
         // A rate next to nothing makes it longer than a duration can be.
         profile
             .latency
             .saturating_add(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 
-    fn slotted_segments(&self) -> usize {
-        let slotted = self.chunks.iter().filter(|chunk| chunk.needs_slot());
-        slotted
-            .map(|chunk| (chunk.segments.1 - chunk.segments.0) as usize)
-            .sum()
+    /// How many pieces of work the device is given for a chunk.
+    fn calls(&self, chunk: &Chunk) -> usize {
+        match chunk.route {
+            Route::Gathered => 1,
+            Route::Staged | Route::Packed => self.runs(chunk).len(),
+            Route::Direct | Route::Plain => self.segments(chunk).len(),
+        }
     }
 }

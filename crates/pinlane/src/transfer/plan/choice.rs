@@ -16,6 +16,7 @@ pub(super) enum Why {
     Pageable,
     Strided,
     File,
+    Scattered,
 }
 
 impl fmt::Display for Why {
@@ -31,6 +32,9 @@ impl fmt::Display for Why {
             }
             Self::Strided => "strided, so it is gathered while the slot is filled",
             Self::File => "in a file, so it is read straight into the slot",
+            Self::Scattered => {
+                "in many pieces on the device, so one kernel moves them all instead of a copy for each"
+            }
         })
     }
 }
@@ -40,6 +44,8 @@ pub(super) struct Choice<'a> {
     /// Whether there is no other leaf.
     pub(super) alone: bool,
     pub(super) forced: Option<Route>,
+    /// Whether the driver has a kernel that moves scattered pieces.
+    pub(super) gathers: bool,
     pub(super) profile: &'a Profile,
 }
 
@@ -70,8 +76,11 @@ impl Choice<'_> {
             }
             (Route::Plain, Kind::Strided) => "the driver copies one piece; make it contiguous, or use staged",
             (Route::Plain, Kind::File) => "the driver reads no files; use staged",
-            (Route::Staged | Route::Packed | Route::Plain, Kind::Device) => {
+            (Route::Staged | Route::Packed | Route::Gathered | Route::Plain, Kind::Device) => {
                 "both ends are on devices; only direct goes there"
+            }
+            (Route::Gathered, _) if !self.gathers => {
+                "the driver has no kernel that moves scattered pieces; use packed"
             }
             _ => return Ok(()),
         };

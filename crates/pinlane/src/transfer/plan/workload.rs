@@ -107,8 +107,8 @@ impl Workload {
             }
             _ => Ok(Regions::Lay(self.placement)),
         };
-        let planned =
-            planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means(engine)));
+        let means = means(engine, self.direction, &self.leaves, self.placement, route);
+        let planned = planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means));
         planned.map_err(|refused| Error::Leaf {
             path: format!("#{}", refused.leaf),
             source: refused.error,

@@ -1,0 +1,116 @@
+//! Kernels: PTX in this crate, which the driver compiles at the first use.
+
+use std::{
+    ffi::{CStr, c_int, c_uint, c_void},
+    ptr,
+};
+
+use pinlane_driver::{Result, sync::OnceLock};
+
+use crate::{context::Context, status::Status};
+
+const JIT_ERROR_LOG: c_int = 5;
+const JIT_ERROR_LOG_BYTES: c_int = 6;
+
+/// One kernel of one device.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// PTX that ends in a zero.
+    image: &'static str,
+    entry: &'static CStr,
+    function: OnceLock<Result<usize>>,
+}
+
+impl Kernel {
+    pub(crate) fn new(image: &'static str, entry: &'static CStr) -> Self {
+        Self {
+            image,
+            entry,
+            function: OnceLock::new(),
+        }
+    }
+
+    /// The `CUfunction`, compiled and loaded at the first call, or why there is none: the same answer each time.
+    pub(crate) fn load(&self, context: &Context) -> Result<usize> {
+        self.function.get_or_init(|| self.compile(context)).clone()
+    }
+
+    /// Compiles and loads the kernel. It stays loaded as long as the context, which is as long as the process.
+    fn compile(&self, context: &Context) -> Result<usize> {
+        let _current = context.enter()?.beside_captures()?;
+        let mut log = [0_u8; 1024];
+        let mut options: [c_int; 2] = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES];
+        // The second value is a number in a pointer's place.
+        let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), ptr::without_provenance_mut(log.len())];
+        let mut module = 0;
+        // SAFETY: an image that ends in zero, and two options with a buffer and its size.
+        let status = unsafe {
+            (context.api.module_load)(
+                &raw mut module,
+                self.image.as_ptr().cast(),
+                options.len() as c_uint,
+                options.as_mut_ptr(),
+                values.as_mut_ptr(),
+            )
+        };
+        context.check(status, || {
+            let log = log.split(|byte| *byte == 0).next().unwrap_or_default();
+            let log = String::from_utf8_lossy(log);
+            format!("loading the kernel {:?} {}", self.entry, log.trim())
+        })?;
+        let mut function = 0;
+        // SAFETY: the module that was just loaded, and a name that ends in zero.
+        let status = unsafe { (context.api.module_function)(&raw mut function, module, self.entry.as_ptr()) };
+        context.check(status, || format!("finding {:?} in its module", self.entry))?;
+        Ok(function)
+    }
+}
+
+impl Context {
+    /// Enqueues `blocks` blocks of `threads` threads of a kernel. The context is current.
+    ///
+    /// # Safety
+    ///
+    /// `function` is what [`Kernel::load`] gave for this context. `arguments` point to the kernel's parameters, in their
+    /// order and of their types; what it does with them is right until it is done.
+    pub(crate) unsafe fn launch<const PARAMETERS: usize>(
+        &self,
+        function: usize,
+        [blocks, threads]: [c_uint; 2],
+        mut arguments: [*mut c_void; PARAMETERS],
+        stream: usize,
+    ) -> Status {
+        // SAFETY: the caller's promise; the driver reads the parameters before the call returns.
+        unsafe {
+            (self.api.launch)(
+                function,
+                blocks,
+                1,
+                1,
+                threads,
+                1,
+                1,
+                0,
+                stream,
+                arguments.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        }
+    }
+}
+
+/// The image and the source of a kernel agree about its name, and the image is one that the driver can read.
+#[cfg(test)]
+pub(crate) fn assert_matches(image: &str, source: &str, entry: &CStr, parameters: usize) {
+    assert_eq!(image.find('\0'), Some(image.len() - 1));
+    let entry = entry.to_str().unwrap();
+    assert!(source.contains(&format!("extern \"C\" __global__ void {entry}(")));
+    let (_, rest) = image
+        .split_once(&format!(".visible .entry {entry}("))
+        .expect("the image has the kernel");
+    let (declared, _) = rest.split_once(')').unwrap();
+    assert_eq!(declared.matches(".param .u64").count(), parameters);
+    assert_eq!(declared.matches(".param").count(), parameters);
+    // Of CUDA 12.0, the oldest driver that is used.
+    assert!(image.contains("\n.version 8.0\n.target sm_50\n"));
+}
