@@ -4,8 +4,10 @@
 //! give it a line in [`test::STEPS`].
 
 mod asan;
+mod bundle;
 mod command;
 mod deny;
+mod figures;
 mod guide;
 mod lint;
 mod model;
@@ -35,6 +37,18 @@ const CHORES: &[Chore] = &[
         arguments: "[STEP...]",
         about: "everything that checks the project, or the named steps",
         run: test::run,
+    },
+    Chore {
+        name: "gpu-bundle",
+        arguments: "[--out DIR]",
+        about: "a folder that checks and measures the project on a machine with a GPU and without Rust",
+        run: bundle::run,
+    },
+    Chore {
+        name: "figures",
+        arguments: "[--check]",
+        about: "writes the figures in the documents from bench/results, or checks that they are those",
+        run: figures::run,
     },
     Chore {
         name: "asan",
@@ -96,11 +110,11 @@ fn help() -> String {
     let mut text = String::from("Usage: cargo xtask CHORE\n\nChores:\n");
     for chore in CHORES {
         let usage = format!("{} {}", chore.name, chore.arguments);
-        text += &format!("  {usage:<18} {}\n", chore.about);
+        text += &format!("  {usage:<24} {}\n", chore.about);
     }
     text += "\nSteps of `test`, in their order:\n";
     for step in test::STEPS {
-        text += &format!("  {:<18} {}\n", step.name, step.about);
+        text += &format!("  {:<24} {}\n", step.name, step.about);
     }
     text
 }

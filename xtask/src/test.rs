@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::{asan, deny, guide, lint, model, msrv, shuttle, step, step::Step, suite, sync_module};
+use crate::{asan, deny, figures, guide, lint, model, msrv, shuttle, step, step::Step, suite, sync_module};
 
 /// The steps, in the order in which they run.
 pub(crate) const STEPS: &[Step] = &[
@@ -11,6 +11,12 @@ pub(crate) const STEPS: &[Step] = &[
         about: "the code is formatted",
         needs: &[],
         run: lint::format,
+    },
+    Step {
+        name: "figures",
+        about: "the documents show the figures of bench/results",
+        needs: &[],
+        run: figures::check,
     },
     Step {
         name: "sync",

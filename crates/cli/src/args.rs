@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::size;
 
+use crate::bench::BenchArgs;
+
 /// Moves tensors between host memory, disk and accelerators.
 #[derive(Debug, Parser)]
 #[command(name = "pinlane", version)]
@@ -17,6 +19,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Guide(GuideArgs),
+    Bench(Box<BenchArgs>),
     Plan(PlanArgs),
     Tune(TuneArgs),
 }

@@ -4,6 +4,7 @@
 //! well; 1, it ran and something failed; 2, it could not run as asked. A reader that closes the pipe early is no error.
 
 mod args;
+mod bench;
 mod device;
 mod guide;
 mod output;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     // Clap answers a wrong command line itself, with exit code 2, and `--help` with 0.
     let args = Args::parse();
     let result = match args.command {
+        Command::Bench(args) => bench::Config::check(&args).and_then(|config| config.run()),
         Command::Guide(args) => guide::Config::check(&args).and_then(|config| config.run()),
         Command::Plan(args) => plan::Config::check(&args).and_then(|config| config.run()),
         Command::Tune(args) => tune::Config::check(&args).and_then(|config| config.run()),

@@ -42,6 +42,16 @@ impl HostMemory<'_> {
         })
     }
 
+    /// Elements of no particular value, for whoever overwrites them: zeros in pageable memory, and in pinned memory what
+    /// its last user left there.
+    ///
+    /// # Errors
+    ///
+    /// As for all.
+    pub fn empty(self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        self.build(dtype, shape, |_| Ok(()))
+    }
+
     /// All zeros.
     ///
     /// # Errors

@@ -185,6 +185,6 @@ fn views_that_begin_anywhere_land_as_they_are() {
         let start = view * 397 + view % 5;
         assert!(tensor.as_bytes().unwrap() == &pattern(40_000, 1)[start..start + 1 + view]);
     }
-    drop((whole, views));
+    drop((whole, views, back));
     rig.finish();
 }

@@ -136,7 +136,7 @@ impl Checkpoint {
             slot_bytes: Some(1 << 20),
             ..DeviceOptions::default()
         };
-        Rig::new(2, &options)
+        Rig::open(2, &options)
     }
 }
 

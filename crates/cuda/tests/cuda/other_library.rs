@@ -1,5 +1,7 @@
 //! Another user of CUDA in this process, such as torch: it retains the device's primary context on its own, and makes it
-//! current on its thread.
+//! current on its thread. The engine's tests with a GPU use it too.
+
+#![allow(dead_code, reason = "each target of tests uses its own part")]
 
 use std::ffi::{c_int, c_uint, c_void};
 
@@ -28,8 +30,13 @@ macro_rules! call {
 }
 
 impl OtherLibrary {
-    /// Retains the primary context of device 0 and makes it current on this thread.
+    /// On device 0.
     pub(crate) fn new() -> Self {
+        Self::on(0)
+    }
+
+    /// Retains the primary context of a device and makes it current on this thread.
+    pub(crate) fn on(ordinal: c_int) -> Self {
         // SAFETY: the CUDA driver library's constructors have no preconditions.
         let library = unsafe { Library::new("libcuda.so.1").or_else(|_| Library::new("nvcuda.dll")) };
         let mut other = Self {
@@ -38,7 +45,7 @@ impl OtherLibrary {
         };
         let mut context = 0;
         call!(other, "cuInit"(0 => c_uint));
-        call!(other, "cuDeviceGet"(&raw mut other.device => *mut c_int, 0 => c_int));
+        call!(other, "cuDeviceGet"(&raw mut other.device => *mut c_int, ordinal => c_int));
         call!(other, "cuDevicePrimaryCtxRetain"(&raw mut context => *mut usize, other.device => c_int));
         call!(other, "cuCtxSetCurrent"(context => usize));
         other
@@ -92,6 +99,13 @@ impl OtherLibrary {
 
     pub(crate) fn fill(&self, memory: u64, value: u8, bytes: usize, stream: usize) {
         call!(self, "cuMemsetD8Async"(memory => u64, value => u8, bytes => usize, stream => usize));
+    }
+
+    /// Copies to the host, and waits for it.
+    pub(crate) fn read(&self, memory: u64, sink: &mut [u8], stream: usize) {
+        let (ptr, bytes) = (sink.as_mut_ptr().cast::<c_void>(), sink.len());
+        call!(self, "cuMemcpyDtoHAsync_v2"(ptr => *mut c_void, memory => u64, bytes => usize, stream => usize));
+        call!(self, "cuStreamSynchronize"(stream => usize));
     }
 
     pub(crate) fn allocate_pinned(&self, bytes: usize) -> *mut u8 {

@@ -8,6 +8,7 @@
 //! | held | one lane, which fills or empties it | that lane: [`Slots::put_back`] or [`Slots::put_flying`] |
 //! | flying | the set, with the event after which the device no longer uses it | [`Slots::acquire`], which waits for the event |
 //! | held back | the same, behind an event of the caller's that had not fired | the same, after all others |
+//! | lent | a result that landed in it and stays there, for as long as someone holds the result | [`LentSlot`], when dropped |
 //! | lost | nobody, for ever: the device is gone and may still use it | - |
 
 use std::{collections::VecDeque, ptr::NonNull};
@@ -31,6 +32,8 @@ pub(crate) struct Slot {
 
 // SAFETY: a slot is the only name of its piece of the lease, and moves between lanes by value.
 unsafe impl Send for Slot {}
+// SAFETY: no method reads or writes through the pointer.
+unsafe impl Sync for Slot {}
 
 impl Slot {
     /// The first byte.
@@ -38,6 +41,33 @@ impl Slot {
         self.ptr.as_ptr()
     }
 }
+
+/// A slot that holds a result: the set has it back when the last tensor over it is gone.
+#[derive(Debug)]
+pub(crate) struct LentSlot {
+    slots: Arc<Slots>,
+    /// `None` only while dropping.
+    slot: Option<Slot>,
+}
+
+impl LentSlot {
+    /// The first byte.
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.slot.as_ref().expect("the slot is there until drop").ptr
+    }
+}
+
+impl Drop for LentSlot {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            lock(&self.slots.state).lent -= 1;
+            self.slots.put_back(slot);
+        }
+    }
+}
+
+/// One slot of so many may be lent: lanes need the others.
+const LANES_SHARE: usize = 4;
 
 /// The slots of one device.
 #[derive(Debug)]
@@ -56,6 +86,7 @@ struct State {
     /// Slots that exist and are not lost.
     alive: usize,
     lost: usize,
+    lent: usize,
     free: Vec<Slot>,
     flying: Flying,
     /// Flying behind an event that had not fired: they may take any time, so nobody waits for one while there are others.
@@ -172,6 +203,39 @@ impl Slots {
             // What failed was another transfer's copy, and that transfer reports it. It no longer uses the slot.
             Err(_) => Ok(Some(slot)),
         }
+    }
+
+    /// A slot for a result to stay in, where one is free and lanes keep most of them.
+    pub(crate) fn lend(self: &Arc<Self>) -> Option<LentSlot> {
+        let mut state = lock(&self.state);
+        if state.memory.is_none() {
+            self.make(&mut state).ok()?;
+        }
+        // Whoever waits for a slot goes first.
+        if !Self::may_lend(&state) || state.turn != state.next_number {
+            return None;
+        }
+        let slot = match state.free.pop() {
+            Some(slot) => slot,
+            None if state.flying.front()?.1.is_reached() => state.flying.pop_front()?.0,
+            None => return None,
+        };
+        state.lent += 1;
+        drop(state);
+        Some(LentSlot {
+            slots: Arc::clone(self),
+            slot: Some(slot),
+        })
+    }
+
+    fn may_lend(state: &State) -> bool {
+        (state.lent + 1) * LANES_SHARE <= state.alive
+    }
+
+    /// Whether [`lend`](Self::lend) may give a slot.
+    pub(crate) fn lends(&self) -> bool {
+        let state = lock(&self.state);
+        state.memory.is_none() || Self::may_lend(&state)
     }
 
     /// Returns a slot that the device does not use.

@@ -85,8 +85,8 @@ impl Profile {
             ("past the caches into slots up to", Amount::Bytes(streamed_up_to)),
             ("past the caches on the host from", Amount::Bytes(streamed_from)),
             ("spinning before sleeping", Amount::Time(patience)),
-            ("gathered by a kernel from, pieces", count(gathered_runs)),
-            ("gathered in pieces up to", bytes(gathered_run_bytes)),
+            ("gathered by a kernel from pieces", count(gathered_runs)),
+            ("gathered pieces, mean up to", bytes(gathered_run_bytes)),
         ]
         .into_iter()
         .map(|(name, amount)| Quantity { name, amount })

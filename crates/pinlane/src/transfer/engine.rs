@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Engine {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) pool: Arc<PinnedPool>,
-    pub(crate) slots: Slots,
+    pub(crate) slots: Arc<Slots>,
     pub(crate) queue: Queue,
     pub(crate) profile: Profile,
     pub(crate) leaks: Arc<Leaks>,
@@ -42,7 +42,7 @@ impl Engine {
         slots: usize,
     ) -> Self {
         Self {
-            slots: Slots::new(&pool, profile.slot_bytes, slots),
+            slots: Arc::new(Slots::new(&pool, profile.slot_bytes, slots)),
             driver,
             pool,
             queue: Queue::default(),

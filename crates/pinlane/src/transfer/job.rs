@@ -27,7 +27,10 @@ use pinlane_driver::{
 use super::{engine::Engine, leaks::Leaks, mark::Mark, plan::Plan};
 use crate::{
     Error, Result, StridedCopy,
-    memory::storage::{Landing, Storage},
+    memory::{
+        slots::LentSlot,
+        storage::{Landing, Storage},
+    },
 };
 
 /// The end of a leaf that is not the executing device's memory.
@@ -74,6 +77,8 @@ pub(crate) struct Job {
     pub(crate) ends: Vec<End>,
     /// For each allocation of the plan, its address.
     pub(crate) bases: Vec<DevicePtr>,
+    /// The slot that the only chunk lands in and stays, where there is one.
+    pub(crate) lent: Option<Arc<LentSlot>>,
     /// What every copy waits for on the device, if anything.
     pub(crate) after: Option<Arc<Event>>,
     /// Told to the results' storages.
@@ -103,6 +108,7 @@ impl Job {
         plan: Plan,
         ends: Vec<End>,
         bases: Vec<DevicePtr>,
+        lent: Option<Arc<LentSlot>>,
         after: Option<Arc<Event>>,
         keep: Keep,
         landing: &Arc<Landing>,
@@ -121,6 +127,7 @@ impl Job {
             plan,
             ends,
             bases,
+            lent,
             after,
             landing: Arc::clone(landing),
             patience: engine.profile.patience,

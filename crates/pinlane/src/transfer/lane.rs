@@ -107,6 +107,11 @@ impl Lane {
             self.collect_direct(job, chunk);
             return self.enqueue(job, chunk, None).map(Some);
         }
+        if let Some(lent) = &job.lent {
+            self.collect_slotted(job, chunk, lent.ptr().as_ptr());
+            let table = table(chunk, lent.ptr().as_ptr());
+            return self.enqueue(job, chunk, table).map(Some);
+        }
         let slot = self.acquire()?;
         if job.plan.direction() == Direction::ToDevice
             && let Err(error) = self.fill(job, chunk, &slot)
@@ -114,12 +119,8 @@ impl Lane {
             self.engine.slots.put_back(slot);
             return Err(error);
         }
-        self.collect_slotted(job, chunk, &slot);
-        let table = chunk.table_offset.and_then(|offset| {
-            // SAFETY: inside the slot, by the plan.
-            NonNull::new(unsafe { slot.ptr().add(offset) })
-        });
-        match self.enqueue(job, chunk, table) {
+        self.collect_slotted(job, chunk, slot.ptr());
+        match self.enqueue(job, chunk, table(chunk, slot.ptr())) {
             Ok(mark) if job.plan.direction() == Direction::ToDevice => {
                 self.engine
                     .slots
@@ -187,12 +188,12 @@ impl Lane {
     }
 
     /// Collects the copies between a slot and the device.
-    fn collect_slotted(&mut self, job: &Job, chunk: &Chunk, slot: &Slot) {
+    fn collect_slotted(&mut self, job: &Job, chunk: &Chunk, slot: *mut u8) {
         self.copies.clear();
         for run in job.plan.runs(chunk) {
             let device = job.bases[run.region.allocation as usize].offset(run.region.offset as usize);
             // SAFETY: inside the slot, by the plan.
-            let host = unsafe { slot.ptr().add(run.slot_offset) };
+            let host = unsafe { slot.add(run.slot_offset) };
             self.copies
                 .push(between(job.plan.direction(), host, device, run.bytes));
         }
@@ -331,6 +332,12 @@ impl Lane {
             streaming::fence();
         }
     }
+}
+
+/// Where the table of a chunk lies that a kernel moves through the slot that begins at `slot`.
+fn table(chunk: &Chunk, slot: *mut u8) -> Option<NonNull<u8>> {
+    // SAFETY: inside the slot, by the plan.
+    NonNull::new(unsafe { slot.add(chunk.table_offset?) })
 }
 
 /// The copy between host and device memory in this direction.

@@ -137,6 +137,8 @@ pub struct Plan {
     segments: Vec<Segment>,
     runs: Vec<Run>,
     inline: bool,
+    /// Whether the result stays in the slot that it lands in.
+    stays: bool,
     pub(crate) pace: Pace,
     predicted: Duration,
     /// Whether the device only simulates, so that the predicted time is none of its own.
@@ -185,6 +187,11 @@ impl Plan {
         self.inline
     }
 
+    /// Whether the result stays in the slot that it lands in: there is one chunk, and it is not emptied.
+    pub(crate) fn stays_in_slot(&self) -> bool {
+        self.stays
+    }
+
     /// The time it should take, by the profile.
     #[must_use]
     pub fn predicted(&self) -> Duration {
@@ -220,6 +227,9 @@ impl fmt::Display for Plan {
                 Count(tally.bytes, "byte"),
                 tally.why
             )?;
+        }
+        if self.stays {
+            f.write_str("\n  the result stays in the pinned memory that it lands in")?;
         }
         Ok(())
     }

@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     Device, Error, Layout, Result, Tensor,
-    memory::storage::{Landing, Place},
+    landing::span_bytes,
+    memory::{
+        buffer,
+        storage::{Landing, Place},
+    },
 };
 
 /// Tensors that are to be somewhere else.
@@ -85,7 +89,13 @@ impl<'a> Request<'a> {
     /// The plans of the transfer, which is not started.
     pub(crate) fn plan(&self) -> Result<Vec<Plan>> {
         let Sorted { groups, .. } = self.sort()?;
-        groups.iter().map(|group| Ok(self.plan_group(group)?.2)).collect()
+        let plan = |group| {
+            let lent = self
+                .engine_to_lend(group)
+                .is_some_and(|engine| engine.slots.lends());
+            Ok(self.plan_group(group, lent)?.2)
+        };
+        groups.iter().map(plan).collect()
     }
 
     /// Sorts the leaves by the way they go; those that need no copy are outputs already.
@@ -137,7 +147,7 @@ impl<'a> Request<'a> {
     }
 
     /// Decides how the group goes. Gives the device whose engine moves it, too.
-    fn plan_group(&self, group: &Group<'_>) -> Result<(Device, Sources, Plan)> {
+    fn plan_group(&self, group: &Group<'_>, lent: bool) -> Result<(Device, Sources, Plan)> {
         let span = tracing::debug_span!(
             "plan",
             tensors = group.members.len(),
@@ -181,18 +191,16 @@ impl<'a> Request<'a> {
         if direction != Direction::ToHost && self.into.is_none() {
             check_fits(&sources.leaves, engine)?;
         }
+        let apart = self.options.placement == Placement::Separate || self.into.is_some();
         let plan = plan::plan(
             direction,
             &sources.leaves,
             regions,
             self.options.route,
-            means(
-                engine,
-                direction,
-                &sources.leaves,
-                self.options.placement,
-                self.options.route,
-            ),
+            Means {
+                lent,
+                ..means(engine, direction, apart, sources.leaves.len(), self.options.route)
+            },
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
         span.record("bytes", plan.bytes());
@@ -201,7 +209,9 @@ impl<'a> Request<'a> {
 
     /// Decides how the group goes, and takes the memory for its results.
     fn prepare(&self, group: &Group<'_>) -> Result<Prepared> {
-        let (device, sources, plan) = self.plan_group(group)?;
+        let lent = self.engine_to_lend(group).and_then(|engine| engine.slots.lend());
+        let (device, sources, plan) = self.plan_group(group, lent.is_some())?;
+        let lent = lent.filter(|_| plan.stays_in_slot()).map(Arc::new);
         let _span = tracing::debug_span!("allocate", bytes = plan.bytes()).entered();
         let (results, bases, ends) = match (plan.direction(), self.into) {
             (Direction::ToHost, into) => {
@@ -209,7 +219,10 @@ impl<'a> Request<'a> {
                     Some(into) => {
                         Results::there_on_host(group.members.iter().map(|&(index, _)| into.get(index)))
                     }
-                    None => Results::on_host(&device, &sources.leaves, self.options)?,
+                    None => match &lent {
+                        Some(lent) => Results::in_slot(lent, &device, &plan),
+                        None => Results::on_host(&device, &sources.leaves, self.options)?,
+                    },
                 };
                 let (bases, ends) = (sources.bases(), results.ends());
                 (results, bases, ends)
@@ -232,6 +245,7 @@ impl<'a> Request<'a> {
             plan,
             ends,
             bases,
+            lent,
             self.options.after.clone(),
             keep,
             &landing,
@@ -244,6 +258,26 @@ impl<'a> Request<'a> {
             results,
             layouts: sources.layouts,
         })
+    }
+
+    /// The engine of a group whose result may stay in the slot that it lands in: one that is large enough to be worth a slot,
+    /// and small enough for it.
+    fn engine_to_lend<'g>(&self, group: &'g Group<'_>) -> Option<&'g Arc<Engine>> {
+        let Way::Download(from) = &group.way else {
+            return None;
+        };
+        let options = self.options;
+        let free_choice = self.into.is_none()
+            && !options.pinned_result
+            && options.placement == Placement::Slab
+            && options.after.is_none()
+            && matches!(options.route, None | Some(Route::Gathered));
+        let engine = from.accelerator()?.running.engine();
+        let bytes = group
+            .members
+            .iter()
+            .map(|(_, tensor)| Some(span_bytes(tensor).ok()?.len()));
+        (free_choice && is_worth_a_slot(engine, bytes)).then_some(engine)
     }
 
     /// Whether the result of a leaf that comes from a device lies in memory that the device reaches by itself.
@@ -313,20 +347,38 @@ pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     Err(Error::driver("making room for tensors on the device", source))
 }
 
-/// What the planner may use on this engine for these leaves.
-pub(super) fn means<'a>(
-    engine: &'a Engine,
+/// Whether results of so many bytes each are large enough together to be worth a slot, and small enough for it. `None` is
+/// too large to be counted.
+pub(super) fn is_worth_a_slot(
+    engine: &Engine,
+    mut bytes: impl ExactSizeIterator<Item = Option<usize>>,
+) -> bool {
+    if bytes.len() < engine.profile.gathered_runs {
+        return false;
+    }
+    let all = bytes.try_fold(0usize, |sum, bytes| {
+        sum.checked_add(bytes?)?.checked_add(buffer::ALIGNMENT)
+    });
+    let slot = engine.slots.slot_bytes();
+    all.is_some_and(|bytes| (slot / 32..=slot).contains(&bytes))
+}
+
+/// What the planner may use on this engine. Where leaves go to the device, `apart` says that they do not share a slab of
+/// their own there.
+pub(super) fn means(
+    engine: &Engine,
     direction: Direction,
-    leaves: &[Leaf],
-    placement: Placement,
+    apart: bool,
+    leaves: usize,
     route: Option<Route>,
-) -> Means<'a> {
+) -> Means<'_> {
     Means {
         profile: &engine.profile,
         lanes: engine.profile.lanes,
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
-        scatter: scatter_table(engine, direction, leaves, placement, route),
+        lent: false,
+        scatter: scatter_table(engine, direction, apart, leaves, route),
     }
 }
 
@@ -335,17 +387,17 @@ pub(super) fn means<'a>(
 fn scatter_table(
     engine: &Engine,
     direction: Direction,
-    leaves: &[Leaf],
-    placement: Placement,
+    apart: bool,
+    leaves: usize,
     route: Option<Route>,
 ) -> Option<ScatterTable> {
-    let apart = match direction {
+    let in_pieces = match direction {
         Direction::ToHost => true,
-        Direction::ToDevice => placement == Placement::Separate,
+        Direction::ToDevice => apart,
         Direction::OnDevice => false,
     };
     let wanted = match route {
-        None => apart && leaves.len() >= engine.profile.gathered_runs,
+        None => in_pieces && leaves >= engine.profile.gathered_runs,
         Some(route) => route == Route::Gathered,
     };
     wanted.then(|| engine.driver.scatter_table()).flatten()

@@ -14,6 +14,7 @@ use crate::{
     landing::span_bytes,
     memory::{
         buffer::{self, Buffer},
+        slots::LentSlot,
         storage::{DeviceBlock, Place, Storage},
     },
 };
@@ -99,6 +100,24 @@ impl Results {
             }
         }
         Ok(Self::OnHost { backend, places })
+    }
+
+    /// The places in a slot where the only chunk of `plan` lands, and stays.
+    pub(crate) fn in_slot(slot: &Arc<LentSlot>, device: &Device, plan: &Plan) -> Self {
+        let place = |offset: usize| HostPlace {
+            // SAFETY: inside the slot, by the plan.
+            ptr: unsafe { slot.ptr().add(offset) },
+            owner: Arc::clone(slot) as _,
+        };
+        // Leaves without bytes have no segment; any place is theirs.
+        let mut places = vec![place(0); plan.regions.len()];
+        for segment in plan.chunks.iter().flat_map(|chunk| plan.segments(chunk)) {
+            places[segment.leaf as usize] = place(segment.slot_offset);
+        }
+        Self::OnHost {
+            backend: device.id().map(|id| id.backend),
+            places,
+        }
     }
 
     /// Memory on `device` that is there already.

@@ -5,7 +5,7 @@ use proptest::{prelude::*, sample::select};
 
 use crate::{
     Batch,
-    rig::{self, block_on},
+    rig::{self, block_on, is_over_budget},
     tensors,
 };
 
@@ -167,13 +167,6 @@ fn assert_names_a_leaf(error: &Error) {
     };
     assert!(!path.is_empty());
     assert!(matches!(**source, Error::Route { .. }), "{source}");
-}
-
-fn is_over_budget(error: &Error) -> bool {
-    match error {
-        Error::Leaf { source, .. } => is_over_budget(source),
-        error => matches!(error, Error::PinnedBudget { .. }),
-    }
 }
 
 pub(crate) fn assert_over_budget(error: &Error) {

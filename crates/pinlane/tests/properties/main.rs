@@ -1,19 +1,34 @@
 //! The engine against a plain copy: whatever the tree, the dtypes, the strides, the sizes, the routes and the
 //! devices, what lands is what a naive loop over the elements would have copied, and the sources stay as they were.
 
+#[path = "../harness/mod.rs"]
+mod harness;
 mod hops;
 mod leaves;
 #[path = "../rig/mod.rs"]
 mod rig;
 
-use std::cell::RefCell;
+use std::{cell::RefCell, process::ExitCode};
 
+use harness::{Test, tests};
 use hops::hop;
 use leaves::{Leaf, Made, leaf, naive_copy, views};
 use pinlane::{DType, Device, DeviceOptions, Plan, Profile, Tensor, TensorMap, TransferOptions, Tree};
 use proptest::{collection::vec, prelude::*, sample::select};
 use rig::{Rig, pattern};
 use tempfile::TempDir;
+
+const TESTS: &[Test] = tests![
+    Device: {
+        what_lands_is_what_a_plain_copy_would_have_copied,
+        views_taken_on_a_device_land_as_they_are_with_what_they_span,
+        a_dense_view_of_a_file_lands_on_the_host_with_its_strides,
+    }
+];
+
+fn main() -> ExitCode {
+    harness::run(TESTS)
+}
 
 #[derive(Clone, Debug)]
 struct Machine {
@@ -26,12 +41,12 @@ struct Machine {
 
 impl Machine {
     fn rig(&self) -> Rig {
-        let probe = Rig::new(1, &DeviceOptions::default());
+        let probe = Rig::open(1, &DeviceOptions::default());
         let mut profile = Profile::assumed(probe.device().driver().unwrap().properties());
         if !self.inline {
             profile.inline_bytes = 0;
         }
-        Rig::new(
+        Rig::open(
             2,
             &DeviceOptions {
                 pinned_budget: Some(self.budget.max(self.slot_bytes)),
@@ -106,9 +121,14 @@ fn assert_landed(landed: &Tensor, made: &Made) {
     }
 }
 
+/// So many cases, and a fifth of them where a device was named: each makes engines, which takes hardware a while.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
-        cases,
+        cases: if rig::named_device().is_some() {
+            cases / 5
+        } else {
+            cases
+        },
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -132,7 +152,6 @@ proptest! {
     #![proptest_config(config(600))]
 
     /// Host to one device, on to another, and back to the host, with any choice on each hop.
-    #[test]
     fn what_lands_is_what_a_plain_copy_would_have_copied(
         machine in machine(),
         leaves in vec(leaf(), 0..12),
@@ -177,7 +196,6 @@ proptest! {
     #![proptest_config(config(400))]
 
     /// Host to a device; views there, to the host, and to another device and from there to the host.
-    #[test]
     fn views_taken_on_a_device_land_as_they_are_with_what_they_span(
         machine in machine(),
         seen in vec((leaf(), views()), 0..10),
@@ -224,7 +242,6 @@ proptest! {
     }
 }
 
-#[test]
 fn a_dense_view_of_a_file_lands_on_the_host_with_its_strides() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("tensor");

@@ -1,8 +1,16 @@
-//! A simulated machine of a test's own, with an engine on each device, and what tests need to look at it.
+//! The devices under a test, simulated or real, with an engine of the test's own on each, and what tests need to look at
+//! them.
+//!
+//! A test that needs no more than devices [opens](Rig::open) those that it is given: where `PINLANE_TEST_DEVICE` names
+//! one, such as `cuda:0`, it runs there, and on a simulated machine elsewhere. One that needs the simulator's stalls, faults
+//! or counts [makes](Rig::new) a machine of its own.
 
 #![allow(dead_code, reason = "each file of tests uses its own part")]
 
+pub(crate) mod threads;
+
 use std::{
+    env,
     pin::pin,
     sync::{
         Arc,
@@ -14,22 +22,66 @@ use std::{
 };
 
 use pinlane::{
-    Device, DeviceOptions,
-    driver::sim::{Alive, DeviceConfig, Machine, MachineConfig, SimDriver},
+    Device, DeviceOptions, Error,
+    driver::{
+        Driver,
+        sim::{Alive, DeviceConfig, Machine, MachineConfig, SimDriver},
+    },
 };
+
+/// The variable that names the device to test, such as `cuda:0`.
+const TEST_DEVICE: &str = "PINLANE_TEST_DEVICE";
 
 /// How long a test waits for what must happen, before it says that it did not: a hang is then a failure. No test
 /// passes because of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A machine, its devices as simulators, and the engines on them.
+/// The device that the tests are to run on, where someone named one.
+pub(crate) fn named_device() -> Option<String> {
+    let name = env::var_os(TEST_DEVICE)?;
+    Some(
+        name.into_string()
+            .expect("PINLANE_TEST_DEVICE is the name of a device"),
+    )
+}
+
+/// Devices with an engine each.
 pub(crate) struct Rig {
+    /// The simulators under the devices; none under devices that someone named.
     pub(crate) sims: Vec<Arc<SimDriver>>,
     pub(crate) devices: Vec<Device>,
 }
 
 impl Rig {
-    /// `count` devices with little memory, each with an engine set up as `options` say.
+    /// `count` of the devices that the tests are to run on, each with an engine set up as `options` say.
+    pub(crate) fn open(count: usize, options: &DeviceOptions) -> Self {
+        match named_device() {
+            Some(name) => Self::named(&name, count, options),
+            None => Self::new(count, options),
+        }
+    }
+
+    /// The device of that name and those after it. Where there are too few, the last devices are the first one with
+    /// another engine: all that moves between them is still copied.
+    pub(crate) fn named(name: &str, count: usize, options: &DeviceOptions) -> Self {
+        let first = driver_named(name).unwrap();
+        let id = first.properties().id;
+        let family = name.split(':').next().unwrap_or(name);
+        let devices = (0..count as u32).map(|further| {
+            let driver = match further {
+                0 => None,
+                _ => driver_named(&format!("{family}:{}", id.ordinal + further)).ok(),
+            };
+            let driver = driver.unwrap_or_else(|| Arc::clone(&first));
+            Device::with_options(driver, options).unwrap()
+        });
+        Self {
+            sims: Vec::new(),
+            devices: devices.collect(),
+        }
+    }
+
+    /// `count` simulated devices with little memory, each with an engine set up as `options` say.
     pub(crate) fn new(count: usize, options: &DeviceOptions) -> Self {
         let config = DeviceConfig {
             memory_bytes: 256 << 20,
@@ -62,10 +114,23 @@ impl Rig {
         &self.sims[0]
     }
 
-    /// Drops the engines and checks that nothing was lost on the way: no memory freed while it was in use, nothing
-    /// alive any more. The test has dropped its own tensors and transfers.
+    /// Checks how many allocations there are on the only device, or on the first, where it can tell.
+    pub(crate) fn assert_allocations(&self, count: usize) {
+        if let Some(sim) = self.sims.first() {
+            assert_eq!(sim.alive().device_allocations, count);
+        }
+    }
+
+    /// Drops the engines and checks that nothing was lost on the way: nothing given up on, and, where the devices can
+    /// tell, no memory freed while it was in use and nothing alive any more. The test has dropped its own tensors and
+    /// transfers.
     pub(crate) fn finish(self) {
         let Self { sims, devices } = self;
+        if sims.is_empty() {
+            for device in &devices {
+                assert_eq!(device.stats().unwrap().leaked_bytes, 0);
+            }
+        }
         drop(devices);
         for sim in sims {
             // Where the reactor retires the last transfer, it is the one that ends the engine.
@@ -76,6 +141,21 @@ impl Rig {
                 "memory was given back while a copy used it"
             );
         }
+    }
+}
+
+fn driver_named(name: &str) -> Result<Arc<dyn Driver>, Error> {
+    let device = Device::open(name)?;
+    Ok(Arc::clone(
+        device.driver().expect("a device under test is no host"),
+    ))
+}
+
+/// Whether there was no room in the pinned budget.
+pub(crate) fn is_over_budget(error: &Error) -> bool {
+    match error {
+        Error::Leaf { source, .. } => is_over_budget(source),
+        error => matches!(error, Error::PinnedBudget { .. }),
     }
 }
 

@@ -12,8 +12,7 @@ use crate::{
     tensor,
 };
 
-#[test]
-fn a_transfer_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_done() {
+pub(crate) fn a_transfer_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_done() {
     let rig = Rig::new(1, &small_engine(1, 2, SLOT));
     let pinned = tensor(1000, 1).pin_memory(rig.device()).unwrap();
     let leased = rig.device().stats().unwrap().pinned.leased;
@@ -41,8 +40,7 @@ fn a_transfer_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_don
     rig.finish();
 }
 
-#[test]
-fn a_staged_transfer_that_is_dropped_in_flight_lets_go_of_its_source_and_its_slots_only_then() {
+pub(crate) fn a_staged_transfer_that_is_dropped_in_flight_lets_go_of_its_source_and_its_slots_only_then() {
     let rig = Rig::new(1, &small_engine(2, 1, SLOT));
     let (source, kept) = foreign(20 * SLOT);
     let staged = TransferOptions::new().route(Route::Staged);
@@ -65,8 +63,7 @@ fn a_staged_transfer_that_is_dropped_in_flight_lets_go_of_its_source_and_its_slo
     rig.finish();
 }
 
-#[test]
-fn a_download_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_done() {
+pub(crate) fn a_download_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_done() {
     let rig = Rig::new(1, &small_engine(2, 2, SLOT));
     let there = tensor(20 * SLOT, 3).to(rig.device()).unwrap();
     let stall = rig.sim().stall();
@@ -84,8 +81,7 @@ fn a_download_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_don
     rig.finish();
 }
 
-#[test]
-fn a_result_lands_although_the_source_was_dropped_meanwhile() {
+pub(crate) fn a_result_lands_although_the_source_was_dropped_meanwhile() {
     let rig = Rig::new(1, &small_engine(1, 2, SLOT));
     let (source, kept) = foreign(5 * SLOT);
     let stall = rig.sim().stall();
@@ -99,8 +95,7 @@ fn a_result_lands_although_the_source_was_dropped_meanwhile() {
     rig.finish();
 }
 
-#[test]
-fn a_device_handle_can_be_dropped_while_its_transfers_are_in_flight() {
+pub(crate) fn a_device_handle_can_be_dropped_while_its_transfers_are_in_flight() {
     let Rig { sims, devices } = Rig::new(1, &small_engine(2, 2, SLOT));
     let stall = sims[0].stall();
     let dropped = tensor(100, 1).transfer(&devices[0]).unwrap();
@@ -124,8 +119,7 @@ fn a_device_handle_can_be_dropped_while_its_transfers_are_in_flight() {
     .finish();
 }
 
-#[test]
-fn the_last_transfer_of_a_device_ends_its_engine_when_it_is_dropped_in_flight() {
+pub(crate) fn the_last_transfer_of_a_device_ends_its_engine_when_it_is_dropped_in_flight() {
     let Rig { sims, devices } = Rig::new(1, &small_engine(1, 1, SLOT));
     let stall = sims[0].stall();
     let transfer = tensor(100, 1).transfer(&devices[0]).unwrap();
@@ -140,8 +134,7 @@ fn the_last_transfer_of_a_device_ends_its_engine_when_it_is_dropped_in_flight() 
     .finish();
 }
 
-#[test]
-fn an_owner_that_panics_when_it_is_dropped_does_not_stop_the_others() {
+pub(crate) fn an_owner_that_panics_when_it_is_dropped_does_not_stop_the_others() {
     struct Panics;
 
     impl Drop for Panics {

@@ -8,7 +8,7 @@ use pinlane::{
 use crate::rig::{Rig, pattern, small_engine};
 
 fn rig() -> Rig {
-    Rig::new(2, &small_engine(2, 2, 16 << 10))
+    Rig::open(2, &small_engine(2, 2, 16 << 10))
 }
 
 fn bytes(size: usize, seed: usize) -> Tensor {
@@ -22,8 +22,7 @@ fn zeros(size: usize) -> Tensor {
 /// Sizes that go the short way, inline and by lanes.
 const SIZES: [usize; 4] = [1, 5000, 100_000, 1_500_000];
 
-#[test]
-fn bytes_land_in_tensors_that_exist_in_every_direction() {
+pub(crate) fn bytes_land_in_tensors_that_exist_in_every_direction() {
     let rig = rig();
     for size in SIZES {
         let source = bytes(size, 1);
@@ -45,8 +44,7 @@ fn bytes_land_in_tensors_that_exist_in_every_direction() {
     rig.finish();
 }
 
-#[test]
-fn a_tree_lands_in_place_and_keeps_its_addresses() {
+pub(crate) fn a_tree_lands_in_place_and_keeps_its_addresses() {
     let rig = rig();
     let tree: Vec<Tensor> = (0..50).map(|seed| bytes(100 + 37 * seed, seed)).collect();
     let empty: Vec<Tensor> = tree.iter().map(|tensor| zeros(tensor.shape()[0])).collect();
@@ -64,8 +62,7 @@ fn a_tree_lands_in_place_and_keeps_its_addresses() {
     rig.finish();
 }
 
-#[test]
-fn a_strided_source_lands_in_its_logical_order() {
+pub(crate) fn a_strided_source_lands_in_its_logical_order() {
     let rig = rig();
     let matrix = Tensor::arange(DType::I32, 0, 600, 1)
         .unwrap()
@@ -83,8 +80,7 @@ fn a_strided_source_lands_in_its_logical_order() {
     rig.finish();
 }
 
-#[test]
-fn pinned_memory_is_filled_without_a_slot() {
+pub(crate) fn pinned_memory_is_filled_without_a_slot() {
     let rig = rig();
     let there = bytes(20_000, 3).to(rig.device()).unwrap();
     let mut pinned = HostMemory::Pinned(rig.device())
@@ -96,8 +92,7 @@ fn pinned_memory_is_filled_without_a_slot() {
     rig.finish();
 }
 
-#[test]
-fn a_place_that_does_not_fit_or_that_others_could_read_is_refused_before_anything_moves() {
+pub(crate) fn a_place_that_does_not_fit_or_that_others_could_read_is_refused_before_anything_moves() {
     let rig = rig();
     let leaf = |result: pinlane::Result<()>| match result.unwrap_err() {
         Error::Leaf { source, .. } => *source,
@@ -146,10 +141,9 @@ fn a_place_that_does_not_fit_or_that_others_could_read_is_refused_before_anythin
     rig.finish();
 }
 
-#[test]
-fn what_a_failed_copy_has_left_behind_can_not_be_read() {
+pub(crate) fn what_a_failed_copy_has_left_behind_can_not_be_read() {
     for size in SIZES {
-        let rig = rig();
+        let rig = Rig::new(1, &small_engine(2, 2, 16 << 10));
         let there = bytes(size, 1).to(rig.device()).unwrap();
         let mut back = zeros(size);
         rig.sim()
@@ -161,8 +155,7 @@ fn what_a_failed_copy_has_left_behind_can_not_be_read() {
     }
 }
 
-#[test]
-fn a_transfer_that_is_dropped_keeps_the_memory_it_fills() {
+pub(crate) fn a_transfer_that_is_dropped_keeps_the_memory_it_fills() {
     let rig = rig();
     let there = zeros(1_500_000).to(rig.device()).unwrap();
     let transfer = bytes(1_500_000, 1).transfer_into(there, &TransferOptions::new());

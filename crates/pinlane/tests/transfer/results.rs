@@ -14,9 +14,8 @@ use crate::{
     tensor,
 };
 
-#[test]
-fn results_of_one_slab_are_written_separately() {
-    let rig = Rig::new(1, &DeviceOptions::default());
+pub(crate) fn results_of_one_slab_are_written_separately() {
+    let rig = Rig::open(1, &DeviceOptions::default());
     let sources = vec![tensor(100, 1), tensor(100, 2), tensor(100, 3)];
     let there = sources.to(rig.device()).unwrap();
     for options in [TransferOptions::new(), TransferOptions::new().pinned_result()] {
@@ -30,9 +29,8 @@ fn results_of_one_slab_are_written_separately() {
     rig.finish();
 }
 
-#[test]
-fn a_source_can_be_written_again_once_its_transfer_has_landed() {
-    let rig = Rig::new(1, &DeviceOptions::default());
+pub(crate) fn a_source_can_be_written_again_once_its_transfer_has_landed() {
+    let rig = Rig::open(1, &DeviceOptions::default());
     let mut sources = vec![
         tensor(100, 1),
         tensor(200_000, 1).pin_memory(rig.device()).unwrap(),
@@ -48,9 +46,8 @@ fn a_source_can_be_written_again_once_its_transfer_has_landed() {
     rig.finish();
 }
 
-#[test]
-fn what_is_there_already_is_shared_and_not_copied() {
-    let rig = Rig::new(2, &DeviceOptions::default());
+pub(crate) fn what_is_there_already_is_shared_and_not_copied() {
+    let rig = Rig::open(2, &DeviceOptions::default());
     let host = tensor(1000, 1);
     let there = host.to(rig.device()).unwrap();
     let same = there.to(rig.device()).unwrap();
@@ -60,15 +57,14 @@ fn what_is_there_already_is_shared_and_not_copied() {
         still.as_bytes().unwrap().as_ptr(),
         host.as_bytes().unwrap().as_ptr()
     );
-    assert_eq!(rig.sim().alive().device_allocations, 1);
+    rig.assert_allocations(1);
     assert!(there.transfer(rig.device()).unwrap().is_done());
     drop((there, same));
     rig.finish();
 }
 
-#[test]
-fn a_tree_from_the_host_and_two_devices_moves_as_one_transfer() {
-    let rig = Rig::new(2, &small_engine(2, 2, SLOT));
+pub(crate) fn a_tree_from_the_host_and_two_devices_moves_as_one_transfer() {
+    let rig = Rig::open(2, &small_engine(2, 2, SLOT));
     let mut tree = TensorMap::new();
     let homes = [Device::host(), rig.devices[0].clone(), rig.devices[1].clone()];
     for seed in 0..9 {
@@ -91,8 +87,7 @@ fn a_tree_from_the_host_and_two_devices_moves_as_one_transfer() {
     rig.finish();
 }
 
-#[test]
-fn a_copy_that_fails_is_told_although_later_chunks_succeed() {
+pub(crate) fn a_copy_that_fails_is_told_although_later_chunks_succeed() {
     let rig = Rig::new(1, &small_engine(1, 1, SLOT));
     let staged = TransferOptions::new().route(Route::Staged);
     let source = tensor(8 * SLOT, 1);
@@ -108,8 +103,7 @@ fn a_copy_that_fails_is_told_although_later_chunks_succeed() {
     rig.finish();
 }
 
-#[test]
-fn a_tree_that_is_refused_in_part_leaves_nothing_behind() {
+pub(crate) fn a_tree_that_is_refused_in_part_leaves_nothing_behind() {
     let rig = Rig::new(2, &DeviceOptions::default());
     let there = tensor(1000, 1).to(&rig.devices[1]).unwrap();
     let tree = (tensor(1000, 2), there);
@@ -124,8 +118,7 @@ fn a_tree_that_is_refused_in_part_leaves_nothing_behind() {
     rig.finish();
 }
 
-#[test]
-fn every_tensor_has_an_allocation_of_its_own_where_asked() {
+pub(crate) fn every_tensor_has_an_allocation_of_its_own_where_asked() {
     let rig = Rig::new(1, &DeviceOptions::default());
     let tree = vec![tensor(100, 1), tensor(100, 2), tensor(100, 3)];
     let slab = tree.to(rig.device()).unwrap();
@@ -139,9 +132,8 @@ fn every_tensor_has_an_allocation_of_its_own_where_asked() {
     rig.finish();
 }
 
-#[test]
-fn a_pinned_result_comes_out_of_the_budget_and_goes_back_to_it() {
-    let rig = Rig::new(1, &DeviceOptions::default());
+pub(crate) fn a_pinned_result_comes_out_of_the_budget_and_goes_back_to_it() {
+    let rig = Rig::open(1, &DeviceOptions::default());
     let there = tensor(10_000, 1).to(rig.device()).unwrap();
     let before = rig.device().stats().unwrap().pinned.leased;
     let pinned = TransferOptions::new().pinned_result();

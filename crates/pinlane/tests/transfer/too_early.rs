@@ -32,8 +32,7 @@ impl Tree for Spy<'_> {
     }
 }
 
-#[test]
-fn a_tree_that_is_rebuilt_sees_its_tensors_but_not_their_bytes_before_they_land() {
+pub(crate) fn a_tree_that_is_rebuilt_sees_its_tensors_but_not_their_bytes_before_they_land() {
     let rig = Rig::new(1, &small_engine(1, 1, SLOT));
     let seen = Mutex::default();
     let there = tensor(10 * SLOT, 1).to(rig.device()).unwrap();
@@ -57,8 +56,7 @@ fn a_tree_that_is_rebuilt_sees_its_tensors_but_not_their_bytes_before_they_land(
     rig.finish();
 }
 
-#[test]
-fn what_a_dropped_transfer_was_to_fill_is_never_read() {
+pub(crate) fn what_a_dropped_transfer_was_to_fill_is_never_read() {
     let rig = Rig::new(1, &small_engine(1, 1, SLOT));
     let seen = Mutex::default();
     let spy = Spy {

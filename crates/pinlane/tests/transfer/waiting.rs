@@ -38,10 +38,9 @@ impl Wake for Count {
     }
 }
 
-#[test]
-fn a_transfer_can_be_sent_to_another_thread_and_waited_for_there() {
+pub(crate) fn a_transfer_can_be_sent_to_another_thread_and_waited_for_there() {
     fn is_send<T: Send>(_: &T) {}
-    let rig = Rig::new(1, &small_engine(2, 2, SLOT));
+    let rig = Rig::open(1, &small_engine(2, 2, SLOT));
     let transfer = vec![tensor(3 * SLOT, 1), tensor(10, 2)]
         .transfer(rig.device())
         .unwrap();
@@ -52,8 +51,7 @@ fn a_transfer_can_be_sent_to_another_thread_and_waited_for_there() {
     rig.finish();
 }
 
-#[test]
-fn a_task_that_awaits_is_woken_when_the_transfer_lands_and_not_before() {
+pub(crate) fn a_task_that_awaits_is_woken_when_the_transfer_lands_and_not_before() {
     let rig = Rig::new(1, &DeviceOptions::default());
     let stall = rig.sim().stall();
     let mut transfer = tensor(100_000, 1).transfer(rig.device()).unwrap();
@@ -71,8 +69,7 @@ fn a_task_that_awaits_is_woken_when_the_transfer_lands_and_not_before() {
     rig.finish();
 }
 
-#[test]
-fn the_task_that_polled_last_is_the_one_that_is_woken() {
+pub(crate) fn the_task_that_polled_last_is_the_one_that_is_woken() {
     let rig = Rig::new(1, &DeviceOptions::default());
     let stall = rig.sim().stall();
     let mut transfer = tensor(1000, 1).transfer(rig.device()).unwrap();
@@ -88,8 +85,7 @@ fn the_task_that_polled_last_is_the_one_that_is_woken() {
     rig.finish();
 }
 
-#[test]
-fn two_tasks_await_their_own_transfers() {
+pub(crate) fn two_tasks_await_their_own_transfers() {
     let rig = Rig::new(1, &small_engine(2, 2, SLOT));
     let stall = rig.sim().stall();
     let tasks: Vec<_> = (0..2)
@@ -109,8 +105,7 @@ fn two_tasks_await_their_own_transfers() {
     rig.finish();
 }
 
-#[test]
-fn a_task_that_was_woken_by_mistake_is_woken_again() {
+pub(crate) fn a_task_that_was_woken_by_mistake_is_woken_again() {
     let rig = Rig::new(1, &DeviceOptions::default());
     let stall = rig.sim().stall();
     let mut transfer = tensor(1000, 1).transfer(rig.device()).unwrap();
@@ -128,8 +123,7 @@ fn a_task_that_was_woken_by_mistake_is_woken_again() {
     rig.finish();
 }
 
-#[test]
-fn no_copy_starts_before_the_event_that_it_is_to_come_after() {
+pub(crate) fn no_copy_starts_before_the_event_that_it_is_to_come_after() {
     let rig = Rig::new(1, &small_engine(2, 2, SLOT));
     let driver = rig.device().driver().unwrap();
     for bytes in [100, 10 * SLOT] {
@@ -153,8 +147,7 @@ fn no_copy_starts_before_the_event_that_it_is_to_come_after() {
     rig.finish();
 }
 
-#[test]
-fn work_behind_a_fence_starts_only_when_the_tree_has_landed() {
+pub(crate) fn work_behind_a_fence_starts_only_when_the_tree_has_landed() {
     let rig = Rig::new(1, &DeviceOptions::default());
     let driver = rig.device().driver().unwrap();
     let [before, behind] = [Stream::new(driver).unwrap(), Stream::new(driver).unwrap()];
@@ -175,8 +168,7 @@ fn work_behind_a_fence_starts_only_when_the_tree_has_landed() {
     rig.finish();
 }
 
-#[test]
-fn transfers_behind_an_event_that_does_not_fire_hold_up_no_others() {
+pub(crate) fn transfers_behind_an_event_that_does_not_fire_hold_up_no_others() {
     let options = DeviceOptions {
         pinned_budget: Some(4 << 20),
         ..small_engine(2, 2, SLOT)
@@ -212,8 +204,7 @@ fn transfers_behind_an_event_that_does_not_fire_hold_up_no_others() {
     rig.finish();
 }
 
-#[test]
-fn a_stream_of_another_machine_can_not_be_fenced() {
+pub(crate) fn a_stream_of_another_machine_can_not_be_fenced() {
     let (rig, other) = (
         Rig::new(1, &DeviceOptions::default()),
         Rig::new(1, &DeviceOptions::default()),

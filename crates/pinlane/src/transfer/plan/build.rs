@@ -32,6 +32,8 @@ pub(crate) struct Means<'a> {
     pub(crate) lanes: usize,
     pub(crate) slot_bytes: usize,
     pub(crate) simulated: bool,
+    /// Whether a slot is to be had that the whole result can stay in.
+    pub(crate) lent: bool,
     /// What the table of a kernel that moves scattered pieces takes, where the driver has one and it may be needed.
     pub(crate) scatter: Option<ScatterTable>,
 }
@@ -80,6 +82,7 @@ pub(crate) fn plan(
             segments: Vec::with_capacity(leaves.len()),
             runs: Vec::new(),
             inline: false,
+            stays: false,
             pace: Pace::new(0, direction, &means),
             predicted: Duration::ZERO,
             simulated: means.simulated,
@@ -109,7 +112,11 @@ pub(crate) fn plan(
     }
     let alone = forced == Some(Route::Staged);
     let in_slots = slotted.iter().map(|&(index, ..)| leaves[index].bytes).sum();
-    builder.plan.pace = Pace::new(in_slots, direction, &means);
+    builder.plan.pace = if means.lent {
+        Pace::whole(in_slots, &means)
+    } else {
+        Pace::new(in_slots, direction, &means)
+    };
     let first_chunks: Vec<_> = slotted
         .iter()
         .map(|&(index, ..)| builder.push_slotted(index, leaves[index].bytes, alone))
@@ -126,7 +133,8 @@ pub(crate) fn plan(
             _ => plan.tally(route, why, leaves[index].bytes),
         }
     }
-    plan.inline = plan.fits_inline(means.profile);
+    plan.stays = means.lent && matches!(plan.chunks.as_slice(), [chunk] if chunk.needs_slot());
+    plan.inline = plan.stays || plan.fits_inline(means.profile);
     plan.predicted = plan.predict(means.profile);
     Ok(plan)
 }

@@ -69,6 +69,19 @@ impl Pace {
         }
     }
 
+    /// All in one chunk that nobody fills or empties.
+    pub(crate) fn whole(bytes: u64, means: &Means<'_>) -> Self {
+        Self {
+            lanes: 1,
+            chunk_bytes: means.slot_bytes,
+            end_bytes: means.slot_bytes,
+            ends: 0,
+            streaming: false,
+            patience: means.profile.patience,
+            bytes,
+        }
+    }
+
     /// How long the chunk may be that begins where `done` bytes are planned.
     pub(crate) fn chunk_bytes(&self, done: u64) -> usize {
         let at_an_end = done < self.ends || self.bytes.saturating_sub(done) <= self.ends;

@@ -1,9 +1,12 @@
 //! Plans for tensors that are only described: none is made, and no byte moves.
 
-use super::{Direction, Explanation, Kind, Leaf, Plan, Regions, build::lay_out, plan};
+use super::{Direction, Explanation, Kind, Leaf, Means, Plan, Regions, build::lay_out, plan};
 use crate::{
     Device, Error, Placement, Result, Route,
-    transfer::request::{check_fits, means},
+    transfer::{
+        engine::Engine,
+        request::{check_fits, is_worth_a_slot, means},
+    },
 };
 
 /// The memory that described tensors lie in on the host, or land in.
@@ -107,12 +110,26 @@ impl Workload {
             }
             _ => Ok(Regions::Lay(self.placement)),
         };
-        let means = means(engine, self.direction, &self.leaves, self.placement, route);
+        let apart = self.placement == Placement::Separate;
+        let means = Means {
+            lent: self.may_stay_in_slot(engine, route),
+            ..means(engine, self.direction, apart, self.leaves.len(), route)
+        };
         let planned = planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means));
         planned.map_err(|refused| Error::Leaf {
             path: format!("#{}", refused.leaf),
             source: refused.error,
         })
+    }
+
+    /// Whether results on the host may stay in the slot that they land in, as those of a real transfer would.
+    fn may_stay_in_slot(&self, engine: &Engine, route: Option<Route>) -> bool {
+        let bytes = self.leaves.iter().map(|leaf| usize::try_from(leaf.bytes).ok());
+        self.direction == Direction::ToHost
+            && matches!(route, None | Some(Route::Gathered))
+            && self.leaves.iter().all(|leaf| leaf.kind == Kind::Pageable)
+            && is_worth_a_slot(engine, bytes)
+            && engine.slots.lends()
     }
 
     /// How `device` would move them, beside every other way, and by what it chooses.

@@ -1,0 +1,97 @@
+//! The outcome as JSON: whole, or without the cells for the results that are kept.
+
+use std::{fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    figures::Figure,
+    grid::CellReport,
+    link::LinkLimit,
+    machine::Machine,
+};
+
+/// The shape of the document; raised when a reader of the old one would misread the new one.
+pub const SCHEMA: u32 = 1;
+
+/// Everything that a run found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// See [`SCHEMA`].
+    pub schema: u32,
+    /// The version of pinlane.
+    pub pinlane: String,
+    /// What it was measured on.
+    pub machine: Machine,
+    /// Whether the device only simulates, so that the figures say nothing of hardware.
+    pub simulated: bool,
+    /// Whether it was content with rough figures.
+    pub quick: bool,
+    /// When, in UTC, as RFC 3339 has it.
+    pub date: String,
+    /// Which commit, where the caller said so.
+    pub commit: Option<String>,
+    /// The link's limit in this run.
+    pub link: LinkLimit,
+    /// The cells, in the order in which they ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<CellReport>,
+    /// The figures.
+    pub figures: Vec<Figure>,
+    /// What could not be measured, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
+}
+
+/// Something that could not be measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The cell or figure.
+    pub id: String,
+    /// What happened.
+    pub error: String,
+}
+
+impl Document {
+    /// Reads one that was written before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] and [`Error::Format`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(|source| Error::File {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+        let refuse = |reason: String| Error::Format {
+            path: path.to_owned(),
+            what: "a result of `pinlane bench --json`",
+            reason,
+        };
+        let document: Self = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        if document.schema != SCHEMA {
+            return Err(refuse(format!(
+                "its schema is {}, and this version reads {SCHEMA}; measure again",
+                document.schema
+            )));
+        }
+        Ok(document)
+    }
+
+    /// The same without the cells, which are many.
+    #[must_use]
+    pub fn without_cells(&self) -> Self {
+        Self {
+            cells: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether everything could be measured, and no bytes were wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.failures.is_empty()
+    }
+}

@@ -1,0 +1,98 @@
+//! What is pinned already, of any size, into memory that exists, beside the driver's bare call and a wait.
+
+use pinlane::{DType, HostMemory, Tensor, Tree};
+use pinlane_driver::{DeviceMemory, MemCopy, Stream};
+use pinlane_guide::units;
+
+use super::{Context, Draft, Unit, judge::Asked::AtMost, work};
+use crate::{
+    cell::{Cell, Direction},
+    error::Result,
+    landed::Landed,
+    rounds::{Effort, take_turns},
+    ways::PINLANE,
+};
+
+pub(super) fn pinned_any(context: &Context<'_>) -> Result<Draft> {
+    let mut ratios = Vec::new();
+    for direction in Direction::ALL {
+        for cell in work::pinned_of_any_size(direction, context.scale) {
+            let ratio = match direction {
+                Direction::H2d => to_device(context, cell)?,
+                Direction::D2h => to_host(context, cell)?,
+            };
+            ratios.push((ratio, cell));
+        }
+    }
+    ratios.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let listed = ratios.iter().take(3).map(|(ratio, cell)| {
+        let size = units::bytes(cell.bytes as u64);
+        format!("{ratio:.3} at {size} {}", cell.direction)
+    });
+    let listed: Vec<String> = listed.collect();
+    let worst = ratios.first().map_or(f64::NAN, |(ratio, _)| *ratio);
+    Ok(Draft::new(worst, Unit::Times)
+        .asked([AtMost(1.03)])
+        .detail(format!("the worst: {}", listed.join(", "))))
+}
+
+/// Less for each of many sizes.
+fn effort(context: &Context<'_>) -> Effort {
+    Effort {
+        budget: context.effort.budget / 5,
+        ..context.effort
+    }
+}
+
+fn to_device(context: &Context<'_>, cell: Cell) -> Result<f64> {
+    let rig = context.rig;
+    let sources = rig.sources(cell, rig.roomy())?;
+    // Other bytes are there before, so that those of the source can only come from the copies.
+    let mut there = rig.sources(cell, rig.roomy())?.tensors().to(rig.roomy())?;
+    let (stream, memory) = (
+        Stream::new(rig.driver())?,
+        DeviceMemory::new(rig.driver(), cell.bytes)?,
+    );
+    let copy = MemCopy::to_device(memory.ptr(), sources.expected[0].as_ptr(), cell.bytes);
+    let ratio = ratio(context, &stream, copy, || {
+        Ok(sources.tensors()[0].copy_into(&mut there[0])?)
+    })?;
+    rig.check(&sources, PINLANE, Landed::OnDevice(there))?;
+    Ok(ratio)
+}
+
+fn to_host(context: &Context<'_>, cell: Cell) -> Result<f64> {
+    let rig = context.rig;
+    let sources = rig.sources(cell, rig.roomy())?;
+    let source = &sources.pinned_tensors()[0];
+    let empty = || HostMemory::Pinned(rig.roomy()).zeros(DType::F32, &[cell.bytes / size_of::<f32>()]);
+    let (mut back, mut bare): (Tensor, Tensor) = (empty()?, empty()?);
+    let stream = Stream::new(rig.driver())?;
+    let there = source
+        .device_ptr()
+        .expect("a source of this direction lies on the device");
+    let copy = MemCopy::to_host(bare.as_mut_slice::<f32>()?.as_mut_ptr().cast(), there, cell.bytes);
+    let ratio = ratio(context, &stream, copy, || Ok(source.copy_into(&mut back)?))?;
+    let landed = Landed::OnHost {
+        pageable: Vec::new(),
+        pinned: vec![back],
+    };
+    rig.check(&sources, PINLANE, landed)?;
+    Ok(ratio)
+}
+
+/// How much longer `pinlane` takes than the bare copy, whose ends the caller keeps.
+fn ratio(
+    context: &Context<'_>,
+    stream: &Stream,
+    copy: MemCopy,
+    mut pinlane: impl FnMut() -> Result<()>,
+) -> Result<f64> {
+    let mut bare = || {
+        // SAFETY: both ends have that many bytes, live until the wait is over, and are used by nobody else meanwhile.
+        unsafe { stream.copy(copy)? };
+        Ok(stream.synchronize()?)
+    };
+    let [pinlane, bare] = take_turns(effort(context), [&mut pinlane, &mut bare])?;
+    Ok(pinlane / bare)
+}

@@ -1,0 +1,148 @@
+//! Two results side by side, by made-up numbers.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use pinlane_bench::{
+    cell::{Cell, Direction, Memory},
+    compare::Comparison,
+    document::{Document, SCHEMA},
+    figures::{Figure, Unit},
+    grid::CellReport,
+    link::LinkLimit,
+    machine::Machine,
+    rounds::Timing,
+    table,
+};
+
+fn cell(bytes: usize, seconds: f64) -> CellReport {
+    let cell = Cell {
+        direction: Direction::D2h,
+        memory: Memory::Mixed,
+        bytes,
+        count: 2,
+    };
+    CellReport {
+        id: cell.to_string(),
+        cell,
+        route: "packed".to_owned(),
+        reason: String::new(),
+        ways: vec![Timing {
+            way: "pinlane".to_owned(),
+            seconds,
+            fastest: seconds,
+            runs: 3,
+        }],
+    }
+}
+
+fn figure(id: &str, value: f64, unit: Unit) -> Figure {
+    Figure {
+        id: id.to_owned(),
+        value,
+        unit,
+        limit: None,
+        peers: BTreeMap::new(),
+        asked: String::new(),
+        holds: true,
+        detail: String::new(),
+    }
+}
+
+fn document(cells: Vec<CellReport>, figures: Vec<Figure>) -> Document {
+    Document {
+        schema: SCHEMA,
+        pinlane: "0".to_owned(),
+        machine: Machine {
+            device: "made up".to_owned(),
+            device_memory: 0,
+            copy_engines: 1,
+            link: "none".to_owned(),
+            processor: None,
+            cores: 1,
+            kernel: None,
+            driver: None,
+        },
+        simulated: false,
+        quick: false,
+        date: String::new(),
+        commit: None,
+        link: LinkLimit {
+            h2d: 1.0,
+            d2h: 1.0,
+            both: 2.0,
+            copy_bytes: 1,
+        },
+        cells,
+        figures,
+        failures: Vec::new(),
+    }
+}
+
+#[test]
+fn what_got_slower_than_the_tolerance_is_found_and_noise_is_not() {
+    let before = document(
+        vec![cell(4, 1.0), cell(16, 1.0), cell(64, 1.0), cell(256, 1.0)],
+        vec![
+            figure("rate", 50.0, Unit::GigabytesPerSecond),
+            figure("time", 0.2, Unit::Milliseconds),
+        ],
+    );
+    let after = document(
+        vec![cell(4, 1.09), cell(16, 1.2), cell(64, 0.5)],
+        vec![
+            figure("rate", 40.0, Unit::GigabytesPerSecond),
+            figure("time", 0.1, Unit::Milliseconds),
+        ],
+    );
+    let comparison = Comparison::of(&before, &after, 1.1);
+    let ids = |changes: Vec<&pinlane_bench::compare::Change>| -> Vec<String> {
+        changes.into_iter().map(|change| change.id.clone()).collect()
+    };
+    assert_eq!(ids(comparison.slower()), ["rate", "d2h-mixed-16B-x2"]);
+    assert_eq!(ids(comparison.faster()), ["time", "d2h-mixed-64B-x2"]);
+    assert_eq!(comparison.alone, 1);
+    assert!(Comparison::of(&before, &before, 1.1).slower().is_empty());
+    let shown = table::comparison(&comparison);
+    assert!(shown.contains("2 slower, 2 faster, 1 the same"), "{shown}");
+}
+
+fn written(folder: &Path, name: &str, document: &Document) -> std::path::PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, serde_json::to_vec(document).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn results_that_have_nothing_to_say_of_each_other_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = written(
+        folder.path(),
+        "real.json",
+        &document(vec![cell(4, 1.0)], Vec::new()),
+    );
+    let other = written(
+        folder.path(),
+        "other.json",
+        &document(vec![cell(16, 1.0)], Vec::new()),
+    );
+    let simulated = Document {
+        simulated: true,
+        ..document(vec![cell(4, 1.0)], Vec::new())
+    };
+    let simulated = written(folder.path(), "simulated.json", &simulated);
+    let newer = Document {
+        schema: SCHEMA + 1,
+        ..document(vec![cell(4, 1.0)], Vec::new())
+    };
+    let newer = written(folder.path(), "newer.json", &newer);
+    for (after, expected) in [
+        (&other, "in common"),
+        (&simulated, "simulated"),
+        (&newer, "schema"),
+        (&folder.path().join("missing.json"), "missing.json"),
+    ] {
+        let error = Comparison::of_files(&real, after, 1.1).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(Comparison::of_files(&real, &real, 1.1).is_ok());
+}

@@ -1,0 +1,184 @@
+//! Bytes that land wrong are found, whichever way they go, and named.
+
+use std::{ptr::NonNull, time::Duration};
+
+use pinlane_bench::{
+    document::Document,
+    run::{AxesOptions, Bench, Observer, Options},
+};
+use pinlane_driver::{
+    Address, DevicePtr, Driver, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, Timing,
+    sim::{DeviceConfig, Machine},
+    sync::Arc,
+};
+use pinlane_guide::device::Accelerator;
+
+/// Bytes that the flawed device always leaves out at the end of a copy of exactly this size.
+const VICTIM: usize = 12_344;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    None,
+    ToDevice,
+    ToHost,
+}
+
+/// A simulated device that forgets the last bytes of some copies.
+#[derive(Debug)]
+struct Forgetful {
+    inner: Arc<dyn Driver>,
+    flaw: Flaw,
+}
+
+impl Forgetful {
+    fn shortened(&self, copy: MemCopy) -> MemCopy {
+        let hit = copy.bytes == VICTIM
+            && match self.flaw {
+                Flaw::None => false,
+                Flaw::ToDevice => matches!(copy.src, Address::Host(_)),
+                Flaw::ToHost => matches!(copy.dst, Address::Host(_)),
+            };
+        MemCopy {
+            bytes: copy.bytes - if hit { 9 } else { 0 },
+            ..copy
+        }
+    }
+}
+
+// SAFETY, for every unsafe call in here: it hands the caller's promise on, for no more bytes than the caller named.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
+// SAFETY: passes every call on to the simulated device; what it forgets is what the tests are about.
+unsafe impl Driver for Forgetful {
+    fn properties(&self) -> &Properties {
+        self.inner.properties()
+    }
+
+    fn memory_info(&self) -> Result<MemoryInfo> {
+        self.inner.memory_info()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DevicePtr> {
+        self.inner.allocate(bytes)
+    }
+
+    unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        unsafe { self.inner.free(ptr, bytes) }
+    }
+
+    unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        unsafe { self.inner.pin(ptr, bytes) }
+    }
+
+    unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        unsafe { self.inner.unpin(ptr, bytes) }
+    }
+
+    fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool {
+        self.inner.is_pinned(ptr, bytes)
+    }
+
+    fn create_stream(&self) -> Result<RawStream> {
+        self.inner.create_stream()
+    }
+
+    unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
+        unsafe { self.inner.destroy_stream(stream) }
+    }
+
+    fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
+        self.inner.synchronize_stream(stream)
+    }
+
+    fn create_event(&self, timing: Timing) -> Result<RawEvent> {
+        self.inner.create_event(timing)
+    }
+
+    unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
+        unsafe { self.inner.destroy_event(event) }
+    }
+
+    fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        self.inner.record(event, stream)
+    }
+
+    fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        self.inner.stream_wait(stream, event)
+    }
+
+    fn query(&self, event: RawEvent) -> Result<bool> {
+        self.inner.query(event)
+    }
+
+    fn synchronize_event(&self, event: RawEvent, patience: Duration) -> Result<()> {
+        self.inner.synchronize_event(event, patience)
+    }
+
+    fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {
+        self.inner.elapsed(start, end)
+    }
+
+    unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
+        unsafe { self.inner.copy(self.shortened(copy), stream) }
+    }
+
+    unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
+        let copies: Vec<_> = copies.iter().map(|copy| self.shortened(*copy)).collect();
+        unsafe { self.inner.copy_batch(&copies, stream) }
+    }
+
+    unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
+        unsafe { self.inner.memset(dst, value, bytes, stream) }
+    }
+}
+
+struct Silent;
+
+impl Observer for Silent {
+    fn started(&self, _id: &str, _done: usize, _all: usize) {}
+}
+
+fn run(flaw: Flaw, only: &str) -> Document {
+    let inner = Machine::new(DeviceConfig::default()).device(0).unwrap();
+    let accelerator = Accelerator::over(Arc::new(Forgetful { inner, flaw })).unwrap();
+    let options = Options {
+        quick: true,
+        only: vec![only.to_owned()],
+        axes: AxesOptions {
+            sizes: vec![VICTIM, VICTIM + 4],
+            counts: vec![1],
+            ..AxesOptions::default()
+        },
+        ..Options::default()
+    };
+    Bench::new(accelerator, options).unwrap().run(&Silent).unwrap()
+}
+
+#[test]
+fn a_device_without_a_flaw_passes_through_the_same_wrapper() {
+    let document = run(Flaw::None, "grid");
+    assert_eq!(document.failures, []);
+    assert_eq!(document.cells.len(), 2 * 2 * 2);
+}
+
+#[test]
+fn bytes_that_land_wrong_fail_their_cell_by_name_and_no_other() {
+    for (flaw, direction) in [(Flaw::ToDevice, "h2d"), (Flaw::ToHost, "d2h")] {
+        let document = run(flaw, direction);
+        let victim = format!("{direction}-pageable-{VICTIM}B-x1");
+        let failed: Vec<_> = document
+            .failures
+            .iter()
+            .map(|failure| failure.id.as_str())
+            .collect();
+        assert!(failed.contains(&victim.as_str()), "{failed:?}");
+        for failure in document.failures.iter().filter(|failure| failure.id == victim) {
+            assert!(
+                failure.error.contains("wrong bytes") && failure.error.contains(&victim),
+                "{}",
+                failure.error
+            );
+        }
+        assert!(document.cells.iter().all(|cell| cell.cell.bytes != VICTIM));
+        assert!(!document.is_sound());
+    }
+}
