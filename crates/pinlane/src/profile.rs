@@ -60,11 +60,11 @@ pub struct Profile {
     /// How long who waits for copies spins before it sleeps. Waking up is noticed to take 40 to 120 microseconds.
     #[serde(rename = "patience_seconds", with = "seconds")]
     pub patience: Duration,
-    /// From this many pieces on that lie apart on the device, a kernel moves a chunk where the driver has one: it takes
-    /// one launch, and copies a call each, and a turn of the copy engine.
+    /// From this many pieces on that lie apart, a kernel moves them where the driver has one: it takes one launch, where
+    /// copies take a call each and a turn of the copy engine.
     pub gathered_runs: usize,
-    /// The mean length of those pieces up to which the kernel is the faster, in bytes. It needs the device's compute, which
-    /// long copies do without.
+    /// The length of those pieces up to which the kernel is the faster, in bytes; their mean in a slot. It needs the
+    /// device's compute, which long copies do without.
     pub gathered_run_bytes: usize,
 }
 

@@ -12,7 +12,7 @@ use super::{
     flights::Flights,
     into::{Destinations, check_lands_contiguous},
     job::{Job, Keep},
-    plan::{self, Direction, Leaf, Means, Plan, Regions},
+    plan::{self, Direction, Kind, Leaf, Means, Plan, Regions},
     results::Results,
     sources::Sources,
 };
@@ -198,6 +198,13 @@ impl<'a> Request<'a> {
             regions,
             self.options.route,
             Means {
+                scatter: scatter_table(
+                    engine,
+                    direction,
+                    &sources.leaves,
+                    self.options.placement == Placement::Separate || self.into.is_some(),
+                    self.options.route,
+                ),
                 lent,
                 ..means(engine, direction, apart, sources.leaves.len(), self.options.route)
             },
@@ -273,11 +280,14 @@ impl<'a> Request<'a> {
             && options.after.is_none()
             && matches!(options.route, None | Some(Route::Gathered));
         let engine = from.accelerator()?.running.engine();
-        let bytes = group
+        if !free_choice {
+            return None;
+        }
+        let sizes = group
             .members
             .iter()
-            .map(|(_, tensor)| Some(span_bytes(tensor).ok()?.len()));
-        (free_choice && is_worth_a_slot(engine, bytes)).then_some(engine)
+            .map(|(_, tensor)| Some(span_bytes(tensor).ok()?.len() as u64));
+        is_worth_a_slot(engine, sizes).then_some(engine)
     }
 
     /// Whether the result of a leaf that comes from a device lies in memory that the device reaches by itself.
@@ -347,31 +357,42 @@ pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     Err(Error::driver("making room for tensors on the device", source))
 }
 
-/// Whether results of so many bytes each are large enough together to be worth a slot, and small enough for it. `None` is
-/// too large to be counted.
-pub(super) fn is_worth_a_slot(
-    engine: &Engine,
-    mut bytes: impl ExactSizeIterator<Item = Option<usize>>,
-) -> bool {
-    if bytes.len() < engine.profile.gathered_runs {
-        return false;
-    }
-    let all = bytes.try_fold(0usize, |sum, bytes| {
-        sum.checked_add(bytes?)?.checked_add(buffer::ALIGNMENT)
-    });
-    let slot = engine.slots.slot_bytes();
-    all.is_some_and(|bytes| (slot / 32..=slot).contains(&bytes))
-}
-
-/// What the planner may use on this engine. Where leaves go to the device, `apart` says that they do not share a slab of
-/// their own there.
-pub(super) fn means(
+/// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first time,
+/// a driver loads the kernel. `apart` says whether tensors land each in its own place on the device.
+pub(super) fn scatter_table(
     engine: &Engine,
     direction: Direction,
+    leaves: &[Leaf],
     apart: bool,
-    leaves: usize,
     route: Option<Route>,
-) -> Means<'_> {
+) -> Option<ScatterTable> {
+    let in_pieces = || match direction {
+        Direction::ToHost => true,
+        Direction::ToDevice => apart || leaves.iter().any(|leaf| leaf.kind == Kind::Pinned),
+        Direction::OnDevice => false,
+    };
+    let wanted = match route {
+        None => leaves.len() >= engine.profile.gathered_runs && in_pieces(),
+        Some(route) => route == Route::Gathered,
+    };
+    wanted.then(|| engine.driver.scatter_table()).flatten()
+}
+
+/// Whether a result of tensors of these sizes may stay in the slot that it lands in: large enough to be worth a slot, small
+/// enough for it, and of many tensors.
+pub(super) fn is_worth_a_slot(engine: &Engine, sizes: impl ExactSizeIterator<Item = Option<u64>>) -> bool {
+    let slot = engine.slots.slot_bytes() as u64;
+    sizes.len() >= engine.profile.gathered_runs
+        && sizes
+            .into_iter()
+            .try_fold(0u64, |sum, bytes| {
+                sum.checked_add(bytes?)?.checked_add(buffer::ALIGNMENT as u64)
+            })
+            .is_some_and(|bytes| (slot / 32..=slot).contains(&bytes))
+}
+
+/// What the planner may use on this engine.
+pub(super) fn means(engine: &Engine) -> Means<'_> {
     Means {
         profile: &engine.profile,
         lanes: engine.profile.lanes,

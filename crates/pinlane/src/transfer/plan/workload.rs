@@ -1,12 +1,9 @@
 //! Plans for tensors that are only described: none is made, and no byte moves.
 
-use super::{Direction, Explanation, Kind, Leaf, Means, Plan, Regions, build::lay_out, plan};
+use super::{Direction, Explanation, Kind, Leaf, Means, Plan, Regions, placing::lay_out, plan};
 use crate::{
     Device, Error, Placement, Result, Route,
-    transfer::{
-        engine::Engine,
-        request::{check_fits, is_worth_a_slot, means},
-    },
+    transfer::request::{check_fits, is_worth_a_slot, means, scatter_table},
 };
 
 /// The memory that described tensors lie in on the host, or land in.
@@ -110,10 +107,21 @@ impl Workload {
             }
             _ => Ok(Regions::Lay(self.placement)),
         };
-        let apart = self.placement == Placement::Separate;
+        let pageable = self.leaves.iter().all(|leaf| leaf.kind == Kind::Pageable);
         let means = Means {
-            lent: self.may_stay_in_slot(engine, route),
-            ..means(engine, self.direction, apart, self.leaves.len(), route)
+            scatter: scatter_table(
+                engine,
+                self.direction,
+                &self.leaves,
+                self.placement == Placement::Separate,
+                route,
+            ),
+            lent: self.direction == Direction::ToHost
+                && pageable
+                && matches!(route, None | Some(Route::Gathered))
+                && is_worth_a_slot(engine, self.leaves.iter().map(|leaf| Some(leaf.bytes)))
+                && engine.slots.lends(),
+            ..means(engine)
         };
         let planned = planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means));
         planned.map_err(|refused| Error::Leaf {
