@@ -21,7 +21,13 @@ pub enum Route {
 
 impl Route {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Staged, Self::Packed, Self::Plain];
+    pub const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::Staged,
+        Self::Packed,
+        Self::Gathered,
+        Self::Plain,
+    ];
 }
 
 impl fmt::Display for Route {
