@@ -191,7 +191,6 @@ impl<'a> Request<'a> {
         if direction != Direction::ToHost && self.into.is_none() {
             check_fits(&sources.leaves, engine)?;
         }
-        let apart = self.options.placement == Placement::Separate || self.into.is_some();
         let plan = plan::plan(
             direction,
             &sources.leaves,
@@ -206,7 +205,7 @@ impl<'a> Request<'a> {
                     self.options.route,
                 ),
                 lent,
-                ..means(engine, direction, apart, sources.leaves.len(), self.options.route)
+                ..means(engine)
             },
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
@@ -399,29 +398,8 @@ pub(super) fn means(engine: &Engine) -> Means<'_> {
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
         lent: false,
-        scatter: scatter_table(engine, direction, apart, leaves, route),
+        scatter: None,
     }
-}
-
-/// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first
-/// time, a driver loads the kernel.
-fn scatter_table(
-    engine: &Engine,
-    direction: Direction,
-    apart: bool,
-    leaves: usize,
-    route: Option<Route>,
-) -> Option<ScatterTable> {
-    let in_pieces = match direction {
-        Direction::ToHost => true,
-        Direction::ToDevice => apart,
-        Direction::OnDevice => false,
-    };
-    let wanted = match route {
-        None => in_pieces && leaves >= engine.profile.gathered_runs,
-        Some(route) => route == Route::Gathered,
-    };
-    wanted.then(|| engine.driver.scatter_table()).flatten()
 }
 
 impl Prepared {

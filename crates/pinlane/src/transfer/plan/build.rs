@@ -347,20 +347,6 @@ impl Plan {
         slotted <= profile.inline_bytes && self.chunks.len() <= INLINE_CHUNKS
     }
 
-    /// The bytes that are left to the driver, and the time that it takes in seconds: it stages them by itself, one tensor
-    /// after the other, and towards the host each call waits for the device.
-    fn plain(&self, profile: &Profile) -> (u64, f64) {
-        let chunks = || self.chunks.iter().filter(|chunk| chunk.route == Route::Plain);
-        let bytes = chunks().map(|chunk| chunk.bytes as u64).sum();
-        let waits = match self.direction {
-            Direction::ToHost => chunks().map(|chunk| self.segments(chunk).len()).sum(),
-            Direction::ToDevice | Direction::OnDevice => 0,
-        };
-        let seconds =
-            bytes as f64 / profile.plain_bytes_per_second + waits as f64 * profile.latency.as_secs_f64();
-        (bytes, seconds)
-    }
-
     fn predict(&self, profile: &Profile) -> Duration {
         if self.chunks.is_empty() {
             return Duration::ZERO;
@@ -378,12 +364,17 @@ impl Plan {
         }
         let calls: usize = self.chunks.iter().map(|chunk| self.calls(chunk)).sum();
         let lanes = if self.inline { 1 } else { self.pace.lanes };
-        let (plain, plain_seconds) = self.plain(profile);
         let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
         let fill = slotted as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
         let ramp = first as f64 / profile.memcpy_bytes_per_second;
         let calls = calls as f64 * profile.copy_call.as_secs_f64();
-        let seconds = ramp + link.max(fill).max(calls) + plain_seconds;
+        // The driver stages by itself, one tensor after the other; towards the host each call waits for the device.
+        let plain = plain as f64 / profile.plain_bytes_per_second;
+        let blocked = match self.direction {
+            Direction::ToHost => blocked as f64 * profile.latency.as_secs_f64(),
+            Direction::ToDevice | Direction::OnDevice => 0.0,
+        };
+        let seconds = ramp + link.max(fill).max(calls) + plain + blocked;
         // A rate next to nothing makes it longer than a duration can be.
         profile
             .latency

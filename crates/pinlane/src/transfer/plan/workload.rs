@@ -130,16 +130,6 @@ impl Workload {
         })
     }
 
-    /// Whether results on the host may stay in the slot that they land in, as those of a real transfer would.
-    fn may_stay_in_slot(&self, engine: &Engine, route: Option<Route>) -> bool {
-        let bytes = self.leaves.iter().map(|leaf| usize::try_from(leaf.bytes).ok());
-        self.direction == Direction::ToHost
-            && matches!(route, None | Some(Route::Gathered))
-            && self.leaves.iter().all(|leaf| leaf.kind == Kind::Pageable)
-            && is_worth_a_slot(engine, bytes)
-            && engine.slots.lends()
-    }
-
     /// How `device` would move them, beside every other way, and by what it chooses.
     ///
     /// # Errors
