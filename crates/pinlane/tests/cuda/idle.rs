@@ -12,7 +12,7 @@ pub(crate) fn threads_of_an_idle_device_sleep() {
     let device = rig.device();
     let large = Tensor::zeros(DType::U8, &[64 << 20]).unwrap();
     let there = large.to(device).unwrap();
-    drop(large.transfer(device).unwrap());
+    drop(threads::held_back(&large, device));
     drop(there.transfer(&Device::host()).unwrap());
     let back = there.to(&Device::host()).unwrap();
     assert!(back.as_bytes().unwrap() == large.as_bytes().unwrap());

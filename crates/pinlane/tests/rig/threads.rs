@@ -1,6 +1,11 @@
-//! What the threads of an engine do: an idle one's sleep.
+//! What the threads of an engine do: those of an idle one sleep.
 
-use std::{collections::BTreeMap, fs, thread, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Arc, thread, time::Duration};
+
+use pinlane::{
+    Device, Tensor, Transfer, TransferOptions, Tree,
+    driver::{Stream, Timing},
+};
 
 /// What each thread has had of the processor: how often it was given a core, and its time there in ticks of the kernel.
 ///
@@ -36,16 +41,16 @@ fn activity(prefix: &str) -> Activity {
         .collect()
 }
 
-/// Waits until the threads whose names begin with `prefix` sleep; those named in `roles` must be among them. What they
-/// have still to do may take a while on a busy machine; threads that poll or spin never come to rest.
+/// Waits until there are threads of the names `roles`, and until all whose names begin with `prefix` sleep. What they have
+/// still to do may take a while on a busy machine; threads that poll or spin never come to rest.
 pub(crate) fn assert_come_to_rest(prefix: &str, roles: &[String]) {
-    let mut before = activity(prefix);
     for role in roles {
-        assert!(
-            before.keys().any(|(name, _)| name == role),
-            "{role} is not among {before:?}"
-        );
+        // A thread gives itself its name.
+        super::eventually(&format!("there is a thread {role}"), || {
+            activity(prefix).keys().any(|(name, _)| name == role)
+        });
     }
+    let mut before = activity(prefix);
     for _ in 0..100 {
         thread::sleep(Duration::from_millis(100));
         let after = activity(prefix);
@@ -55,4 +60,14 @@ pub(crate) fn assert_come_to_rest(prefix: &str, roles: &[String]) {
         before = after;
     }
     panic!("threads of an idle device go on running: {before:?}");
+}
+
+/// A transfer to `device` that is in flight for a while, however fast that is.
+pub(crate) fn held_back(tensor: &Tensor, device: &Device) -> Transfer<Tensor> {
+    let driver = device.driver().unwrap();
+    let stream = Stream::new(driver).unwrap();
+    driver.busy(Duration::from_millis(20), stream.raw()).unwrap();
+    let event = Arc::new(stream.record(Timing::Disabled).unwrap());
+    let after = TransferOptions::new().after(event);
+    tensor.transfer_with(device, &after).unwrap()
 }
