@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::bench::BenchArgs;
+use crate::{bench::BenchArgs, size};
 
 /// Moves tensors between host memory, disk and accelerators.
 #[derive(Debug, Parser)]
@@ -18,6 +18,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Guide(GuideArgs),
     Bench(Box<BenchArgs>),
+    Plan(PlanArgs),
+    Tune(TuneArgs),
 }
 
 /// Run the experiments of the guide to pinned memory and non-blocking copies, and judge its claims on this machine.
@@ -46,4 +48,87 @@ pub(crate) struct GuideArgs {
     /// List the experiments and their claims, and run nothing
     #[arg(long)]
     pub(crate) list: bool,
+}
+
+/// Tell how tensors would be moved, and why. Nothing is moved, and none of the tensors is made.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlanArgs {
+    /// The device to move to or from, such as cuda:0 [default: the best there is]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+
+    /// Which way
+    #[arg(long, value_enum, default_value_t = DirectionArg::H2d)]
+    pub(crate) direction: DirectionArg,
+
+    /// How many tensors
+    #[arg(long, default_value_t = 1)]
+    pub(crate) count: usize,
+
+    /// Bytes of each tensor: 4096, 4KiB and 1M (powers of 1024), 2GB (of 1000)
+    #[arg(long, value_name = "BYTES", value_parser = size::parse, default_value = "1MiB")]
+    pub(crate) size: u64,
+
+    /// The memory that the tensors are in on the host, or get to
+    #[arg(long, value_enum, default_value_t = MemoryArg::Pageable)]
+    pub(crate) memory: MemoryArg,
+
+    /// Tensors of the sizes in this safetensors file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["count", "size"])]
+    pub(crate) tensors: Option<PathBuf>,
+
+    /// Where the tensors lie on the device, or land there
+    #[arg(long, value_enum, default_value_t = PlacementArg::Slab)]
+    pub(crate) placement: PlacementArg,
+
+    /// Show every route's predicted time too, and the profile that it comes from
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+/// A direction.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DirectionArg {
+    /// From the host to the device
+    H2d,
+    /// From the device to the host
+    D2h,
+}
+
+/// Memory of the host.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MemoryArg {
+    /// Ordinary memory
+    Pageable,
+    /// Page-locked memory
+    Pinned,
+    /// Ordinary memory, with elements that do not lie one after the other (h2d only)
+    Strided,
+    /// A file (h2d only)
+    File,
+}
+
+/// A placement.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PlacementArg {
+    /// All in one allocation
+    Slab,
+    /// Each in an allocation of its own
+    Separate,
+}
+
+/// Measure what this machine can do, in a few seconds, and store it: devices that are opened from then on use it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TuneArgs {
+    /// The device to measure, such as cuda:0 [default: the best there is]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+
+    /// Show what is found, and store nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Write what is found to FILE as JSON too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }

@@ -5,9 +5,14 @@
 
 mod args;
 mod bench;
+mod device;
 mod guide;
 mod output;
+mod plan;
 mod report_file;
+mod size;
+mod tensor_sizes;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -21,6 +26,8 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Bench(args) => bench::Config::check(&args).and_then(|config| config.run()),
         Command::Guide(args) => guide::Config::check(&args).and_then(|config| config.run()),
+        Command::Plan(args) => plan::Config::check(&args).and_then(|config| config.run()),
+        Command::Tune(args) => tune::Config::check(&args).and_then(|config| config.run()),
     };
     let failure = match result {
         Ok(sound) => {

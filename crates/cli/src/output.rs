@@ -39,7 +39,16 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Usage(error) | Self::Run(error)) = self;
-        write!(f, "{error:#}")
+        let mut said = String::new();
+        for cause in error.chain().map(ToString::to_string) {
+            // Most errors of the libraries tell their cause themselves.
+            if !said.ends_with(&cause) {
+                let colon = if said.is_empty() { "" } else { ": " };
+                write!(f, "{colon}{cause}")?;
+                said = cause;
+            }
+        }
+        Ok(())
     }
 }
 

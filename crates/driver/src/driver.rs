@@ -130,7 +130,7 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()>;
 
     /// The room that [`copy_scattered`](Driver::copy_scattered) needs for its table; `None` where this driver has no such
-    /// verb, for now or at all. The same answer each time, after the first.
+    /// verb. Asked for the first time, a driver may load a kernel to find out; the answer never changes.
     fn scatter_table(&self) -> Option<ScatterTable> {
         None
     }

@@ -1,6 +1,6 @@
 //! Opening the device that the guide runs on.
 
-use pinlane::{Device, DeviceOptions};
+use pinlane::{Device, DeviceOptions, Profile};
 use pinlane_driver::{Driver, sync::Arc};
 
 use crate::{
@@ -50,6 +50,7 @@ impl Accelerator {
     pub fn over(driver: Arc<dyn Driver>) -> Result<Self> {
         let options = DeviceOptions {
             pinned_budget: Some(PINNED_BUDGET),
+            profile: Some(Profile::known(driver.properties()).profile),
             ..DeviceOptions::default()
         };
         Ok(Self {

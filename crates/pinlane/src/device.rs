@@ -5,8 +5,9 @@ use std::fmt;
 use pinlane_driver::{DeviceId, Driver, sync::Arc};
 
 use crate::{
-    Error, PinnedUsage, Profile, Result,
+    Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
     memory::pool::PinnedPool,
+    profile::SLOT_GRANULE,
     registry,
     transfer::{engine::Engine, running::RunningEngine},
 };
@@ -37,6 +38,8 @@ enum Kind {
 #[derive(Debug)]
 pub(crate) struct Accelerator {
     pub(crate) running: RunningEngine,
+    /// Where the engine's profile comes from.
+    pub(crate) origin: ProfileOrigin,
 }
 
 /// How an accelerator's engine is set up. `Default` follows the hardware.
@@ -50,7 +53,8 @@ pub struct DeviceOptions {
     pub slots_per_lane: Option<usize>,
     /// Bytes of a slot, the longest chunk.
     pub slot_bytes: Option<usize>,
-    /// What the machine can do, where it was measured.
+    /// What the machine can do, where the hardware alone does not tell: [`Profile::known`] gives what was measured and
+    /// stored.
     pub profile: Option<Profile>,
 }
 
@@ -65,8 +69,6 @@ pub struct DeviceStats {
 }
 
 const DEFAULT_BUDGET: usize = 256 << 20;
-/// The least a slot may hold: shorter chunks spend their time on calls.
-const SHORTEST_SLOT: usize = 4 << 10;
 
 impl Device {
     /// The host: ordinary memory.
@@ -102,11 +104,29 @@ impl Device {
     ///
     /// [`Error::Options`] where the options contradict each other, such as a pinned budget below one slot.
     pub fn with_options(driver: Arc<dyn Driver>, options: &DeviceOptions) -> Result<Self> {
+        let origin = match options.profile {
+            Some(_) => ProfileOrigin::Given,
+            None => ProfileOrigin::Assumed,
+        };
+        Self::start(driver, options, origin)
+    }
+
+    /// A device over `driver` with the best profile that is known of it.
+    pub(crate) fn with_known_profile(driver: Arc<dyn Driver>) -> Result<Self> {
+        let KnownProfile { profile, origin } = Profile::known(driver.properties());
+        let options = DeviceOptions {
+            profile: Some(profile),
+            ..DeviceOptions::default()
+        };
+        Self::start(driver, &options, origin)
+    }
+
+    fn start(driver: Arc<dyn Driver>, options: &DeviceOptions, origin: ProfileOrigin) -> Result<Self> {
         let settings = options.settle(&driver)?;
         let pool = PinnedPool::new(Arc::clone(&driver), settings.budget);
         let engine = Engine::new(driver, settings.profile, pool, settings.slots);
         let running = RunningEngine::new(engine);
-        Ok(Self(Kind::Accelerator(Arc::new(Accelerator { running }))))
+        Ok(Self(Kind::Accelerator(Arc::new(Accelerator { running, origin }))))
     }
 
     /// Whether this is the host.
@@ -131,6 +151,12 @@ impl Device {
     #[must_use]
     pub fn profile(&self) -> Option<&Profile> {
         Some(&self.accelerator()?.running.engine().profile)
+    }
+
+    /// Where that comes from; `None` for the host.
+    #[must_use]
+    pub fn profile_origin(&self) -> Option<&ProfileOrigin> {
+        Some(&self.accelerator()?.origin)
     }
 
     /// What the engine holds; `None` for the host.
@@ -212,14 +238,14 @@ impl DeviceOptions {
         profile.lanes = self.lanes.unwrap_or(profile.lanes);
         profile.slots_per_lane = self.slots_per_lane.unwrap_or(profile.slots_per_lane);
         // A size that nobody asked for gives way to the budget; one that was asked for does not.
-        let largest = (budget / 2).max(SHORTEST_SLOT) / SHORTEST_SLOT * SHORTEST_SLOT;
+        let largest = (budget / 2).max(SLOT_GRANULE) / SLOT_GRANULE * SLOT_GRANULE;
         profile.slot_bytes = self.slot_bytes.unwrap_or(profile.slot_bytes.min(largest));
         if profile.lanes == 0 || profile.slots_per_lane == 0 {
             return refuse("lanes and slots for each lane must be at least 1".to_owned());
         }
-        if profile.slot_bytes < SHORTEST_SLOT || !profile.slot_bytes.is_multiple_of(SHORTEST_SLOT) {
+        if profile.slot_bytes < SLOT_GRANULE || !profile.slot_bytes.is_multiple_of(SLOT_GRANULE) {
             return refuse(format!(
-                "a slot of {} bytes: must be a multiple of {SHORTEST_SLOT}, and not 0",
+                "a slot of {} bytes: must be a multiple of {SLOT_GRANULE}, and not 0",
                 profile.slot_bytes
             ));
         }

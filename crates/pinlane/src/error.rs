@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use pinlane_driver::{DeviceId, ErrorKind};
 
-use crate::{DTypeError, FillError, LayoutError, Route};
+use crate::{DTypeError, FillError, LayoutError, ProfileError, Route};
 
 /// The result of a pinlane call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -46,6 +46,9 @@ pub enum Error {
     /// A value that the dtype lacks, or numbers that lead nowhere.
     #[error(transparent)]
     Fill(#[from] FillError),
+    /// A stored profile that can't be read or written.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// There is no device of that name.
     #[error("opening device {name:?}: {reason}")]
     NoSuchDevice {

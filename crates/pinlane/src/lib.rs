@@ -53,11 +53,16 @@ pub use layout::{Layout, LayoutError};
 pub use memory::pool::PinnedUsage;
 pub use pinlane_driver as driver;
 pub use prefetch::{Fetch, Prefetch, prefetch};
-pub use profile::Profile;
+pub use profile::{
+    Amount, Figures, KnownProfile, Measurement, MemcpyRate, Profile, ProfileError, ProfileOrigin,
+    ProfileStore, Progress, Quantity, Trial,
+};
 pub use scalar::Scalar;
 pub use tensor::Tensor;
 pub use tensor_map::{Node, TensorMap};
-pub use transfer::{Direction, Placement, Plan, Route, Transfer, TransferOptions};
+pub use transfer::{
+    Alternative, Direction, Explanation, HostEnd, Placement, Plan, Route, Transfer, TransferOptions, Workload,
+};
 pub use tree::Tree;
 
 /// Runs the README's example with the doctests.

@@ -1,20 +1,45 @@
 //! What this machine can do, as the planner sees it: rates, latencies, and the sizes that follow from them.
+//!
+//! A profile is *assumed* from the hardware alone until it is *measured* (`measure`), which takes a few seconds and is
+//! then stored for each device of a user (`store`). [`Profile::known`] gives the better of what there is; devices that
+//! are opened by name use it.
+
+mod error;
+mod known;
+pub(crate) mod measure;
+mod quantity;
+mod seconds;
+mod store;
 
 use std::time::Duration;
 
 use pinlane_driver::{Properties, sync::available_parallelism};
+use serde::{Deserialize, Serialize};
+
+pub use error::ProfileError;
+pub use known::{KnownProfile, ProfileOrigin};
+pub use measure::{Figures, Measurement, MemcpyRate, Progress, Trial};
+pub use quantity::{Amount, Quantity};
+pub use store::ProfileStore;
 
 /// Rates and latencies of one device and its host. Assumed from the hardware where nothing was measured.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Its JSON has one number for each field. A field that a stored profile lacks keeps its assumed value, so one that was
+/// stored by an older version still serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Profile {
-    /// The link in one direction, bytes per second.
+    /// The link in one direction, the slower if they differ, in bytes per second.
     pub link_bytes_per_second: f64,
     /// One thread copying between pageable and pinned memory, bytes per second.
     pub memcpy_bytes_per_second: f64,
-    /// Host time to enqueue one copy.
+    /// The driver's own way of copying pageable memory to the device, bytes per second.
+    pub plain_bytes_per_second: f64,
+    /// What one more copy in a transfer costs, without its bytes.
+    #[serde(rename = "copy_call_seconds", with = "seconds")]
     pub copy_call: Duration,
     /// From enqueueing a copy to seeing it done, without its bytes.
+    #[serde(rename = "latency_seconds", with = "seconds")]
     pub latency: Duration,
     /// Lanes to run at most.
     pub lanes: usize,
@@ -33,23 +58,27 @@ pub struct Profile {
     /// there for whoever reads them.
     pub streamed_from: u64,
     /// How long who waits for copies spins before it sleeps. Waking up is noticed to take 40 to 120 microseconds.
+    #[serde(rename = "patience_seconds", with = "seconds")]
     pub patience: Duration,
-    /// From this many pieces on that lie apart on the device, a kernel moves a chunk where the driver has one: it takes
-    /// one launch, and copies a call each, and a turn of the copy engine.
+    /// From this many pieces on that lie apart, a kernel moves them where the driver has one: it takes one launch, where
+    /// copies take a call each and a turn of the copy engine.
     pub gathered_runs: usize,
-    /// The mean length of those pieces up to which the kernel is the faster, in bytes. It needs the device's compute, which
-    /// long copies do without.
+    /// The length of those pieces up to which the kernel is the faster, in bytes; their mean in a slot. It needs the
+    /// device's compute, which long copies do without.
     pub gathered_run_bytes: usize,
 }
 
 /// The rate assumed for a link that the driver knows nothing of: PCIe Gen4 x16 in practice.
 const ASSUMED_LINK: f64 = 25e9;
-/// One core's memcpy out of cache on current servers.
+/// One core's memcpy out of cache on current servers. The driver's own way is one such memcpy.
 const ASSUMED_MEMCPY: f64 = 10e9;
 
 /// The copies of a simulated device are the processor's own: they should find a slot still in its caches. On two cores this
 /// moves 256 MiB half as fast again as slots of 4 MiB do.
 const SLOT_IN_CACHE: usize = 512 << 10;
+
+/// What a slot's size must be a multiple of. Shorter chunks spend their time on calls.
+pub(crate) const SLOT_GRANULE: usize = 4 << 10;
 
 impl Profile {
     /// What the hardware suggests, before anything was measured.
@@ -57,13 +86,17 @@ impl Profile {
     /// Lanes: as many cores as it takes to fill the link with memcpy, no more than the host has, at least one.
     #[must_use]
     pub fn assumed(properties: &Properties) -> Self {
-        let cores = available_parallelism().map_or(1, usize::from);
+        Self::assumed_with(properties, cores())
+    }
+
+    fn assumed_with(properties: &Properties, cores: usize) -> Self {
         let link = properties.link.bytes_per_second.unwrap_or(ASSUMED_LINK);
         // A memory bus shared by many copying threads gives each of them about half of what one alone gets.
         let to_fill_the_link = (link / (ASSUMED_MEMCPY / 2.0)).ceil() as usize;
         Self {
             link_bytes_per_second: link,
             memcpy_bytes_per_second: ASSUMED_MEMCPY,
+            plain_bytes_per_second: ASSUMED_MEMCPY.min(link),
             copy_call: Duration::from_micros(2),
             latency: Duration::from_micros(8),
             lanes: to_fill_the_link.clamp(1, cores.max(1)),
@@ -90,5 +123,87 @@ impl Profile {
     /// Below this size a pinned tensor is cheaper to pack with others than to copy by itself.
     pub(crate) fn direct_bytes(&self) -> u64 {
         (self.copy_call.as_secs_f64() * self.memcpy_bytes_per_second) as u64
+    }
+
+    /// What an engine could not run with.
+    fn defect(&self) -> Option<&'static str> {
+        let rates = [
+            self.link_bytes_per_second,
+            self.memcpy_bytes_per_second,
+            self.plain_bytes_per_second,
+        ];
+        if rates.iter().any(|rate| !rate.is_finite() || *rate <= 0.0) {
+            return Some("a rate is not above zero");
+        }
+        if self.lanes == 0 || self.slots_per_lane == 0 {
+            return Some("there is not one lane with a slot");
+        }
+        if self.slot_bytes == 0 || !self.slot_bytes.is_multiple_of(SLOT_GRANULE) {
+            return Some("the size of a slot is not a multiple of 4 KiB");
+        }
+        None
+    }
+}
+
+/// The cores that this process may use.
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use pinlane_driver::{Backend, DeviceId, Link};
+
+    use super::*;
+
+    pub(super) fn properties(link: Link) -> Properties {
+        Properties {
+            id: DeviceId {
+                backend: Backend::Cuda,
+                ordinal: 0,
+            },
+            group: 0,
+            name: "NVIDIA H200".to_owned(),
+            memory_bytes: 141 << 30,
+            copy_engines: 3,
+            link,
+            numa_node: None,
+            simulated: false,
+        }
+    }
+
+    #[test]
+    fn lanes_are_assumed_to_fill_the_link_as_far_as_there_are_cores() {
+        let gen5 = properties(Link::new("PCIe Gen5 x16", Some(55e9)));
+        let gen3 = properties(Link::new("PCIe Gen3 x16", Some(12.8e9)));
+        assert_eq!(Profile::assumed_with(&gen5, 64).lanes, 11);
+        assert_eq!(Profile::assumed_with(&gen5, 4).lanes, 4);
+        assert_eq!(Profile::assumed_with(&gen3, 64).lanes, 3);
+        assert_eq!(Profile::assumed_with(&gen3, 0).lanes, 1);
+    }
+
+    #[test]
+    fn the_link_is_the_drivers_and_only_where_it_knows_none_a_guess() {
+        let known = Profile::assumed(&properties(Link::new("PCIe Gen3 x8", Some(6.5e9))));
+        assert_eq!(known.link_bytes_per_second, 6.5e9);
+        assert_eq!(
+            known.plain_bytes_per_second, 6.5e9,
+            "nothing is faster than the link"
+        );
+        let unknown = Profile::assumed(&properties(Link::new("PCIe", None)));
+        assert_eq!(unknown.link_bytes_per_second, ASSUMED_LINK);
+    }
+
+    #[test]
+    fn what_is_assumed_is_something_to_run_with() {
+        for link in [None, Some(1.0), Some(1e12)] {
+            assert_eq!(
+                Profile::assumed(&properties(Link::new("any", link))).defect(),
+                None
+            );
+        }
+        let mut profile = Profile::assumed(&properties(Link::new("any", None)));
+        profile.memcpy_bytes_per_second = f64::NAN;
+        assert!(profile.defect().is_some());
     }
 }

@@ -8,7 +8,7 @@ use pinlane_driver::{
     sync::{Arc, Mutex, OnceLock, lock},
 };
 
-use crate::{Device, DeviceOptions, Error, Result};
+use crate::{Device, Error, Result};
 
 /// Simulated devices there are by name: two, so that copies between devices can be tried anywhere.
 const SIMULATED: usize = 2;
@@ -60,7 +60,7 @@ fn open_id(name: &str, id: DeviceId) -> Result<Device> {
     let driver = registry
         .driver(id)
         .map_err(|error| no_such(name, error.to_string()))?;
-    let device = Device::with_options(driver, &DeviceOptions::default())?;
+    let device = Device::with_known_profile(driver)?;
     registry.open.insert(id, device.clone());
     Ok(device)
 }

@@ -21,7 +21,7 @@ fn rig_that(scatters: bool) -> Rig {
         ..DeviceConfig::default()
     };
     let options = DeviceOptions {
-        pinned_budget: Some(2 << 20),
+        pinned_budget: Some(8 << 20),
         ..small_engine(2, 2, SLOT)
     };
     Rig::on(config.into(), &options)
@@ -82,6 +82,61 @@ fn many_small_tensors_in_allocations_of_their_own_are_gathered_both_ways() {
         (0, 0)
     );
     drop(there);
+    rig.finish();
+}
+
+/// Small and large in turn: the large ones are copied, and do not tear the small ones apart.
+#[test]
+fn small_tensors_in_pinned_memory_are_gathered_where_they_lie() {
+    let rig = rig_that(true);
+    let tree: Vec<_> = (0..100)
+        .map(|seed| tensor(if seed % 10 == 0 { 100_000 } else { 1 + 31 * seed }, seed))
+        .collect();
+    let pinned = tree.pin_memory(rig.device()).unwrap();
+    for placement in [Placement::Slab, Placement::Separate] {
+        let options = TransferOptions::new().placement(placement).pinned_result();
+        let up = plan(&pinned, rig.device(), &options);
+        let there = pinned.to_with(rig.device(), &options).unwrap();
+        let down = plan(&there, &Device::host(), &options);
+        for plan in [&up, &down] {
+            assert_eq!(plan.chunks_by(Route::Gathered), 1, "{plan}");
+            assert_eq!(plan.chunks_by(Route::Packed), 0, "{plan}");
+            assert!(plan.chunks_by(Route::Direct) > 0 && plan.is_inline(), "{plan}");
+            assert!(plan.to_string().contains("gathered 90 tensors"), "{plan}");
+        }
+        let back = there.to_with(&Device::host(), &options).unwrap();
+        for (back, source) in back.iter().zip(&tree) {
+            assert!(back.as_bytes().unwrap() == source.as_bytes().unwrap());
+        }
+    }
+    drop((pinned, tree));
+    rig.finish();
+}
+
+#[test]
+fn the_tables_of_many_pinned_pieces_take_several_slots() {
+    const SMALL_SLOT: usize = 4096;
+    let options = DeviceOptions {
+        pinned_budget: Some(4 << 20),
+        ..small_engine(2, 2, SMALL_SLOT)
+    };
+    let rig = Rig::new(1, &options);
+    let pinned = tensors().pin_memory(rig.device()).unwrap();
+    let up = plan(&pinned, rig.device(), &TransferOptions::new());
+    // Half of a slot is for entries of 24 bytes.
+    let tables = LEAVES.div_ceil(SMALL_SLOT / 2 / 24);
+    assert_eq!(
+        (up.chunks(), up.chunks_by(Route::Gathered)),
+        (tables, tables),
+        "{up}"
+    );
+    let there = pinned.to(rig.device()).unwrap();
+    assert_landed(
+        &there
+            .to_with(&Device::host(), &TransferOptions::new().pinned_result())
+            .unwrap(),
+    );
+    drop((pinned, there));
     rig.finish();
 }
 

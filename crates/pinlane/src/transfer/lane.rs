@@ -2,6 +2,7 @@
 //!
 //! To the device: take a slot, fill it, enqueue its DMAs, mark, settle the chunk; the slot flies until the mark.
 //! To the host: take a slot, enqueue DMAs into it, mark; the chunk is *pending* until the lane empties the slot.
+//! Where a kernel gathers from or into pinned memory, the slot holds its table only, and flies both ways.
 //! A lane that is about to sleep, or that finds no free slot, empties its pending slots, oldest first.
 
 use std::{collections::VecDeque, ptr::NonNull};
@@ -113,15 +114,20 @@ impl Lane {
             return self.enqueue(job, chunk, table).map(Some);
         }
         let slot = self.acquire()?;
-        if job.plan.direction() == Direction::ToDevice
+        if chunk.is_staged()
+            && job.plan.direction() == Direction::ToDevice
             && let Err(error) = self.fill(job, chunk, &slot)
         {
             self.engine.slots.put_back(slot);
             return Err(error);
         }
-        self.collect_slotted(job, chunk, slot.ptr());
+        if chunk.is_staged() {
+            self.collect_slotted(job, chunk, slot.ptr());
+        } else {
+            self.collect_direct(job, chunk);
+        }
         match self.enqueue(job, chunk, table(chunk, slot.ptr())) {
-            Ok(mark) if job.plan.direction() == Direction::ToDevice => {
+            Ok(mark) if job.plan.direction() == Direction::ToDevice || !chunk.is_staged() => {
                 self.engine
                     .slots
                     .put_flying(slot, Arc::clone(&mark), !job.may_start());
@@ -199,7 +205,7 @@ impl Lane {
         }
     }
 
-    /// Collects the copies that need no slot.
+    /// Collects the copies from and to where tensors lie.
     fn collect_direct(&mut self, job: &Job, chunk: &Chunk) {
         self.copies.clear();
         for segment in job.plan.segments(chunk) {

@@ -40,7 +40,7 @@ use pinlane_driver::Stream;
 use crate::Result;
 use flights::Flights;
 pub use options::TransferOptions;
-pub use plan::{Direction, Plan};
+pub use plan::{Alternative, Direction, Explanation, HostEnd, Plan, Workload};
 pub use route::{Placement, Route};
 
 /// A tree on its way. Gives the result when it has landed, and not before.

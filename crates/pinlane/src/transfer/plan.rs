@@ -8,15 +8,20 @@
 
 mod build;
 mod choice;
+mod explanation;
 mod gathering;
 mod pace;
+mod placing;
+mod workload;
 
 use std::{fmt, time::Duration};
 
 use super::{Placement, Route};
 pub(crate) use build::{Means, plan};
 use choice::Why;
+pub use explanation::{Alternative, Explanation};
 pub(crate) use pace::Pace;
+pub use workload::{HostEnd, Workload};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +104,20 @@ pub(crate) struct Run {
 pub(crate) struct Chunk {
     pub(crate) route: Route,
     pub(crate) bytes: usize,
-    /// Where the kernel's table begins in the slot, for a chunk that is gathered.
+    /// Where the kernel's table begins in the slot, for a chunk that is gathered: behind the data, if that goes through
+    /// the slot at all.
     pub(crate) table_offset: Option<usize>,
     segments: (u32, u32),
     runs: (u32, u32),
 }
 
 impl Chunk {
-    /// Whether it goes through a slot.
+    /// Whether its bytes go through a slot. Those that are gathered from and into pinned memory don't.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.runs.0 != self.runs.1
+    }
+
+    /// Whether it needs a slot, for its bytes or for the kernel's table.
     pub(crate) fn needs_slot(&self) -> bool {
         matches!(self.route, Route::Staged | Route::Packed | Route::Gathered)
     }

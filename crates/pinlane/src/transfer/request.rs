@@ -12,7 +12,7 @@ use super::{
     flights::Flights,
     into::{Destinations, check_lands_contiguous},
     job::{Job, Keep},
-    plan::{self, Direction, Leaf, Means, Plan, Regions},
+    plan::{self, Direction, Kind, Leaf, Means, Plan, Regions},
     results::Results,
     sources::Sources,
 };
@@ -197,7 +197,13 @@ impl<'a> Request<'a> {
             regions,
             self.options.route,
             Means {
-                scatter: self.scatter_table(engine, direction, sources.leaves.len()),
+                scatter: scatter_table(
+                    engine,
+                    direction,
+                    &sources.leaves,
+                    self.options.placement == Placement::Separate || self.into.is_some(),
+                    self.options.route,
+                ),
                 lent,
                 ..means(engine)
             },
@@ -205,21 +211,6 @@ impl<'a> Request<'a> {
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
         span.record("bytes", plan.bytes());
         Ok((device.clone(), sources, plan))
-    }
-
-    /// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first
-    /// time, a driver loads the kernel.
-    fn scatter_table(&self, engine: &Engine, direction: Direction, leaves: usize) -> Option<ScatterTable> {
-        let apart = match direction {
-            Direction::ToHost => true,
-            Direction::ToDevice => self.options.placement == Placement::Separate || self.into.is_some(),
-            Direction::OnDevice => false,
-        };
-        let wanted = match self.options.route {
-            None => apart && leaves >= engine.profile.gathered_runs,
-            Some(route) => route == Route::Gathered,
-        };
-        wanted.then(|| engine.driver.scatter_table()).flatten()
     }
 
     /// Decides how the group goes, and takes the memory for its results.
@@ -288,15 +279,14 @@ impl<'a> Request<'a> {
             && options.after.is_none()
             && matches!(options.route, None | Some(Route::Gathered));
         let engine = from.accelerator()?.running.engine();
-        if !free_choice || group.members.len() < engine.profile.gathered_runs {
+        if !free_choice {
             return None;
         }
-        let bytes = group.members.iter().try_fold(0usize, |sum, (_, tensor)| {
-            let bytes = span_bytes(tensor).ok()?.len();
-            sum.checked_add(bytes)?.checked_add(buffer::ALIGNMENT)
-        })?;
-        let worth_it = engine.slots.slot_bytes() / 32..=engine.slots.slot_bytes();
-        worth_it.contains(&bytes).then_some(engine)
+        let sizes = group
+            .members
+            .iter()
+            .map(|(_, tensor)| Some(span_bytes(tensor).ok()?.len() as u64));
+        is_worth_a_slot(engine, sizes).then_some(engine)
     }
 
     /// Whether the result of a leaf that comes from a device lies in memory that the device reaches by itself.
@@ -349,7 +339,7 @@ struct Prepared {
 }
 
 /// Refuses what the device could never hold, because its plan might be more than the host can hold.
-fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
+pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     let device = engine.driver.properties();
     let total = leaves
         .iter()
@@ -366,7 +356,42 @@ fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     Err(Error::driver("making room for tensors on the device", source))
 }
 
-fn means(engine: &Engine) -> Means<'_> {
+/// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first time,
+/// a driver loads the kernel. `apart` says whether tensors land each in its own place on the device.
+pub(super) fn scatter_table(
+    engine: &Engine,
+    direction: Direction,
+    leaves: &[Leaf],
+    apart: bool,
+    route: Option<Route>,
+) -> Option<ScatterTable> {
+    let in_pieces = || match direction {
+        Direction::ToHost => true,
+        Direction::ToDevice => apart || leaves.iter().any(|leaf| leaf.kind == Kind::Pinned),
+        Direction::OnDevice => false,
+    };
+    let wanted = match route {
+        None => leaves.len() >= engine.profile.gathered_runs && in_pieces(),
+        Some(route) => route == Route::Gathered,
+    };
+    wanted.then(|| engine.driver.scatter_table()).flatten()
+}
+
+/// Whether a result of tensors of these sizes may stay in the slot that it lands in: large enough to be worth a slot, small
+/// enough for it, and of many tensors.
+pub(super) fn is_worth_a_slot(engine: &Engine, sizes: impl ExactSizeIterator<Item = Option<u64>>) -> bool {
+    let slot = engine.slots.slot_bytes() as u64;
+    sizes.len() >= engine.profile.gathered_runs
+        && sizes
+            .into_iter()
+            .try_fold(0u64, |sum, bytes| {
+                sum.checked_add(bytes?)?.checked_add(buffer::ALIGNMENT as u64)
+            })
+            .is_some_and(|bytes| (slot / 32..=slot).contains(&bytes))
+}
+
+/// What the planner may use on this engine.
+pub(super) fn means(engine: &Engine) -> Means<'_> {
     Means {
         profile: &engine.profile,
         lanes: engine.profile.lanes,

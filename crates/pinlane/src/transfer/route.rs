@@ -12,11 +12,16 @@ pub enum Route {
     Staged,
     /// Many tensors through one pinned slot.
     Packed,
-    /// The same, where the tensors lie in many pieces on the device: a kernel moves them all between the slot and the
-    /// device, instead of a copy for each.
+    /// Many pieces by one kernel, which reads and writes pinned memory by itself, instead of a copy for each: tensors in
+    /// pinned memory where they lie, others through a slot as when packed.
     Gathered,
     /// Pageable memory handed to the driver as it is, which blocks the caller: what torch does.
     Plain,
+}
+
+impl Route {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Direct, Self::Staged, Self::Packed, Self::Plain];
 }
 
 impl fmt::Display for Route {

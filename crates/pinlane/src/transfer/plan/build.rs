@@ -5,15 +5,14 @@ use std::time::Duration;
 use pinlane_driver::ScatterTable;
 
 use super::{
-    Chunk, Direction, Leaf, Plan, Region, Regions, Run, Segment, Tally,
+    Chunk, Direction, Kind, Leaf, Plan, Region, Regions, Run, Segment, Tally,
     choice::{Choice, Why},
     gathering::Gathering,
     pace::Pace,
+    placing::{SLAB_ALIGNMENT, lay_out},
 };
 use crate::{Error, Placement, Profile, Result, Route};
 
-/// Alignment of every tensor in a slab, in bytes.
-pub(crate) const SLAB_ALIGNMENT: usize = 256;
 /// Alignment of a run in its slot: a cache line.
 const SLOT_ALIGNMENT: usize = 64;
 /// The longest word that a device's thread moves, in bytes.
@@ -67,7 +66,7 @@ pub(crate) fn plan(
         Regions::Given(regions) => (Vec::new(), regions, direction == Direction::ToHost),
     };
     let bytes = leaves.iter().map(|leaf| leaf.bytes).sum();
-    let gathering = Gathering::new(&means, forced);
+    let gathering = Gathering::new(&means, leaves, forced);
     let mut builder = Builder {
         done: 0,
         padded,
@@ -92,23 +91,36 @@ pub(crate) fn plan(
     let choice = Choice {
         alone: leaves.len() == 1,
         forced,
-        gathers: gathering.is_some(),
+        gathering,
         profile: means.profile,
     };
-    // Copies without a slot come first: they keep the link busy while the first slots are filled.
-    let mut slotted = Vec::new();
+    // What is copied or gathered from or to where it lies comes first: it keeps the link busy while the first slots are
+    // filled.
+    let (mut pieces, mut slotted) = (Vec::new(), Vec::new());
     for (index, leaf) in leaves.iter().enumerate() {
         let (route, why) = choice.route(leaf).map_err(|error| Refused {
             leaf: index,
             error: Box::new(error),
         })?;
-        let needs_slot = !matches!(route, Route::Direct | Route::Plain);
-        if needs_slot && leaf.bytes > 0 {
+        let in_place = match route {
+            Route::Direct | Route::Plain => {
+                builder.push_direct(route, index, leaf.bytes);
+                true
+            }
+            Route::Gathered if leaf.kind == Kind::Pinned => {
+                pieces.push(index);
+                true
+            }
+            Route::Staged | Route::Packed | Route::Gathered => leaf.bytes == 0,
+        };
+        if in_place {
+            builder.plan.tally(route, why, leaf.bytes);
+        } else {
             slotted.push((index, route, why));
-            continue;
         }
-        builder.plan.tally(route, why, leaf.bytes);
-        builder.push_direct(route, index, leaf.bytes);
+    }
+    for index in pieces {
+        builder.push_direct(Route::Gathered, index, leaves[index].bytes);
     }
     let alone = forced == Some(Route::Staged);
     let in_slots = slotted.iter().map(|&(index, ..)| leaves[index].bytes).sum();
@@ -133,45 +145,10 @@ pub(crate) fn plan(
             _ => plan.tally(route, why, leaves[index].bytes),
         }
     }
-    plan.stays = means.lent && matches!(plan.chunks.as_slice(), [chunk] if chunk.needs_slot());
+    plan.stays = means.lent && matches!(plan.chunks.as_slice(), [chunk] if chunk.is_staged());
     plan.inline = plan.stays || plan.fits_inline(means.profile);
     plan.predicted = plan.predict(means.profile);
     Ok(plan)
-}
-
-/// The allocations that hold the leaves, and where each lies.
-fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>, Vec<Region>), Refused> {
-    match placement {
-        Placement::Separate => {
-            let allocations = leaves.iter().map(|leaf| leaf.bytes).collect();
-            let regions = (0..leaves.len())
-                .map(|index| Region {
-                    allocation: index as u32,
-                    offset: 0,
-                })
-                .collect();
-            Ok((allocations, regions))
-        }
-        Placement::Slab => {
-            let mut end = 0u64;
-            let mut regions = Vec::with_capacity(leaves.len());
-            for (index, leaf) in leaves.iter().enumerate() {
-                let next = end.checked_next_multiple_of(SLAB_ALIGNMENT as u64);
-                let next = next.and_then(|offset| Some((offset, offset.checked_add(leaf.bytes)?)));
-                let too_much = || Refused {
-                    leaf: index,
-                    error: Box::new(Error::HostMemory { bytes: usize::MAX }),
-                };
-                let (offset, after) = next.ok_or_else(too_much)?;
-                regions.push(Region {
-                    allocation: 0,
-                    offset,
-                });
-                end = after;
-            }
-            Ok((if leaves.is_empty() { Vec::new() } else { vec![end] }, regions))
-        }
-    }
 }
 
 struct Builder {
@@ -184,22 +161,27 @@ struct Builder {
 }
 
 impl Builder {
-    /// Copies of one leaf that need no slot. Small ones share a batch; large ones are cut.
+    /// Copies of one leaf from or to where it lies. Small ones share a chunk; large ones are cut.
     fn push_direct(&mut self, route: Route, leaf: usize, bytes: u64) {
+        let (most, longest) = match (route, self.gathering) {
+            (Route::Gathered, Some(gathering)) => gathering.most_in_place(),
+            _ => (DIRECT_BATCH, DIRECT_BYTES),
+        };
+        let longest = longest.min(DIRECT_BYTES);
+        let plan = &mut self.plan;
         let mut offset = 0;
         while offset < bytes {
-            let part = (bytes - offset).min(DIRECT_BYTES);
-            let plan = &mut self.plan;
+            let part = (bytes - offset).min(longest);
             let full = |chunk: &Chunk| {
-                chunk.bytes as u64 + part > DIRECT_BYTES
-                    || (chunk.segments.1 - chunk.segments.0) as usize >= DIRECT_BATCH
+                chunk.bytes as u64 + part > longest || (chunk.segments.1 - chunk.segments.0) as usize >= most
             };
             if plan
                 .chunks
                 .last()
                 .is_none_or(|chunk| chunk.route != route || full(chunk))
             {
-                plan.open_chunk(route);
+                let chunk = plan.open_chunk(route);
+                chunk.table_offset = (route == Route::Gathered).then_some(0);
             }
             plan.push_segment(Segment {
                 leaf: leaf as u32,
@@ -217,7 +199,7 @@ impl Builder {
         let region = self.plan.regions[leaf];
         let mut offset = 0;
         let mut first_chunk = self.plan.chunks.len();
-        let mut fresh = alone || !self.plan.chunks.last().is_some_and(Chunk::needs_slot);
+        let mut fresh = alone || !self.plan.chunks.last().is_some_and(Chunk::is_staged);
         while offset < bytes {
             if fresh {
                 self.plan.open_chunk(Route::Staged);
@@ -251,7 +233,7 @@ impl Builder {
             fresh = offset < bytes;
         }
         if let Some(chunk) = self.plan.chunks.last_mut()
-            && chunk.needs_slot()
+            && chunk.is_staged()
             && chunk.segments.1 - chunk.segments.0 > 1
         {
             chunk.route = Route::Packed;
@@ -306,7 +288,7 @@ impl Builder {
 }
 
 impl Plan {
-    fn open_chunk(&mut self, route: Route) {
+    fn open_chunk(&mut self, route: Route) -> &mut Chunk {
         let (segment, run) = (self.segments.len() as u32, self.runs.len() as u32);
         self.chunks.push(Chunk {
             route,
@@ -315,13 +297,14 @@ impl Plan {
             segments: (segment, segment),
             runs: (run, run),
         });
+        self.chunks.last_mut().expect("one was just pushed")
     }
 
     /// Leaves to a kernel what is better moved by one.
     fn gather(&mut self, gathering: Gathering) {
-        for chunk in self.chunks.iter_mut().filter(|chunk| chunk.needs_slot()) {
+        for chunk in self.chunks.iter_mut().filter(|chunk| chunk.is_staged()) {
             let runs = &self.runs[chunk.runs.0 as usize..chunk.runs.1 as usize];
-            chunk.table_offset = gathering.of(runs);
+            chunk.table_offset = gathering.table_behind(runs);
             if chunk.table_offset.is_some() {
                 chunk.route = Route::Gathered;
             }
@@ -358,7 +341,7 @@ impl Plan {
         let slotted: usize = self
             .chunks
             .iter()
-            .filter(|chunk| chunk.needs_slot())
+            .filter(|chunk| chunk.is_staged())
             .map(|chunk| chunk.bytes)
             .sum();
         slotted <= profile.inline_bytes && self.chunks.len() <= INLINE_CHUNKS
@@ -368,18 +351,34 @@ impl Plan {
         if self.chunks.is_empty() {
             return Duration::ZERO;
         }
-        let (mut slotted, mut first) = (0, 0);
-        for chunk in self.chunks.iter().filter(|chunk| chunk.needs_slot()) {
-            slotted += chunk.bytes;
-            first = if first == 0 { chunk.bytes } else { first };
+        let (mut slotted, mut first, mut plain) = (0, 0, 0);
+        let mut blocked = 0;
+        for chunk in &self.chunks {
+            if chunk.is_staged() {
+                slotted += chunk.bytes;
+                first = if first == 0 { chunk.bytes } else { first };
+            } else if chunk.route == Route::Plain {
+                plain += chunk.bytes as u64;
+                blocked += self.segments(chunk).len();
+            }
         }
         let calls: usize = self.chunks.iter().map(|chunk| self.calls(chunk)).sum();
         let lanes = if self.inline { 1 } else { self.pace.lanes };
-        let link = self.bytes as f64 / profile.link_bytes_per_second;
+        let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
         let fill = slotted as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
         let ramp = first as f64 / profile.memcpy_bytes_per_second;
         let calls = calls as f64 * profile.copy_call.as_secs_f64();
-        profile.latency + Duration::from_secs_f64(ramp + link.max(fill).max(calls))
+        // The driver stages by itself, one tensor after the other; towards the host each call waits for the device.
+        let plain = plain as f64 / profile.plain_bytes_per_second;
+        let blocked = match self.direction {
+            Direction::ToHost => blocked as f64 * profile.latency.as_secs_f64(),
+            Direction::ToDevice | Direction::OnDevice => 0.0,
+        };
+        let seconds = ramp + link.max(fill).max(calls) + plain + blocked;
+        // A rate next to nothing makes it longer than a duration can be.
+        profile
+            .latency
+            .saturating_add(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 
     /// How many pieces of work the device is given for a chunk.

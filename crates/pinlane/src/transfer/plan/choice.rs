@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Kind, Leaf};
+use super::{Kind, Leaf, gathering::Gathering};
 use crate::{Error, Profile, Result, Route};
 
 /// Why leaves go the way they go.
@@ -17,6 +17,7 @@ pub(super) enum Why {
     Strided,
     File,
     Scattered,
+    ScatteredPinned,
 }
 
 impl fmt::Display for Why {
@@ -32,6 +33,9 @@ impl fmt::Display for Why {
             }
             Self::Strided => "strided, so it is gathered while the slot is filled",
             Self::File => "in a file, so it is read straight into the slot",
+            Self::ScatteredPinned => {
+                "pinned and small, so one kernel moves them all from or to where they lie"
+            }
             Self::Scattered => {
                 "in many pieces on the device, so one kernel moves them all instead of a copy for each"
             }
@@ -44,8 +48,8 @@ pub(super) struct Choice<'a> {
     /// Whether there is no other leaf.
     pub(super) alone: bool,
     pub(super) forced: Option<Route>,
-    /// Whether the driver has a kernel that moves scattered pieces.
-    pub(super) gathers: bool,
+    /// What the driver's kernel moves, if it has one.
+    pub(super) gathering: Option<Gathering>,
     pub(super) profile: &'a Profile,
 }
 
@@ -58,6 +62,9 @@ impl Choice<'_> {
         let small = leaf.bytes < self.profile.direct_bytes();
         Ok(match leaf.kind {
             Kind::Device => (Route::Direct, Why::OnDevice),
+            Kind::Pinned if self.gathering.is_some_and(|gathering| gathering.takes(leaf)) => {
+                (Route::Gathered, Why::ScatteredPinned)
+            }
             Kind::Pinned if small && !self.alone => (Route::Packed, Why::SmallAmongMany),
             Kind::Pinned => (Route::Direct, Why::AlreadyPinned),
             Kind::Pageable if self.alone && leaf.bytes <= self.profile.plain_bytes as u64 => {
@@ -79,7 +86,7 @@ impl Choice<'_> {
             (Route::Staged | Route::Packed | Route::Gathered | Route::Plain, Kind::Device) => {
                 "both ends are on devices; only direct goes there"
             }
-            (Route::Gathered, _) if !self.gathers => {
+            (Route::Gathered, _) if self.gathering.is_none() => {
                 "the driver has no kernel that moves scattered pieces; use packed"
             }
             _ => return Ok(()),

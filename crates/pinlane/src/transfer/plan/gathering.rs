@@ -1,11 +1,14 @@
-//! Which chunks a kernel moves: those with many short runs, each of which would cost the link a copy of its own.
+//! What a kernel moves: many short pieces, each of which would cost the link a copy of its own.
 //!
-//! The kernel's table lies at the end of the chunk's slot, behind the data. Room for it is left while a chunk is filled
-//! that may come to need it.
+//! - Leaves in pinned memory, from or to where they lie.
+//! - Chunks of other leaves, whose bytes are packed in a slot, with many short runs.
+//!
+//! The kernel's table lies in the chunk's slot, behind such bytes. Room for it is left while a chunk is filled that may
+//! come to need it.
 
 use pinlane_driver::ScatterTable;
 
-use super::{Run, build::Means};
+use super::{Kind, Leaf, Run, build::Means};
 use crate::Route;
 
 /// A table begins at a cache line.
@@ -18,23 +21,44 @@ pub(super) struct Gathering {
     slot_bytes: usize,
     /// Whether every chunk is, because the caller asked for it.
     forced: bool,
+    /// Whether there are so many short leaves in pinned memory that they are worth a launch.
+    takes_pinned: bool,
     fewest_runs: usize,
     longest_run: usize,
 }
 
 impl Gathering {
     /// `None` where the driver has no kernel for it, or the caller forces another route.
-    pub(super) fn new(means: &Means<'_>, forced: Option<Route>) -> Option<Self> {
+    pub(super) fn new(means: &Means<'_>, leaves: &[Leaf], forced: Option<Route>) -> Option<Self> {
         let table = means.scatter?;
         // A table that leaves little room for data serves nobody.
         let fits = table.bytes(1, means.slot_bytes) <= means.slot_bytes / 2;
-        (fits && matches!(forced, None | Some(Route::Gathered))).then(|| Self {
+        let mut gathering = Self {
             table,
             slot_bytes: means.slot_bytes,
             forced: forced.is_some(),
+            takes_pinned: true,
             fewest_runs: means.profile.gathered_runs,
             longest_run: means.profile.gathered_run_bytes,
-        })
+        };
+        let pieces = leaves.iter().filter(|leaf| gathering.takes(leaf)).count();
+        gathering.takes_pinned = pieces > 0 && pieces >= gathering.fewest_runs;
+        (fits && matches!(forced, None | Some(Route::Gathered))).then_some(gathering)
+    }
+
+    /// Whether a leaf is a piece that the kernel moves from or to where it lies, unless the caller asked for a route.
+    pub(super) fn takes(&self, leaf: &Leaf) -> bool {
+        let short = (1..=self.longest_run as u64).contains(&leaf.bytes);
+        self.takes_pinned && leaf.kind == Kind::Pinned && short
+    }
+
+    /// The most pieces in pinned memory, and the most bytes of them, whose table one slot holds: half of it for each.
+    pub(super) fn most_in_place(&self) -> (usize, u64) {
+        let pieces = self.slot_bytes / 2 / self.table.entry_bytes.max(1);
+        (
+            pieces,
+            (pieces as u64).saturating_mul(self.table.piece_bytes as u64),
+        )
     }
 
     /// Where the data of a chunk with so many runs has to end, for the table to fit behind it.
@@ -46,7 +70,7 @@ impl Gathering {
     }
 
     /// Where the table of a chunk begins that is to be gathered; `None` for a chunk that is better copied.
-    pub(super) fn of(&self, runs: &[Run]) -> Option<usize> {
+    pub(super) fn table_behind(&self, runs: &[Run]) -> Option<usize> {
         let bytes: usize = runs.iter().map(|run| run.bytes).sum();
         let scattered = runs.len() >= self.fewest_runs && bytes / runs.len().max(1) <= self.longest_run;
         let offset = self.table_offset(runs.len());

@@ -1,0 +1,80 @@
+//! `pinlane plan`
+
+use pinlane::{Direction, HostEnd, Placement, Workload};
+
+use crate::{
+    args::{DirectionArg, MemoryArg, PlacementArg, PlanArgs},
+    device::{self, Accelerator},
+    output::{Failure, print},
+    tensor_sizes,
+};
+
+/// What to plan, checked: the device is open, the tensors are described.
+pub(crate) struct Config {
+    accelerator: Accelerator,
+    workload: Workload,
+    explain: bool,
+}
+
+impl Config {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`] for an unknown device, a file that is no checkpoint, and tensors that can't be.
+    pub(crate) fn check(args: &PlanArgs) -> Result<Self, Failure> {
+        let direction = match args.direction {
+            DirectionArg::H2d => Direction::ToDevice,
+            DirectionArg::D2h => Direction::ToHost,
+        };
+        let memory = match args.memory {
+            MemoryArg::Pageable => HostEnd::Pageable,
+            MemoryArg::Pinned => HostEnd::Pinned,
+            MemoryArg::Strided => HostEnd::Strided,
+            MemoryArg::File => HostEnd::File,
+        };
+        let placement = match args.placement {
+            PlacementArg::Slab => Placement::Slab,
+            PlacementArg::Separate => Placement::Separate,
+        };
+        let mut workload = Workload::new(direction).placement(placement);
+        match &args.tensors {
+            Some(path) => {
+                for bytes in tensor_sizes::read(path).map_err(Failure::Usage)? {
+                    workload = workload.tensors(1, bytes, memory).map_err(Failure::usage)?;
+                }
+            }
+            None => {
+                workload = workload
+                    .tensors(args.count, args.size, memory)
+                    .map_err(Failure::usage)?;
+            }
+        }
+        Ok(Self {
+            accelerator: device::open(args.device.as_deref())?,
+            workload,
+            explain: args.explain,
+        })
+    }
+
+    /// Plans, and prints the plan.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`] for tensors that the device could not hold, [`Failure::Run`] when the output can't be written.
+    pub(crate) fn run(self) -> Result<bool, Failure> {
+        let device = &self.accelerator.device;
+        if self.explain {
+            print(&self.workload.explain(device).map_err(Failure::usage)?.to_string())?;
+        } else {
+            print(
+                &self
+                    .workload
+                    .plan(device, None)
+                    .map_err(Failure::usage)?
+                    .to_string(),
+            )?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,102 @@
+//! Timing transfers.
+
+use pinlane_driver::sync::{Duration, Instant};
+
+use crate::{DType, Device, Direction, HostMemory, Result, Tensor, TransferOptions, Tree};
+
+/// How long `work` takes. What it gives is let go after the clock has stopped.
+pub(super) fn time<T>(work: impl FnOnce() -> Result<T>) -> Result<Duration> {
+    let start = Instant::now();
+    let result = work()?;
+    let took = start.elapsed();
+    drop(result);
+    Ok(took)
+}
+
+/// The median of `runs` times of each, taken in turn, after one to warm up.
+pub(super) fn medians<const N: usize>(
+    runs: usize,
+    mut ways: [&mut dyn FnMut() -> Result<Duration>; N],
+) -> Result<[Duration; N]> {
+    for way in &mut ways {
+        way()?;
+    }
+    let mut times = [const { Vec::new() }; N];
+    for _ in 0..runs.max(1) {
+        for (way, times) in ways.iter_mut().zip(&mut times) {
+            times.push(way()?);
+        }
+    }
+    Ok(times.map(|mut times| {
+        times.sort_unstable();
+        times[(times.len() - 1) / 2]
+    }))
+}
+
+/// The median time of one way.
+pub(super) fn median(runs: usize, mut way: impl FnMut() -> Result<Duration>) -> Result<Duration> {
+    let [median] = medians(runs, [&mut way])?;
+    Ok(median)
+}
+
+/// `count` tensors of `bytes` bytes each. They are written, so that every page is there.
+pub(super) fn tensors(memory: HostMemory<'_>, count: usize, bytes: usize) -> Result<Vec<Tensor>> {
+    (0..count).map(|_| memory.full(DType::U8, &[bytes], 1)).collect()
+}
+
+/// Tensors, and where they are moved again and again.
+pub(super) struct Move {
+    tensors: Vec<Tensor>,
+    to: Device,
+    /// `None` for what a caller gets who asks for nothing.
+    options: Option<TransferOptions>,
+}
+
+impl Move {
+    /// `tensors`, which are on the host, on their way to `device`, or from there on their way back.
+    pub(super) fn new(
+        device: &Device,
+        direction: Direction,
+        tensors: Vec<Tensor>,
+        options: Option<TransferOptions>,
+    ) -> Result<Self> {
+        Ok(match direction {
+            Direction::ToHost => Self {
+                tensors: tensors.to(device)?,
+                to: Device::host(),
+                options,
+            },
+            _ => Self {
+                tensors,
+                to: device.clone(),
+                options,
+            },
+        })
+    }
+
+    /// How long it takes, until it is there.
+    pub(super) fn time(&self) -> Result<Duration> {
+        time(|| match &self.options {
+            Some(options) => self.tensors.to_with(&self.to, options),
+            None => self.tensors.to(&self.to),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_leaves_out_the_first_and_the_odd() {
+        let mut first = [90, 5, 70, 6].map(Duration::from_secs).into_iter();
+        let mut second = [1, 2, 3, 4].map(Duration::from_secs).into_iter();
+        let found = medians(
+            3,
+            [&mut || Ok(first.next().unwrap()), &mut || {
+                Ok(second.next().unwrap())
+            }],
+        );
+        assert_eq!(found.unwrap(), [6, 3].map(Duration::from_secs));
+    }
+}

@@ -1,0 +1,130 @@
+//! A profile's values with their units, for people.
+
+use std::{fmt, time::Duration};
+
+use super::Profile;
+
+/// One value of a profile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Quantity {
+    /// What it is, in a few words.
+    pub name: &'static str,
+    /// How much.
+    pub amount: Amount,
+}
+
+/// A value with its unit. Prints as `55.2 GB/s`, `8.0µs`, `4 MiB`, `12`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Amount {
+    /// Bytes per second.
+    Rate(f64),
+    /// A time.
+    Time(Duration),
+    /// Bytes.
+    Bytes(u64),
+    /// A number of things.
+    Count(u64),
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match *self {
+            Self::Rate(rate) => format!("{:.1} GB/s", rate / 1e9),
+            Self::Time(Duration::ZERO) => "not at all".to_owned(),
+            Self::Time(time) => format!("{time:.1?}"),
+            Self::Bytes(bytes) => match bytes {
+                0 => "0 B".to_owned(),
+                u64::MAX => "no limit".to_owned(),
+                bytes if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+                bytes if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+                bytes => format!("{bytes} B"),
+            },
+            Self::Count(count) => count.to_string(),
+        };
+        f.pad(&text)
+    }
+}
+
+impl Profile {
+    /// Every value, in an order for people.
+    #[must_use]
+    pub fn quantities(&self) -> Vec<Quantity> {
+        // In full, so that a field which is added is shown too.
+        let Self {
+            link_bytes_per_second,
+            memcpy_bytes_per_second,
+            plain_bytes_per_second,
+            copy_call,
+            latency,
+            lanes,
+            slots_per_lane,
+            slot_bytes,
+            inline_bytes,
+            plain_bytes,
+            streamed_up_to,
+            streamed_from,
+            patience,
+            gathered_runs,
+            gathered_run_bytes,
+        } = *self;
+        let bytes = |bytes: usize| Amount::Bytes(bytes as u64);
+        let count = |count: usize| Amount::Count(count as u64);
+        [
+            ("link, one direction", Amount::Rate(link_bytes_per_second)),
+            ("memcpy, one thread", Amount::Rate(memcpy_bytes_per_second)),
+            ("pageable, by the driver", Amount::Rate(plain_bytes_per_second)),
+            ("one more copy", Amount::Time(copy_call)),
+            ("latency of a copy", Amount::Time(latency)),
+            ("lanes", count(lanes)),
+            ("slots for each lane", count(slots_per_lane)),
+            ("slot", bytes(slot_bytes)),
+            ("by the caller's thread up to", bytes(inline_bytes)),
+            ("left to the driver up to", bytes(plain_bytes)),
+            ("past the caches into slots up to", Amount::Bytes(streamed_up_to)),
+            ("past the caches on the host from", Amount::Bytes(streamed_from)),
+            ("spinning before sleeping", Amount::Time(patience)),
+            ("gathered by a kernel from pieces", count(gathered_runs)),
+            ("gathered pieces, mean up to", bytes(gathered_run_bytes)),
+        ]
+        .into_iter()
+        .map(|(name, amount)| Quantity { name, amount })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_print_with_their_units() {
+        let shown = [
+            Amount::Rate(55.16e9),
+            Amount::Time(Duration::from_nanos(7500)),
+            Amount::Time(Duration::ZERO),
+            Amount::Bytes(4 << 20),
+            Amount::Bytes(48 << 10),
+            Amount::Bytes(1000),
+            Amount::Bytes(0),
+            Amount::Bytes(u64::MAX),
+            Amount::Count(12),
+        ]
+        .map(|amount| amount.to_string());
+        assert_eq!(
+            shown,
+            [
+                "55.2 GB/s",
+                "7.5µs",
+                "not at all",
+                "4 MiB",
+                "48 KiB",
+                "1000 B",
+                "0 B",
+                "no limit",
+                "12"
+            ]
+        );
+    }
+}
