@@ -24,6 +24,8 @@ pub struct Document {
     pub pinlane: String,
     /// What it was measured on.
     pub machine: Machine,
+    /// Where the engine's profile of the machine comes from: `assumed`, or `measured` by `pinlane tune`.
+    pub profile: String,
     /// Whether the device only simulates, so that the figures say nothing of hardware.
     pub simulated: bool,
     /// Whether it was content with rough figures.

@@ -2,7 +2,7 @@
 //!
 //! - [`link`] measures the limit: what the copy engines reach when nothing else is in the way.
 //! - [`grid`] measures [cells](cell): a direction, a kind of host memory, a size and a count. In each cell the
-//!   [ways](ways) race: pinlane's own choice, every route that can be forced, and the plain way, which is torch's.
+//!   [ways] race: pinlane's own choice, every route that can be forced, and the plain way, which is torch's.
 //!   They take turns, so that noise hits all alike, and every way's bytes are [checked](landed) against their source.
 //! - [`figures`] are the numbers that pinlane is held to, each with its limit, its peers and what is asked.
 //! - [`document`] is the outcome as JSON, [`compare`] sets two of them side by side, [`table`] shows them to people.

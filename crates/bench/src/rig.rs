@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use pinlane::{Device, DeviceOptions};
+use pinlane::{Device, DeviceOptions, KnownProfile, Profile};
 use pinlane_driver::{Driver, Properties, Stream, sync::Arc};
 use pinlane_guide::{device::Accelerator, plain::Plain};
 
@@ -26,6 +26,7 @@ const CACHED: usize = 64 << 20;
 /// A device and what is moved to and from it.
 pub struct Rig {
     driver: Arc<dyn Driver>,
+    profile: KnownProfile,
     /// The engine as anyone gets it.
     device: Device,
     /// An engine whose budget has room for the largest cell's results in pinned memory.
@@ -48,13 +49,15 @@ impl Rig {
         let driver = Arc::clone(&accelerator.driver);
         let needed = cells.iter().map(|cell| Places::needed(cell.bytes, cell.count));
         let arena_bytes = needed.max().unwrap_or(0);
-        let device = Device::with_options(Arc::clone(&driver), &DeviceOptions::default())?;
-        let options = DeviceOptions {
+        let profile = Profile::known(driver.properties());
+        let usual = usual_options(&profile);
+        let device = Device::with_options(Arc::clone(&driver), &usual)?;
+        let roomy = DeviceOptions {
             // Once for the sources, once for the results, once for what the results are set beside.
             pinned_budget: Some(3 * arena_bytes + SPARE),
-            ..DeviceOptions::default()
+            ..usual
         };
-        let roomy = Device::with_options(Arc::clone(&driver), &options)?;
+        let roomy = Device::with_options(Arc::clone(&driver), &roomy)?;
         let readback = Readback::new(&roomy, Stream::new(&driver)?)?;
         Ok(Self {
             plain: RefCell::new(Arc::new(Plain::new(&driver)?)),
@@ -64,6 +67,7 @@ impl Rig {
             arena_bytes,
             cells: Place::new(0),
             driver,
+            profile,
             device,
             roomy,
         })
@@ -79,6 +83,18 @@ impl Rig {
     #[must_use]
     pub fn driver(&self) -> &Arc<dyn Driver> {
         &self.driver
+    }
+
+    /// What the engines believe of the machine.
+    #[must_use]
+    pub fn profile(&self) -> &KnownProfile {
+        &self.profile
+    }
+
+    /// The options of the engine that anyone gets.
+    #[must_use]
+    pub fn options(&self) -> DeviceOptions {
+        usual_options(&self.profile)
     }
 
     /// The device with the engine that anyone gets, its budget included.
@@ -163,6 +179,14 @@ impl Rig {
             (Direction::D2h, Memory::Pinned | Memory::Mixed) => &self.roomy,
             _ => &self.device,
         }
+    }
+}
+
+/// What a device is opened with by its name.
+fn usual_options(profile: &KnownProfile) -> DeviceOptions {
+    DeviceOptions {
+        profile: Some(profile.profile.clone()),
+        ..DeviceOptions::default()
     }
 }
 

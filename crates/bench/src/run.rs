@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pinlane::ProfileOrigin;
 use pinlane_guide::device::Accelerator;
 
 use crate::{
@@ -165,6 +166,10 @@ impl Bench {
             schema: SCHEMA,
             pinlane: env!("CARGO_PKG_VERSION").to_owned(),
             machine: Machine::this(properties),
+            profile: match rig.profile().origin {
+                ProfileOrigin::Stored(_) => "measured".to_owned(),
+                _ => "assumed".to_owned(),
+            },
             simulated: properties.simulated,
             quick: self.options.quick,
             date: began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),

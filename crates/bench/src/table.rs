@@ -62,7 +62,9 @@ fn heading(document: &Document) -> String {
         machine.processor.as_deref().unwrap_or("unknown processor"),
         machine.cores,
     );
+    let profile = Some(document.profile.clone());
     let known = [
+        ("profile", &profile),
         ("kernel", &machine.kernel),
         ("driver", &machine.driver),
         ("commit", &document.commit),

@@ -62,6 +62,7 @@ fn document(cells: Vec<CellReport>, figures: Vec<Figure>) -> Document {
             kernel: None,
             driver: None,
         },
+        profile: "assumed".to_owned(),
         simulated: false,
         quick: false,
         date: String::new(),

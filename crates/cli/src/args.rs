@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::size;
-
-use crate::bench::BenchArgs;
+use crate::{bench::BenchArgs, size};
 
 /// Moves tensors between host memory, disk and accelerators.
 #[derive(Debug, Parser)]

@@ -144,7 +144,7 @@ fn what_cannot_run_as_asked_exits_with_2_and_says_why() {
     for (arguments, expected) in [
         (vec!["--only", "no-such-cell"], "no-such-cell"),
         (vec!["--device", "warp:0"], "warp:0"),
-        (vec!["--sizes", "4kB"], "4kB"),
+        (vec!["--sizes", "4KX"], "4KX"),
         (vec!["--directions", "up"], "h2d"),
         (vec!["--memory", "swap"], "pageable"),
         (vec!["--sizes", "1GiB", "--max-bytes", "1MiB"], "--max-bytes"),

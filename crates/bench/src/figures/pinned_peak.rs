@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pinlane::{Device, DeviceOptions, Tree};
+use pinlane::{Device, Tree};
 use pinlane_driver::sync::Arc;
 
 use super::{Context, Draft, Unit, judge::Asked::AtMost, work};
@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(45);
 
 pub(super) fn pinned_peak(context: &Context<'_>) -> Result<Draft> {
     let rig = context.rig;
-    let device = Device::with_options(Arc::clone(rig.driver()), &DeviceOptions::default())?;
+    let device = Device::with_options(Arc::clone(rig.driver()), &rig.options())?;
     let cell = work::one_gib(Direction::H2d, Memory::Pageable, context.scale);
     let sources = rig.sources(cell, &device)?;
     let began = Instant::now();

@@ -17,7 +17,7 @@ pub(super) fn pool_ready(context: &Context<'_>) -> Result<Draft> {
         lanes: Some(1),
         slots_per_lane: Some(1),
         slot_bytes: Some(SLOT),
-        ..DeviceOptions::default()
+        ..context.rig.options()
     };
     let seconds = time(context.effort, || {
         let device = Device::with_options(Arc::clone(context.rig.driver()), &options)?;

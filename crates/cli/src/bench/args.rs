@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use pinlane_bench::cell::{Direction, Memory, parse_bytes};
+use pinlane_bench::cell::{Direction, Memory};
+
+use crate::size;
 
 /// Measure pinlane beside the plain way and the link's own limit, by size, count, kind of memory and direction.
 #[derive(Debug, clap::Args)]
@@ -48,7 +50,7 @@ pub(crate) struct BenchArgs {
     pub(crate) memory: Vec<Memory>,
 
     /// Sizes of a tensor in the grid, such as 4,64KiB,1GiB
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_bytes)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = bytes)]
     pub(crate) sizes: Vec<usize>,
 
     /// Numbers of tensors in the grid, such as 1,1000
@@ -56,7 +58,7 @@ pub(crate) struct BenchArgs {
     pub(crate) counts: Vec<usize>,
 
     /// Leave out cells of more bytes than SIZE [default: 4GiB; less with --quick and on a simulated device]
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(crate) max_bytes: Option<usize>,
 
     /// Begin no cell of the grid after SECONDS [default: 240; 40 with --quick]
@@ -74,4 +76,9 @@ pub(crate) struct BenchArgs {
     /// The ratio that --compare still takes for noise
     #[arg(long, value_name = "RATIO", default_value_t = 1.1)]
     pub(crate) tolerance: f64,
+}
+
+/// A size in memory.
+fn bytes(text: &str) -> Result<usize, String> {
+    usize::try_from(size::parse(text)?).map_err(|_| format!("{text:?} is more than this machine can address"))
 }

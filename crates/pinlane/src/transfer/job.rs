@@ -54,6 +54,17 @@ unsafe impl Send for End {}
 // SAFETY: as above.
 unsafe impl Sync for End {}
 
+/// Where a job's bytes go, and come from.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// For each leaf, its end that is not the executing device's.
+    pub(crate) ends: Vec<End>,
+    /// For each allocation of the plan, its address.
+    pub(crate) bases: Vec<DevicePtr>,
+    /// The slot that the only chunk lands in and stays, where there is one.
+    pub(crate) lent: Option<Arc<LentSlot>>,
+}
+
 /// What a device reads and writes on behalf of a job.
 #[derive(Debug)]
 pub(crate) struct Keep {
@@ -106,9 +117,7 @@ impl Job {
     /// A job that keeps `keep` alive until the device no longer uses it.
     pub(crate) fn new(
         plan: Plan,
-        ends: Vec<End>,
-        bases: Vec<DevicePtr>,
-        lent: Option<Arc<LentSlot>>,
+        places: Places,
         after: Option<Arc<Event>>,
         keep: Keep,
         landing: &Arc<Landing>,
@@ -125,9 +134,9 @@ impl Job {
         };
         Arc::new(Self {
             plan,
-            ends,
-            bases,
-            lent,
+            ends: places.ends,
+            bases: places.bases,
+            lent: places.lent,
             after,
             landing: Arc::clone(landing),
             patience: engine.profile.patience,

@@ -11,7 +11,7 @@ use super::{
     file,
     flights::Flights,
     into::{Destinations, check_lands_contiguous},
-    job::{Job, Keep},
+    job::{Job, Keep, Places},
     plan::{self, Direction, Kind, Leaf, Means, Plan, Regions},
     results::Results,
     sources::Sources,
@@ -249,9 +249,7 @@ impl<'a> Request<'a> {
         let landing = Arc::default();
         let job = Job::new(
             plan,
-            ends,
-            bases,
-            lent,
+            Places { ends, bases, lent },
             self.options.after.clone(),
             keep,
             &landing,
