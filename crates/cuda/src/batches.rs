@@ -5,6 +5,8 @@
 //! - pageable ends, whose bytes it may read or write after it has returned;
 //! - peers;
 //! - everything on the legacy default stream, which it refuses;
+//! - to the device, and what is long: single copies are faster there (on an H200, 16384 copies of 16 KiB: 4.0 GB/s in batches
+//!   and 5.8 one by one to the device, 19.9 and 7.5 to the host);
 //! - everything where the device knows registered host memory by another address than the host does (WSL).
 //!
 //! A call takes no more than [`MOST`] copies: larger ones were seen to crash. Copies of nothing are left out.
@@ -24,6 +26,9 @@ use crate::{
 
 /// The most copies of one call; a crash was reported near 52,000.
 const MOST: usize = 4096;
+
+/// The longest copy that a batch makes cheaper: beyond, the link's time hides the call's.
+const LONGEST: usize = 256 << 10;
 
 /// The source is read in the stream's order: not before what stands ahead of the batch is done. The other orders let
 /// the device read it at once.
@@ -79,8 +84,8 @@ pub(crate) unsafe fn copy_batch(
 fn is_batchable(copies: &Copies, context: &Context, way: Way, bytes: usize) -> Result<bool> {
     let host = match way {
         Way::OnDevice { .. } => return Ok(true),
-        Way::FromPeer { .. } | Way::ToPeer { .. } => return Ok(false),
-        Way::ToDevice { src, .. } => src,
+        Way::FromPeer { .. } | Way::ToPeer { .. } | Way::ToDevice { .. } => return Ok(false),
+        Way::ToHost { .. } if bytes > LONGEST => return Ok(false),
         Way::ToHost { dst, .. } => dst.cast_const(),
     };
     if copies.pinned.cover(host, bytes) {

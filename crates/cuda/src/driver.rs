@@ -120,6 +120,11 @@ unsafe impl Driver for CudaDriver {
         unsafe { self.copies.pinned.unpin(&self.context, ptr, bytes) }
     }
 
+    fn attach_thread(&self) -> Result<()> {
+        // The context stays current: each call then finds it so, and has nothing to set.
+        self.context.enter().map(std::mem::forget)
+    }
+
     fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool {
         self.copies.pinned.cover(ptr, bytes)
             || self

@@ -66,6 +66,12 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     /// The range was pinned with the same `ptr` and `bytes`, and no enqueued work still reads or writes it.
     unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()>;
 
+    /// Says that the calling thread will use this device from now on, and no other of its backend in between: its calls may
+    /// be cheaper. For threads of the caller's own.
+    fn attach_thread(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether the whole host range lies in memory that this driver knows as pinned.
     fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool;
 

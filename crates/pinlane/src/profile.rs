@@ -113,7 +113,7 @@ impl Profile {
             patience: if properties.simulated {
                 Duration::ZERO
             } else {
-                Duration::from_millis(2)
+                Duration::from_millis(8)
             },
             gathered_runs: 8,
             gathered_run_bytes: 64 << 10,

@@ -61,7 +61,7 @@ pub trait Tree: Sized {
     ///
     /// As for [`transfer_with`](Self::transfer_with), and what fails while the bytes move.
     fn to(&self, device: &Device) -> Result<Self> {
-        if let [tensor] = *leaves(self)
+        if let Some(tensor) = only_leaf(self)
             && let Some(moved) = short::move_to(tensor, device)
         {
             return moved.map(|moved| rebuild_from(self, vec![moved]));
@@ -120,7 +120,7 @@ pub trait Tree: Sized {
     /// whose place someone else could read ([`Error::Shared`]): nothing has moved then. After any other error the tensors
     /// of `into` hold neither the old bytes nor the new, and can't be read ([`Error::NotLanded`]).
     fn copy_into(&self, into: &mut Self) -> Result<()> {
-        if let ([tensor], [place]) = (&*leaves(self), &*leaves(into))
+        if let (Some(tensor), Some(place)) = (only_leaf(self), only_leaf(into))
             && let Some(copied) = short::copy_into(tensor, place)
         {
             if copied.is_err() {
@@ -190,6 +190,16 @@ pub trait Tree: Sized {
         self.visit(&mut |tensor| all &= tensor.is_pinned());
         all
     }
+}
+
+/// The tensor of a tree that has no other.
+fn only_leaf<T: Tree>(tree: &T) -> Option<&Tensor> {
+    let (mut only, mut count) = (None, 0);
+    tree.visit(&mut |tensor| {
+        only = Some(tensor);
+        count += 1;
+    });
+    only.filter(|_| count == 1)
 }
 
 /// The tensors of a tree, in order.

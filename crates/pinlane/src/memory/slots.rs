@@ -24,6 +24,10 @@ use crate::{Error, Result, transfer::mark::Mark};
 /// How long who needs a slot spins for one in flight: a chunk's time on the link. Others are filling theirs meanwhile.
 const PATIENCE: Duration = Duration::from_micros(50);
 
+/// Of how many slots in flight it is asked whether they have landed. Asking takes microseconds, under the lock; the oldest
+/// are the likeliest.
+const ASKED: usize = 2;
+
 /// Pinned memory of [`Slots::slot_bytes`] bytes that one lane holds.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -113,7 +117,9 @@ impl State {
     /// has been flying longest.
     fn take_flying(&mut self) -> Option<(Slot, Arc<Mark>)> {
         let take_landed = |flying: &mut Flying| {
-            let landed = flying.iter().position(|(_, mark)| mark.is_reached())?;
+            let known = flying.iter().position(|(_, mark)| mark.is_known_as_reached());
+            let landed =
+                known.or_else(|| flying.iter().take(ASKED).position(|(_, mark)| mark.is_reached()))?;
             flying.remove(landed)
         };
         take_landed(&mut self.flying)

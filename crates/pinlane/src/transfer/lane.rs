@@ -55,6 +55,10 @@ impl Lane {
 
     /// What a lane's thread does until the queue is closed.
     pub(crate) fn serve(mut self) {
+        // What would keep it from that, such as a lost device, is told by the first copy.
+        if let Err(error) = self.engine.driver.attach_thread() {
+            tracing::debug!(%error, "a lane goes on without being attached to its device");
+        }
         loop {
             match self.engine.queue.claim(self.pending.is_empty()) {
                 Claim::Chunk(job, chunk) => self.run(&job, chunk),

@@ -18,7 +18,7 @@ use pinlane_driver::{
     ErrorKind, Event, Stream, Timing,
     sync::{
         Arc, Duration, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         lock,
     },
 };
@@ -33,6 +33,11 @@ pub(crate) struct LaneStream {
     events: Arc<Events>,
     /// How often the stream was made sound again.
     generation: AtomicU64,
+    /// Marks made in this generation.
+    made: AtomicU32,
+    /// The last mark that is known to be reached, as [`Mark::place`] says it: those before it in its generation are too.
+    /// Asking the driver takes microseconds, the more so when other threads ask as well.
+    reached: AtomicU64,
     known_as_failed: AtomicBool,
 }
 
@@ -47,6 +52,8 @@ pub(crate) struct Mark {
     event: Option<Event>,
     stream: Arc<LaneStream>,
     generation: u64,
+    /// Counts from 1 on in each generation.
+    number: u32,
 }
 
 impl LaneStream {
@@ -55,6 +62,8 @@ impl LaneStream {
             stream,
             events,
             generation: AtomicU64::new(0),
+            made: AtomicU32::new(0),
+            reached: AtomicU64::new(0),
             known_as_failed: AtomicBool::new(false),
         })
     }
@@ -88,10 +97,16 @@ impl LaneStream {
             .as_ref()
             .map_or_else(|error| error.kind() == ErrorKind::CopyFailed, |()| true)
         {
-            self.generation.fetch_add(1, Ordering::Relaxed);
+            self.begin_generation();
             self.known_as_failed.store(false, Ordering::Relaxed);
         }
         ended
+    }
+
+    /// For who drives the lane.
+    fn begin_generation(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.made.store(0, Ordering::Relaxed);
     }
 
     /// Marks the end of what is enqueued so far. For who drives the lane.
@@ -101,11 +116,16 @@ impl LaneStream {
             Some(event) => event,
             None => Event::new(self.stream.driver(), Timing::Disabled)?,
         };
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
         let mark = Arc::new(Mark {
             event: Some(event),
             stream: Arc::clone(self),
             generation: self.generation.load(Ordering::Relaxed),
+            number,
         });
+        if number == u32::MAX {
+            self.begin_generation();
+        }
         mark.event().record(&self.stream)?;
         Ok(mark)
     }
@@ -123,13 +143,45 @@ impl Mark {
 
     /// Whether it is reached, without blocking. A failure counts: [`settle`](Self::settle) tells it.
     pub(crate) fn is_reached(&self) -> bool {
-        self.event().query().unwrap_or(true)
+        self.is_known_as_reached()
+            || match self.event().query() {
+                Ok(reached) => {
+                    if reached {
+                        self.note_reached();
+                    }
+                    reached
+                }
+                Err(_) => true,
+            }
+    }
+
+    /// Whether someone has seen it, or a later one of its generation, reached without a failure. Asks nobody.
+    pub(crate) fn is_known_as_reached(&self) -> bool {
+        // Acquires what the device's copies wrote, as who saw the mark reached did.
+        let reached = self.stream.reached.load(Ordering::Acquire);
+        reached >> 32 == self.place() >> 32 && self.place() <= reached
+    }
+
+    fn note_reached(&self) {
+        self.stream.reached.fetch_max(self.place(), Ordering::Release);
+    }
+
+    /// Its generation and, below, its number.
+    fn place(&self) -> u64 {
+        self.generation << 32 | u64::from(self.number)
     }
 
     /// Blocks until it is reached, spinning for up to `patience`. A failed copy is a finished one; after any other error the
     /// device may still be at work.
     pub(crate) fn settle(&self, patience: Duration) -> Result<(), pinlane_driver::Error> {
-        insist(|| self.event().synchronize_with(patience)).inspect_err(|error| {
+        if self.is_known_as_reached() {
+            return Ok(());
+        }
+        let settled = insist(|| self.event().synchronize_with(patience));
+        if settled.is_ok() {
+            self.note_reached();
+        }
+        settled.inspect_err(|error| {
             let current = self.stream.generation.load(Ordering::Relaxed);
             if error.kind() == ErrorKind::CopyFailed && self.generation == current {
                 self.stream.known_as_failed.store(true, Ordering::Relaxed);

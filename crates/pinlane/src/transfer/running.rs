@@ -72,12 +72,13 @@ impl RunningEngine {
         }
         let slotted = plan.chunks.iter().filter(|chunk| chunk.needs_slot()).count();
         let is_plain = |chunk: &Chunk| chunk.route == Route::Plain;
+        let emptied = plan.chunks.iter().any(Chunk::is_staged) && !plan.stays_in_slot();
         let waits = slotted > self.engine.slots.wanted()
-            || plan.direction() == Direction::ToHost && (slotted > 0 || plan.chunks.iter().any(is_plain));
+            || plan.direction() == Direction::ToHost && (emptied || plan.chunks.iter().any(is_plain));
         let inline = plan.is_inline() && (blocking || !waits);
         let held_back = !job.may_start();
-        let spares_others = inline && (slotted == 0 || slotted < self.engine.slots.available());
-        if held_back && !spares_others {
+        let spares_others = || inline && (slotted == 0 || slotted < self.engine.slots.available());
+        if held_back && !spares_others() {
             if !blocking {
                 self.start_lanes()?;
                 self.start_reactor()?;

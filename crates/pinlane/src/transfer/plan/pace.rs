@@ -63,7 +63,7 @@ impl Pace {
             patience: if bytes <= SHORT_TRANSFER {
                 profile.patience
             } else {
-                profile.patience / 64
+                profile.patience / 256
             },
             bytes,
         }
