@@ -17,8 +17,8 @@ use super::{
     sources::Sources,
 };
 use crate::{
-    Device, Error, Layout, Result, Tensor,
-    landing::span_bytes,
+    Device, Error, Result, Tensor,
+    landing::landing,
     memory::{
         buffer,
         storage::{Landing, Place},
@@ -56,7 +56,7 @@ impl<'a> Request<'a> {
         if let Some(into) = self.into {
             for (index, source) in on_host {
                 let filled = into.fill_on_host(index, source);
-                outputs[index] = Some(filled.map_err(|error| self.at(index, error))?);
+                outputs.push((index, filled.map_err(|error| self.at(index, error))?));
             }
         }
         let mut flights = Flights::default();
@@ -80,20 +80,19 @@ impl<'a> Request<'a> {
             flights.help();
         }
         made?;
-        let outputs = outputs
-            .into_iter()
-            .map(|output| output.expect("every group makes its tensors' outputs"));
-        Ok((flights, outputs.collect()))
+        // Where all go the same way, they are in order already.
+        outputs.sort_by_key(|&(index, _)| index);
+        Ok((flights, outputs.into_iter().map(|(_, output)| output).collect()))
     }
 
     /// The plans of the transfer, which is not started.
     pub(crate) fn plan(&self) -> Result<Vec<Plan>> {
         let Sorted { groups, .. } = self.sort()?;
         let plan = |group| {
-            let lent = self
-                .engine_to_lend(group)
-                .is_some_and(|engine| engine.slots.lends());
-            Ok(self.plan_group(group, lent)?.2)
+            let (device, mut sources) = self.take_sources(group)?;
+            let engine = device.require_accelerator("moving tensors")?.running.engine();
+            let lent = self.may_stay_in_slot(group, &sources.leaves, engine) && engine.slots.lends();
+            self.plan_group(group, engine, &mut sources, lent)
         };
         groups.iter().map(plan).collect()
     }
@@ -101,7 +100,7 @@ impl<'a> Request<'a> {
     /// Sorts the leaves by the way they go; those that need no copy are outputs already.
     fn sort(&self) -> Result<Sorted<'a>> {
         let mut groups: Vec<Group<'a>> = Vec::new();
-        let mut outputs = vec![None; self.leaves.len()];
+        let mut outputs = Vec::with_capacity(self.leaves.len());
         let mut on_host = Vec::new();
         for (index, &tensor) in self.leaves.iter().enumerate() {
             tensor
@@ -114,20 +113,21 @@ impl<'a> Request<'a> {
                     continue;
                 }
                 (Place::Host(_), true) => {
-                    outputs[index] = Some(tensor.clone());
+                    outputs.push((index, tensor.clone()));
                     continue;
                 }
                 (Place::File(_), true) => {
-                    outputs[index] = Some(file::read(tensor).map_err(|error| self.at(index, error))?);
+                    let read = file::read(tensor).map_err(|error| self.at(index, error))?;
+                    outputs.push((index, read));
                     continue;
                 }
                 (Place::Device(from), _) if from.device == *self.to && self.into.is_none() => {
-                    outputs[index] = Some(tensor.clone());
+                    outputs.push((index, tensor.clone()));
                     continue;
                 }
                 (Place::Host(_) | Place::File(_), false) => Way::Upload,
-                (Place::Device(from), true) => Way::Download(from.device.clone()),
-                (Place::Device(from), false) => Way::Between(from.device.clone()),
+                (Place::Device(from), true) => Way::Download(&from.device),
+                (Place::Device(from), false) => Way::Between(&from.device),
             };
             // Trees come from one place mostly, so the last group is the one.
             match groups.iter_mut().rev().find(|group| group.way == way) {
@@ -146,38 +146,62 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Decides how the group goes. Gives the device whose engine moves it, too.
-    fn plan_group(&self, group: &Group<'_>, lent: bool) -> Result<(Device, Sources, Plan)> {
+    /// What there is to know of the group's tensors, and the device whose engine moves them.
+    fn take_sources<'g>(&'g self, group: &Group<'g>) -> Result<(&'g Device, Sources)> {
+        let device = match group.way {
+            Way::Download(from) => from,
+            Way::Upload | Way::Between(_) => self.to,
+        };
+        let engine = device.require_accelerator("moving tensors")?.running.engine();
+        let properties = engine.driver.properties();
+        let located = self.into.is_some() || matches!(group.way, Way::Download(_));
+        let mut sources = Sources::with_capacity(group.members.len(), located);
+        for &(index, tensor) in &group.members {
+            self.take(&mut sources, group.way, index, tensor, properties)
+                .map_err(|error| self.at(index, error))?;
+        }
+        Ok((device, sources))
+    }
+
+    fn take(
+        &self,
+        sources: &mut Sources,
+        way: Way<'_>,
+        index: usize,
+        tensor: &Tensor,
+        properties: &Properties,
+    ) -> Result<()> {
+        match way {
+            Way::Upload => sources.take_from_host(tensor, properties.id, self.into.is_some())?,
+            Way::Download(_) => sources.take_from_device(tensor, self.lands_pinned(index, properties))?,
+            Way::Between(_) => sources.take_from_peer(tensor, properties)?,
+        }
+        let Some(into) = self.into else {
+            return Ok(());
+        };
+        if way != Way::Upload {
+            check_lands_contiguous(tensor.layout())?;
+        }
+        match way {
+            Way::Upload | Way::Between(_) => sources.locate(into.get(index)),
+            Way::Download(_) => Ok(()),
+        }
+    }
+
+    /// Decides how the group goes.
+    fn plan_group(
+        &self,
+        group: &Group<'_>,
+        engine: &Engine,
+        sources: &mut Sources,
+        lent: bool,
+    ) -> Result<Plan> {
         let span = tracing::debug_span!(
             "plan",
             tensors = group.members.len(),
             bytes = tracing::field::Empty
         );
         let _entered = span.enter();
-        let device = match &group.way {
-            Way::Download(from) => from,
-            Way::Upload | Way::Between(_) => self.to,
-        };
-        let engine = device.require_accelerator("moving tensors")?.running.engine();
-        let properties = engine.driver.properties();
-        let mut sources = Sources::with_capacity(group.members.len());
-        for &(index, tensor) in &group.members {
-            let taken = match &group.way {
-                Way::Upload => sources.take_from_host(tensor, properties.id, self.into.is_some()),
-                Way::Download(_) => sources.take_from_device(tensor, self.lands_pinned(index, properties)),
-                Way::Between(_) => sources.take_from_peer(tensor, properties),
-            };
-            let taken = match self.into {
-                Some(into) => taken
-                    .and_then(|()| check_lands_contiguous(sources.layouts.last().unwrap_or(tensor.layout())))
-                    .and_then(|()| match group.way {
-                        Way::Upload | Way::Between(_) => sources.locate(into.get(index)),
-                        Way::Download(_) => Ok(()),
-                    }),
-                None => taken,
-            };
-            taken.map_err(|error| self.at(index, error))?;
-        }
         let direction = match group.way {
             Way::Upload => Direction::ToDevice,
             Way::Between(_) => Direction::OnDevice,
@@ -210,37 +234,35 @@ impl<'a> Request<'a> {
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
         span.record("bytes", plan.bytes());
-        Ok((device.clone(), sources, plan))
+        Ok(plan)
     }
 
     /// Decides how the group goes, and takes the memory for its results.
     fn prepare(&self, group: &Group<'_>) -> Result<Prepared> {
-        let lent = self.engine_to_lend(group).and_then(|engine| engine.slots.lend());
-        let (device, sources, plan) = self.plan_group(group, lent.is_some())?;
+        let (device, mut sources) = self.take_sources(group)?;
+        let engine = device.require_accelerator("moving tensors")?.running.engine();
+        let lent = if self.may_stay_in_slot(group, &sources.leaves, engine) {
+            engine.slots.lend()
+        } else {
+            None
+        };
+        let plan = self.plan_group(group, engine, &mut sources, lent.is_some())?;
         let lent = lent.filter(|_| plan.stays_in_slot()).map(Arc::new);
         let _span = tracing::debug_span!("allocate", bytes = plan.bytes()).entered();
-        let (results, bases, ends) = match (plan.direction(), self.into) {
-            (Direction::ToHost, into) => {
-                let results = match into {
-                    Some(into) => {
-                        Results::there_on_host(group.members.iter().map(|&(index, _)| into.get(index)))
-                    }
-                    None => match &lent {
-                        Some(lent) => Results::in_slot(lent, &device, &plan),
-                        None => Results::on_host(&device, &sources.leaves, self.options)?,
-                    },
-                };
-                let (bases, ends) = (sources.bases(), results.ends());
-                (results, bases, ends)
-            }
-            (Direction::ToDevice | Direction::OnDevice, into) => {
-                let results = match into {
-                    Some(_) => Results::there_on_device(&device, sources.blocks),
-                    None => Results::on_device(&device, &plan)?,
-                };
-                let bases = results.bases();
-                (results, bases, sources.ends)
-            }
+        let there = |into: Destinations<'a>| group.members.iter().map(move |&(index, _)| into.get(index));
+        let results = match (plan.direction(), self.into) {
+            (Direction::ToHost, Some(into)) => Results::there_on_host(there(into)),
+            (Direction::ToHost, None) => match &lent {
+                Some(lent) => Results::in_slot(lent, device, &plan),
+                None => Results::on_host(device, &sources.leaves, self.options)?,
+            },
+            (_, Some(into)) => Results::there_on_device(device, there(into)),
+            (_, None) => Results::on_device(device, &plan)?,
+        };
+        let (ends, bases) = match (plan.direction(), self.into) {
+            (Direction::ToHost, _) => (results.ends(), sources.bases),
+            (_, Some(_)) => (sources.ends, sources.bases),
+            (_, None) => (sources.ends, results.bases()),
         };
         let keep = Keep {
             sources: sources.storages,
@@ -253,38 +275,28 @@ impl<'a> Request<'a> {
             self.options.after.clone(),
             keep,
             &landing,
-            device.require_accelerator("moving tensors")?.running.engine(),
+            engine,
         );
         Ok(Prepared {
-            device,
+            device: device.clone(),
             job,
             landing,
             results,
-            layouts: sources.layouts,
+            leaves: sources.leaves,
         })
     }
 
-    /// The engine of a group whose result may stay in the slot that it lands in: one that is large enough to be worth a slot,
-    /// and small enough for it.
-    fn engine_to_lend<'g>(&self, group: &'g Group<'_>) -> Option<&'g Arc<Engine>> {
-        let Way::Download(from) = &group.way else {
-            return None;
-        };
+    /// Whether the result of a group may stay in the slot that it lands in: one that is large enough to be worth a slot, and
+    /// small enough for it.
+    fn may_stay_in_slot(&self, group: &Group<'_>, leaves: &[Leaf], engine: &Engine) -> bool {
         let options = self.options;
-        let free_choice = self.into.is_none()
+        matches!(group.way, Way::Download(_))
+            && self.into.is_none()
             && !options.pinned_result
             && options.placement == Placement::Slab
             && options.after.is_none()
-            && matches!(options.route, None | Some(Route::Gathered));
-        let engine = from.accelerator()?.running.engine();
-        if !free_choice {
-            return None;
-        }
-        let sizes = group
-            .members
-            .iter()
-            .map(|(_, tensor)| Some(span_bytes(tensor).ok()?.len() as u64));
-        is_worth_a_slot(engine, sizes).then_some(engine)
+            && matches!(options.route, None | Some(Route::Gathered))
+            && is_worth_a_slot(engine, leaves)
     }
 
     /// Whether the result of a leaf that comes from a device lies in memory that the device reaches by itself.
@@ -308,22 +320,22 @@ struct Sorted<'a> {
     groups: Vec<Group<'a>>,
     /// Leaves that are on the host, as their destinations are, with their numbers in the tree.
     on_host: Vec<(usize, &'a Tensor)>,
-    /// For each leaf its result, where it is there already.
-    outputs: Vec<Option<Tensor>>,
+    /// The results that are there already, with their numbers in the tree.
+    outputs: Vec<(usize, Tensor)>,
 }
 
 /// Tensors that move between the same two places.
 struct Group<'a> {
-    way: Way,
+    way: Way<'a>,
     /// Each with its number in the tree.
     members: Vec<(usize, &'a Tensor)>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
-enum Way {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way<'a> {
     Upload,
-    Download(Device),
-    Between(Device),
+    Download(&'a Device),
+    Between(&'a Device),
 }
 
 /// A group with everything it needs to start.
@@ -333,7 +345,7 @@ struct Prepared {
     job: Arc<Job>,
     landing: Arc<Landing>,
     results: Results,
-    layouts: Vec<Layout>,
+    leaves: Vec<Leaf>,
 }
 
 /// Refuses what the device could never hold, because its plan might be more than the host can hold.
@@ -375,16 +387,15 @@ pub(super) fn scatter_table(
     wanted.then(|| engine.driver.scatter_table()).flatten()
 }
 
-/// Whether a result of tensors of these sizes may stay in the slot that it lands in: large enough to be worth a slot, small
-/// enough for it, and of many tensors.
-pub(super) fn is_worth_a_slot(engine: &Engine, sizes: impl ExactSizeIterator<Item = Option<u64>>) -> bool {
+/// Whether a result of these leaves may stay in the slot that it lands in: large enough to be worth a slot, small enough for
+/// it, and of many tensors.
+pub(super) fn is_worth_a_slot(engine: &Engine, leaves: &[Leaf]) -> bool {
     let slot = engine.slots.slot_bytes() as u64;
-    sizes.len() >= engine.profile.gathered_runs
-        && sizes
-            .into_iter()
-            .try_fold(0u64, |sum, bytes| {
-                sum.checked_add(bytes?)?.checked_add(buffer::ALIGNMENT as u64)
-            })
+    let padded = |sum: u64, leaf: &Leaf| sum.checked_add(leaf.bytes)?.checked_add(buffer::ALIGNMENT as u64);
+    leaves.len() >= engine.profile.gathered_runs
+        && leaves
+            .iter()
+            .try_fold(0, padded)
             .is_some_and(|bytes| (slot / 32..=slot).contains(&bytes))
 }
 
@@ -406,21 +417,23 @@ impl Prepared {
         self,
         group: &Group<'_>,
         into: Option<Destinations<'_>>,
-        outputs: &mut [Option<Tensor>],
+        outputs: &mut Vec<(usize, Tensor)>,
     ) -> Result<()> {
         if let Some(into) = into {
-            for &(index, _) in &group.members {
-                outputs[index] = Some(into.output(index, &self.landing));
-            }
+            let output = |&(index, _): &(usize, _)| (index, into.output(index, &self.landing));
+            outputs.extend(group.members.iter().map(output));
             return Ok(());
         }
-        for (leaf, (&(index, tensor), layout)) in group.members.iter().zip(self.layouts).enumerate() {
-            let bytes = tensor.dtype().bytes_for(layout.span().end)?;
+        for (number, (&(index, tensor), leaf)) in group.members.iter().zip(&self.leaves).enumerate() {
+            let layout = match group.way {
+                Way::Upload => landing(tensor)?.0,
+                Way::Download(_) | Way::Between(_) => tensor.layout().at_start(),
+            };
             let storage = self
                 .results
-                .storage(leaf, bytes, &self.job.plan)
+                .storage(number, leaf.bytes as usize, &self.job.plan)
                 .until(&self.landing);
-            outputs[index] = Some(Tensor::new(tensor.dtype(), layout, storage));
+            outputs.push((index, Tensor::new(tensor.dtype(), layout, storage)));
         }
         Ok(())
     }

@@ -28,21 +28,14 @@ pub(crate) enum Results {
     },
     OnHost {
         backend: Option<pinlane_driver::Backend>,
-        /// Where each leaf lands, and what owns the memory.
-        places: Vec<HostPlace>,
+        /// Where each leaf lands.
+        places: Vec<NonNull<u8>>,
+        /// What owns the memory: one for all places, or one for each.
+        owners: Vec<Owner>,
     },
 }
 
-/// Where one result lands on the host.
-#[derive(Clone)]
-pub(crate) struct HostPlace {
-    ptr: NonNull<u8>,
-    owner: Arc<dyn Any + Send + Sync>,
-}
-
-// SAFETY: the pointer is a place inside what `owner` owns, which is `Send + Sync`; only lanes write to it, as the job
-// lets them, and only a storage made of it reads.
-unsafe impl Send for HostPlace {}
+type Owner = Arc<dyn Any + Send + Sync>;
 
 impl Results {
     /// Allocates what `plan` lays out on `device`.
@@ -70,7 +63,6 @@ impl Results {
         let sizes = leaves
             .iter()
             .map(|leaf| usize::try_from(leaf.bytes).unwrap_or(usize::MAX));
-        let mut places = Vec::with_capacity(leaves.len());
         match options.placement {
             Placement::Slab => {
                 let mut offsets = Vec::with_capacity(leaves.len());
@@ -79,52 +71,59 @@ impl Results {
                     offsets.push(offset);
                     offset.checked_add(bytes)
                 });
-                let slab = HostPlace::new(
-                    device,
-                    end.ok_or(Error::HostMemory { bytes: usize::MAX })?,
-                    options,
-                )?;
-                for offset in offsets {
-                    // SAFETY: the slab was made as long as what is laid out in it.
-                    let ptr = unsafe { slab.ptr.add(offset) };
-                    places.push(HostPlace {
-                        ptr,
-                        owner: Arc::clone(&slab.owner),
-                    });
-                }
+                let bytes = end.ok_or(Error::HostMemory { bytes: usize::MAX })?;
+                let (slab, owner) = host_memory(device, bytes, options)?;
+                // SAFETY: the slab was made as long as what is laid out in it.
+                let place = |offset: usize| unsafe { slab.add(offset) };
+                Ok(Self::OnHost {
+                    backend,
+                    places: offsets.into_iter().map(place).collect(),
+                    owners: vec![owner],
+                })
             }
             Placement::Separate => {
+                let (mut places, mut owners) =
+                    (Vec::with_capacity(leaves.len()), Vec::with_capacity(leaves.len()));
                 for bytes in sizes {
-                    places.push(HostPlace::new(device, bytes, options)?);
+                    let (place, owner) = host_memory(device, bytes, options)?;
+                    places.push(place);
+                    owners.push(owner);
                 }
+                Ok(Self::OnHost {
+                    backend,
+                    places,
+                    owners,
+                })
             }
         }
-        Ok(Self::OnHost { backend, places })
     }
 
     /// The places in a slot where the only chunk of `plan` lands, and stays.
     pub(crate) fn in_slot(slot: &Arc<LentSlot>, device: &Device, plan: &Plan) -> Self {
-        let place = |offset: usize| HostPlace {
-            // SAFETY: inside the slot, by the plan.
-            ptr: unsafe { slot.ptr().add(offset) },
-            owner: Arc::clone(slot) as _,
-        };
         // Leaves without bytes have no segment; any place is theirs.
-        let mut places = vec![place(0); plan.regions.len()];
+        let mut places = vec![slot.ptr(); plan.regions.len()];
         for segment in plan.chunks.iter().flat_map(|chunk| plan.segments(chunk)) {
-            places[segment.leaf as usize] = place(segment.slot_offset);
+            // SAFETY: inside the slot, by the plan.
+            places[segment.leaf as usize] = unsafe { slot.ptr().add(segment.slot_offset) };
         }
         Self::OnHost {
             backend: device.id().map(|id| id.backend),
             places,
+            owners: vec![Arc::clone(slot) as _],
         }
     }
 
-    /// Memory on `device` that is there already.
-    pub(crate) fn there_on_device(device: &Device, blocks: Vec<Arc<DeviceBlock>>) -> Self {
+    /// The memory of tensors on `device`.
+    pub(crate) fn there_on_device<'a>(device: &Device, tensors: impl Iterator<Item = &'a Tensor>) -> Self {
+        let block = |tensor: &Tensor| {
+            let Place::Device(place) = tensor.storage().place() else {
+                unreachable!("sorted as on a device")
+            };
+            Arc::clone(&place.memory)
+        };
         Self::OnDevice {
             device: device.clone(),
-            blocks,
+            blocks: tensors.map(block).collect(),
         }
     }
 
@@ -135,28 +134,22 @@ impl Results {
                 unreachable!("sorted as on the host")
             };
             let start = span_bytes(tensor).expect("a tensor has a size").start;
-            HostPlace {
-                // SAFETY: the layout was checked against the storage.
-                ptr: unsafe { host.ptr().add(start) },
-                owner: Arc::clone(host.owner()),
-            }
+            // SAFETY: the layout was checked against the storage.
+            (unsafe { host.ptr().add(start) }, Arc::clone(host.owner()))
         };
+        let (places, owners) = tensors.map(place).unzip();
         Self::OnHost {
             backend: None,
-            places: tensors.map(place).collect(),
+            places,
+            owners,
         }
     }
 
     /// What keeps the memory alive.
-    pub(crate) fn owners(&self) -> Vec<Arc<dyn Any + Send + Sync>> {
+    pub(crate) fn owners(&self) -> Vec<Owner> {
         match self {
             Self::OnDevice { blocks, .. } => blocks.iter().map(|block| Arc::clone(block) as _).collect(),
-            Self::OnHost { places, .. } => {
-                let mut owners: Vec<_> = places.iter().map(|place| Arc::clone(&place.owner)).collect();
-                // The places of a slab follow each other.
-                owners.dedup_by(|a, b| Arc::ptr_eq(a, b));
-                owners
-            }
+            Self::OnHost { owners, .. } => owners.clone(),
         }
     }
 
@@ -172,10 +165,7 @@ impl Results {
     pub(crate) fn ends(&self) -> Vec<End> {
         match self {
             Self::OnDevice { .. } => Vec::new(),
-            Self::OnHost { places, .. } => places
-                .iter()
-                .map(|place| End::Memory(place.ptr.as_ptr()))
-                .collect(),
+            Self::OnHost { places, .. } => places.iter().map(|place| End::Memory(place.as_ptr())).collect(),
         }
     }
 
@@ -188,35 +178,32 @@ impl Results {
                 let block = Arc::clone(&blocks[region.allocation as usize]);
                 Storage::device(device.clone(), block, region.offset as usize)
             }
-            Self::OnHost { backend, places } => {
-                let HostPlace { ptr, owner } = places[index].clone();
+            Self::OnHost {
+                backend,
+                places,
+                owners,
+            } => {
+                let owner = Arc::clone(owners.get(index).unwrap_or(&owners[0]));
                 // SAFETY: the range is this storage's alone, by the layout above, and lives as long as its owner; it is
                 // initialised when the job has landed, and nobody gets the storage before.
-                unsafe { Storage::host(ptr, bytes, *backend, true, owner) }
+                unsafe { Storage::host(places[index], bytes, *backend, true, owner) }
             }
         }
     }
 }
 
-impl HostPlace {
-    fn new(device: &Device, bytes: usize, options: &TransferOptions) -> Result<Self> {
-        if options.pinned_result {
-            let lease = device
-                .require_accelerator("pinning host memory")?
-                .running
-                .engine()
-                .pool
-                .lease(bytes)?;
-            Ok(Self {
-                ptr: lease.ptr(),
-                owner: Arc::new(lease),
-            })
-        } else {
-            let buffer = Buffer::uninit(bytes)?;
-            Ok(Self {
-                ptr: buffer.ptr(),
-                owner: Arc::new(buffer),
-            })
-        }
+/// Memory of the host for a result, and what owns it.
+fn host_memory(device: &Device, bytes: usize, options: &TransferOptions) -> Result<(NonNull<u8>, Owner)> {
+    if options.pinned_result {
+        let pool = &device
+            .require_accelerator("pinning host memory")?
+            .running
+            .engine()
+            .pool;
+        let lease = pool.lease(bytes)?;
+        Ok((lease.ptr(), Arc::new(lease)))
+    } else {
+        let buffer = Buffer::uninit(bytes)?;
+        Ok((buffer.ptr(), Arc::new(buffer)))
     }
 }

@@ -1,7 +1,5 @@
 //! What the planner and the lanes need to know of tensors that are to move.
 
-use std::collections::HashMap;
-
 use pinlane_driver::{DeviceId, DevicePtr, Properties, sync::Arc};
 
 use super::{
@@ -10,46 +8,49 @@ use super::{
     plan::{Kind, Leaf, Region},
 };
 use crate::{
-    Error, Layout, Result, Tensor,
-    landing::{landing, packing, span_bytes},
-    memory::storage::{DeviceBlock, Place, Storage},
+    Error, Result, Tensor,
+    landing::{keeps_layout, packing, span_bytes},
+    memory::storage::{Place, Storage},
 };
 
 /// Tensors that move between the same two places, in the order in which they were taken.
-#[derive(Default)]
 pub(crate) struct Sources {
     pub(crate) leaves: Vec<Leaf>,
-    /// How each lands.
-    pub(crate) layouts: Vec<Layout>,
     /// Where each comes from, unless that is the executing device's own memory.
     pub(crate) ends: Vec<End>,
-    /// Where each lies in `blocks`, for those that come from the executing device.
+    /// Where each lies in the allocations at `bases`, for those that come from the executing device, or go to tensors
+    /// that are there already.
     pub(crate) regions: Vec<Region>,
-    pub(crate) blocks: Vec<Arc<DeviceBlock>>,
+    /// The addresses of allocations of the executing device. One may be here more than once, but not next to itself.
+    pub(crate) bases: Vec<DevicePtr>,
     /// What has to live until the copies are done.
     pub(crate) storages: Vec<Arc<Storage>>,
-    /// The number of each block, by its address in memory.
-    numbers: HashMap<*const DeviceBlock, u32>,
 }
 
 impl Sources {
-    pub(crate) fn with_capacity(tensors: usize) -> Self {
+    /// Room for so many tensors; with `located`, in memory of the executing device that is there already.
+    pub(crate) fn with_capacity(tensors: usize, located: bool) -> Self {
+        let places = if located { tensors } else { 0 };
         Self {
             leaves: Vec::with_capacity(tensors),
-            layouts: Vec::with_capacity(tensors),
             ends: Vec::with_capacity(tensors),
+            regions: Vec::with_capacity(places),
+            bases: Vec::with_capacity(places),
             storages: Vec::with_capacity(tensors),
-            ..Self::default()
         }
     }
 
     /// Takes a tensor that goes from the host, or from a file, to the device `to`; with `packed`, to land contiguous.
     pub(crate) fn take_from_host(&mut self, tensor: &Tensor, to: DeviceId, packed: bool) -> Result<()> {
-        let (layout, copy) = if packed { packing(tensor) } else { landing(tensor) }?;
+        let copy = if packed || !keeps_layout(tensor) {
+            packing(tensor)?.1
+        } else {
+            None
+        };
         let span = span_bytes(tensor)?;
         match (tensor.storage().place(), copy) {
             (Place::Host(host), Some(copy)) => {
-                self.push(tensor, copy.bytes(), Kind::Strided, layout);
+                self.push(tensor, copy.bytes(), Kind::Strided);
                 self.ends.push(End::Strided(host.ptr().as_ptr(), Box::new(copy)));
             }
             (Place::Host(host), None) => {
@@ -58,7 +59,6 @@ impl Sources {
                     tensor,
                     span.len(),
                     if pinned { Kind::Pinned } else { Kind::Pageable },
-                    layout,
                 );
                 // SAFETY: the layout was checked against the storage.
                 self.ends
@@ -66,7 +66,7 @@ impl Sources {
             }
             (Place::File(_), Some(_)) => return Err(file::gaps()),
             (Place::File(source), None) => {
-                self.push(tensor, span.len(), Kind::File, layout);
+                self.push(tensor, span.len(), Kind::File);
                 let offset = source.offset + span.start as u64;
                 self.ends.push(End::File(Arc::clone(tensor.storage()), offset));
             }
@@ -84,26 +84,30 @@ impl Sources {
         } else {
             Kind::Pageable
         };
-        self.push(tensor, span.len(), kind, tensor.layout().at_start());
-        self.locate(tensor)
+        self.push(tensor, span.len(), kind);
+        self.locate_at(tensor, span.start);
+        Ok(())
     }
 
-    /// Says where in the executing device's memory a tensor lies: the source of what was just taken, or where it goes.
-    pub(crate) fn locate(&mut self, tensor: &Tensor) -> Result<()> {
+    /// Says where in the executing device's memory what was just taken goes: into a tensor that is there already.
+    pub(crate) fn locate(&mut self, into: &Tensor) -> Result<()> {
+        self.locate_at(into, span_bytes(into)?.start);
+        Ok(())
+    }
+
+    fn locate_at(&mut self, tensor: &Tensor, start: usize) {
         let Place::Device(place) = tensor.storage().place() else {
             unreachable!("sorted as on a device")
         };
-        let start = span_bytes(tensor)?.start;
-        let blocks = &mut self.blocks;
-        let allocation = *self.numbers.entry(Arc::as_ptr(&place.memory)).or_insert_with(|| {
-            blocks.push(Arc::clone(&place.memory));
-            (blocks.len() - 1) as u32
-        });
+        // The tensors of one allocation mostly follow each other. Others are no neighbours, whatever number they get.
+        let base = place.memory.0.ptr();
+        if self.bases.last() != Some(&base) {
+            self.bases.push(base);
+        }
         self.regions.push(Region {
-            allocation,
+            allocation: (self.bases.len() - 1) as u32,
             offset: (place.offset + start) as u64,
         });
-        Ok(())
     }
 
     /// Takes a tensor that goes from another device to the executing device `to`, as the span it covers.
@@ -119,7 +123,7 @@ impl Sources {
             });
         }
         let span = span_bytes(tensor)?;
-        self.push(tensor, span.len(), Kind::Device, tensor.layout().at_start());
+        self.push(tensor, span.len(), Kind::Device);
         let ptr = source.ptr().offset(span.start);
         self.ends.push(if from.id == to.id {
             End::Device(ptr)
@@ -129,17 +133,11 @@ impl Sources {
         Ok(())
     }
 
-    /// The addresses of the blocks.
-    pub(crate) fn bases(&self) -> Vec<DevicePtr> {
-        self.blocks.iter().map(|block| block.0.ptr()).collect()
-    }
-
-    fn push(&mut self, tensor: &Tensor, bytes: usize, kind: Kind, layout: Layout) {
+    fn push(&mut self, tensor: &Tensor, bytes: usize, kind: Kind) {
         self.leaves.push(Leaf {
             bytes: bytes as u64,
             kind,
         });
-        self.layouts.push(layout);
         self.storages.push(Arc::clone(tensor.storage()));
     }
 }

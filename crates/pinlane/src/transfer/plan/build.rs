@@ -88,20 +88,20 @@ pub(crate) fn plan(
             tallies: Vec::new(),
         },
     };
-    let choice = Choice {
-        alone: leaves.len() == 1,
-        forced,
-        gathering,
-        profile: means.profile,
-    };
+    let choice = Choice::new(leaves.len() == 1, forced, gathering, means.profile);
     // What is copied or gathered from or to where it lies comes first: it keeps the link busy while the first slots are
     // filled.
-    let (mut pieces, mut slotted) = (Vec::new(), Vec::new());
+    let mut pieces = Vec::new();
+    let mut slotted = Vec::with_capacity(leaves.len());
+    let mut in_slots = 0;
     for (index, leaf) in leaves.iter().enumerate() {
-        let (route, why) = choice.route(leaf).map_err(|error| Refused {
-            leaf: index,
-            error: Box::new(error),
-        })?;
+        if let Err(error) = choice.check(leaf) {
+            return Err(Refused {
+                leaf: index,
+                error: Box::new(error),
+            });
+        }
+        let (route, why) = choice.route(leaf);
         let in_place = match route {
             Route::Direct | Route::Plain => {
                 builder.push_direct(route, index, leaf.bytes);
@@ -116,35 +116,28 @@ pub(crate) fn plan(
         if in_place {
             builder.plan.tally(route, why, leaf.bytes);
         } else {
-            slotted.push((index, route, why));
+            slotted.push((index as u32, route, why));
+            in_slots += leaf.bytes;
         }
     }
     for index in pieces {
         builder.push_direct(Route::Gathered, index, leaves[index].bytes);
     }
     let alone = forced == Some(Route::Staged);
-    let in_slots = slotted.iter().map(|&(index, ..)| leaves[index].bytes).sum();
     builder.plan.pace = if means.lent {
         Pace::whole(in_slots, &means)
     } else {
         Pace::new(in_slots, direction, &means)
     };
-    let first_chunks: Vec<_> = slotted
-        .iter()
-        .map(|&(index, ..)| builder.push_slotted(index, leaves[index].bytes, alone))
-        .collect();
+    let first_slotted = builder.plan.chunks.len();
+    for &(index, ..) in &slotted {
+        builder.push_slotted(index as usize, leaves[index as usize].bytes, alone);
+    }
     let mut plan = builder.plan;
     if let Some(gathering) = gathering {
         plan.gather(gathering);
     }
-    for ((index, route, why), chunk) in slotted.into_iter().zip(first_chunks) {
-        match plan.chunks[chunk].route {
-            Route::Gathered if forced.is_none() => {
-                plan.tally(Route::Gathered, Why::Scattered, leaves[index].bytes);
-            }
-            _ => plan.tally(route, why, leaves[index].bytes),
-        }
-    }
+    plan.tally_slotted(first_slotted, leaves, &slotted, forced.is_some());
     plan.stays = means.lent && matches!(plan.chunks.as_slice(), [chunk] if chunk.is_staged());
     plan.inline = plan.stays || plan.fits_inline(means.profile);
     plan.predicted = plan.predict(means.profile);
@@ -193,12 +186,10 @@ impl Builder {
         }
     }
 
-    /// One leaf through slots: behind the leaves before it in the open chunk, and on into new ones. Gives the chunk that
-    /// it begins in. `bytes` is not zero.
-    fn push_slotted(&mut self, leaf: usize, bytes: u64, alone: bool) -> usize {
+    /// One leaf through slots: behind the leaves before it in the open chunk, and on into new ones. `bytes` is not zero.
+    fn push_slotted(&mut self, leaf: usize, bytes: u64, alone: bool) {
         let region = self.plan.regions[leaf];
         let mut offset = 0;
-        let mut first_chunk = self.plan.chunks.len();
         let mut fresh = alone || !self.plan.chunks.last().is_some_and(Chunk::is_staged);
         while offset < bytes {
             if fresh {
@@ -218,9 +209,6 @@ impl Builder {
                 fresh = true;
                 continue;
             }
-            if offset == 0 {
-                first_chunk = self.plan.chunks.len() - 1;
-            }
             self.push_run(place, slot_offset, part, joins);
             self.plan.push_segment(Segment {
                 leaf: leaf as u32,
@@ -238,7 +226,6 @@ impl Builder {
         {
             chunk.route = Route::Packed;
         }
-        first_chunk
     }
 
     /// Where the data in the open chunk's slot has to end, after another run or, if that `joins` the last one, none.
@@ -318,10 +305,32 @@ impl Plan {
         chunk.bytes += segment.bytes;
     }
 
+    /// Counts the leaves that go through slots, each by the chunk it begins in: those from `first` on, where the leaves
+    /// begin in the order of `slotted`.
+    fn tally_slotted(&mut self, first: usize, leaves: &[Leaf], slotted: &[(u32, Route, Why)], forced: bool) {
+        let mut slotted = slotted.iter();
+        for number in first..self.chunks.len() {
+            let chunk = &self.chunks[number];
+            let scattered = chunk.route == Route::Gathered && !forced;
+            let begins = |segment: &&Segment| segment.offset == 0;
+            let begun = self.segments(chunk).iter().filter(begins).count();
+            for &(index, route, why) in slotted.by_ref().take(begun) {
+                let (route, why) = if scattered {
+                    (Route::Gathered, Why::Scattered)
+                } else {
+                    (route, why)
+                };
+                self.tally(route, why, leaves[index as usize].bytes);
+            }
+        }
+    }
+
     fn tally(&mut self, route: Route, why: Why, bytes: u64) {
+        // Most go as the one before.
         let known = self
             .tallies
             .iter_mut()
+            .rev()
             .find(|tally| tally.route == route && tally.why == why);
         match known {
             Some(tally) => {

@@ -44,36 +44,63 @@ impl fmt::Display for Why {
 }
 
 /// Chooses a route for one leaf.
-pub(super) struct Choice<'a> {
+pub(super) struct Choice {
     /// Whether there is no other leaf.
-    pub(super) alone: bool,
-    pub(super) forced: Option<Route>,
+    alone: bool,
+    forced: Option<Route>,
     /// What the driver's kernel moves, if it has one.
-    pub(super) gathering: Option<Gathering>,
-    pub(super) profile: &'a Profile,
+    gathering: Option<Gathering>,
+    /// Up to here a leaf that is alone goes the driver's own way.
+    plain_bytes: u64,
+    /// Below this size a pinned leaf is packed with others.
+    direct_bytes: u64,
 }
 
-impl Choice<'_> {
-    /// The way `leaf` goes, and why.
-    pub(super) fn route(&self, leaf: &Leaf) -> Result<(Route, Why)> {
-        if let Some(route) = self.forced {
-            return self.allowed(route, leaf.kind).map(|()| (route, Why::Forced));
+impl Choice {
+    pub(super) fn new(
+        alone: bool,
+        forced: Option<Route>,
+        gathering: Option<Gathering>,
+        profile: &Profile,
+    ) -> Self {
+        Self {
+            alone,
+            forced,
+            gathering,
+            plain_bytes: profile.plain_bytes as u64,
+            direct_bytes: profile.direct_bytes(),
         }
-        let small = leaf.bytes < self.profile.direct_bytes();
-        Ok(match leaf.kind {
+    }
+
+    /// Refuses a leaf that can't go by the route that was asked for.
+    #[inline]
+    pub(super) fn check(&self, leaf: &Leaf) -> Result<()> {
+        match self.forced {
+            Some(route) => self.allowed(route, leaf.kind),
+            None => Ok(()),
+        }
+    }
+
+    /// The way `leaf` goes, and why.
+    #[inline]
+    pub(super) fn route(&self, leaf: &Leaf) -> (Route, Why) {
+        if let Some(route) = self.forced {
+            return (route, Why::Forced);
+        }
+        match leaf.kind {
             Kind::Device => (Route::Direct, Why::OnDevice),
             Kind::Pinned if self.gathering.is_some_and(|gathering| gathering.takes(leaf)) => {
                 (Route::Gathered, Why::ScatteredPinned)
             }
-            Kind::Pinned if small && !self.alone => (Route::Packed, Why::SmallAmongMany),
-            Kind::Pinned => (Route::Direct, Why::AlreadyPinned),
-            Kind::Pageable if self.alone && leaf.bytes <= self.profile.plain_bytes as u64 => {
-                (Route::Plain, Why::Tiny)
+            Kind::Pinned if leaf.bytes < self.direct_bytes && !self.alone => {
+                (Route::Packed, Why::SmallAmongMany)
             }
+            Kind::Pinned => (Route::Direct, Why::AlreadyPinned),
+            Kind::Pageable if self.alone && leaf.bytes <= self.plain_bytes => (Route::Plain, Why::Tiny),
             Kind::Pageable => (Route::Packed, Why::Pageable),
             Kind::Strided => (Route::Packed, Why::Strided),
             Kind::File => (Route::Packed, Why::File),
-        })
+        }
     }
 
     fn allowed(&self, route: Route, kind: Kind) -> Result<()> {

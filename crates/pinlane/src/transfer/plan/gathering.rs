@@ -19,6 +19,8 @@ const TABLE_ALIGNMENT: usize = 64;
 pub(super) struct Gathering {
     table: ScatterTable,
     slot_bytes: usize,
+    /// What a slot has left for data and one entry for each run, beside the entries for what long runs are cut into.
+    room: usize,
     /// Whether every chunk is, because the caller asked for it.
     forced: bool,
     /// Whether there are so many short leaves in pinned memory that they are worth a launch.
@@ -36,6 +38,7 @@ impl Gathering {
         let mut gathering = Self {
             table,
             slot_bytes: means.slot_bytes,
+            room: means.slot_bytes.saturating_sub(table.bytes(0, means.slot_bytes)),
             forced: forced.is_some(),
             takes_pinned: true,
             fewest_runs: means.profile.gathered_runs,
@@ -81,7 +84,7 @@ impl Gathering {
     }
 
     fn table_offset(&self, runs: usize) -> usize {
-        let table = self.table.bytes(runs, self.slot_bytes);
-        self.slot_bytes.saturating_sub(table) / TABLE_ALIGNMENT * TABLE_ALIGNMENT
+        let entries = runs.saturating_mul(self.table.entry_bytes);
+        self.room.saturating_sub(entries) / TABLE_ALIGNMENT * TABLE_ALIGNMENT
     }
 }

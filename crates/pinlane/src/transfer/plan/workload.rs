@@ -119,7 +119,7 @@ impl Workload {
             lent: self.direction == Direction::ToHost
                 && pageable
                 && matches!(route, None | Some(Route::Gathered))
-                && is_worth_a_slot(engine, self.leaves.iter().map(|leaf| Some(leaf.bytes)))
+                && is_worth_a_slot(engine, &self.leaves)
                 && engine.slots.lends(),
             ..means(engine)
         };
