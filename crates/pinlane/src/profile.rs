@@ -49,7 +49,7 @@ pub struct Profile {
     pub slot_bytes: usize,
     /// Up to this many bytes the caller's own thread does the work: a hand-off would cost more than it saves.
     pub inline_bytes: usize,
-    /// Up to this many bytes one pageable tensor is left to the driver.
+    /// Up to this many bytes one pageable tensor for the device is left to the driver.
     pub plain_bytes: usize,
     /// Up to this many bytes, slots are filled with stores that go past the caches. Beyond, the slots themselves stay in the
     /// caches, and the link reads them from there.
@@ -107,7 +107,7 @@ impl Profile {
                 4 << 20
             },
             inline_bytes: if properties.simulated { 1 << 20 } else { 512 << 10 },
-            plain_bytes: if properties.simulated { 4 << 10 } else { 32 << 10 },
+            plain_bytes: if properties.simulated { 4 << 10 } else { 1 << 20 },
             streamed_up_to: if properties.simulated { 0 } else { 128 << 20 },
             streamed_from: if properties.simulated { u64::MAX } else { 32 << 20 },
             patience: if properties.simulated {
@@ -115,7 +115,7 @@ impl Profile {
             } else {
                 Duration::from_millis(8)
             },
-            gathered_runs: 8,
+            gathered_runs: 24,
             gathered_run_bytes: 64 << 10,
         }
     }

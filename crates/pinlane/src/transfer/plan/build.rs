@@ -88,7 +88,7 @@ pub(crate) fn plan(
             tallies: Vec::new(),
         },
     };
-    let choice = Choice::new(leaves.len() == 1, forced, gathering, means.profile);
+    let choice = Choice::new(direction, leaves.len() == 1, forced, gathering, means.profile);
     // What is copied or gathered from or to where it lies comes first: it keeps the link busy while the first slots are
     // filled.
     let mut pieces = Vec::new();

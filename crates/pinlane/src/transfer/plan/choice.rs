@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Kind, Leaf, gathering::Gathering};
+use super::{Direction, Kind, Leaf, gathering::Gathering};
 use crate::{Error, Profile, Result, Route};
 
 /// Why leaves go the way they go.
@@ -58,6 +58,7 @@ pub(super) struct Choice {
 
 impl Choice {
     pub(super) fn new(
+        direction: Direction,
         alone: bool,
         forced: Option<Route>,
         gathering: Option<Gathering>,
@@ -67,7 +68,11 @@ impl Choice {
             alone,
             forced,
             gathering,
-            plain_bytes: profile.plain_bytes as u64,
+            // To the host the driver's own way waits for each copy, and faults pages in while the link waits.
+            plain_bytes: match direction {
+                Direction::ToDevice => profile.plain_bytes as u64,
+                Direction::ToHost | Direction::OnDevice => 0,
+            },
             direct_bytes: profile.direct_bytes(),
         }
     }

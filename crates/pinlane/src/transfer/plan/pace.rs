@@ -12,7 +12,9 @@ const SHORTEST: usize = 128 << 10;
 /// A transfer is cut into about so many chunks, where slots are long enough.
 const CHUNKS: u64 = 12;
 /// Bytes for which it pays to wake one more lane.
-const BYTES_PER_LANE: u64 = 512 << 10;
+const BYTES_PER_LANE: u64 = 1 << 20;
+/// The shortest chunk at either end of a transfer, where its slots are longer.
+const SHORTEST_END: usize = 512 << 10;
 /// Up to here a transfer is over before more lanes than half are awake.
 const SHORT_TRANSFER: u64 = 64 << 20;
 
@@ -37,7 +39,8 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(bytes: u64, direction: Direction, means: &Means<'_>) -> Self {
         let profile = means.profile;
-        let most = if bytes <= SHORT_TRANSFER {
+        // To the device half of the lanes fill slots as fast as the link reads them; more only take turns on the memory bus.
+        let most = if bytes <= SHORT_TRANSFER || direction == Direction::ToDevice {
             means.lanes.div_ceil(2)
         } else {
             means.lanes
@@ -49,7 +52,7 @@ impl Pace {
             .unwrap_or(usize::MAX / 2)
             .next_power_of_two();
         let chunk_bytes = even.max(2 * SHORTEST).min(means.slot_bytes);
-        let end_bytes = (chunk_bytes / 4).max(SHORTEST).min(chunk_bytes);
+        let end_bytes = (chunk_bytes / 2).max(SHORTEST_END).min(chunk_bytes);
         Self {
             lanes,
             chunk_bytes,
