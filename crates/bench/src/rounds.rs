@@ -1,11 +1,12 @@
 //! The race of the ways of a cell: in turns, so that whatever disturbs the machine disturbs all alike.
 //!
 //! The first run of each way does not count: it warms caches and pools, and its bytes are checked. Then come rounds in which
-//! every way runs once, each round beginning with another way. What a run returns is dropped outside the time taken. A
+//! every way runs once, in an order drawn anew, so that none always runs behind the same other one. What a run returns is dropped outside the time taken. A
 //! way's time is the median of its runs.
 
 use std::time::{Duration, Instant};
 
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -85,11 +86,14 @@ pub fn race(
     if effort.first_run_counts {
         retire(&mut runners, effort, |runner| runner.first);
     }
+    // The same orders in every race: one that is repeated is the same race.
+    let mut random = StdRng::seed_from_u64(0);
+    let mut order: Vec<usize> = (0..runners.len()).collect();
     let began = Instant::now();
     let mut round = 0;
     while effort.goes_on(round, began) {
-        for turn in 0..runners.len() {
-            let place = (turn + round) % runners.len();
+        order.shuffle(&mut random);
+        for &place in &order {
             runners[place].run()?;
         }
         if round == 0 {

@@ -115,7 +115,7 @@ impl Profile {
             } else {
                 Duration::from_millis(8)
             },
-            gathered_runs: 24,
+            gathered_runs: 8,
             gathered_run_bytes: 64 << 10,
         }
     }

@@ -90,7 +90,7 @@ fn many_small_tensors_in_allocations_of_their_own_are_gathered_both_ways() {
 fn small_tensors_in_pinned_memory_are_gathered_where_they_lie() {
     let rig = rig_that(true);
     let tree: Vec<_> = (0..100)
-        .map(|seed| tensor(if seed % 10 == 0 { 100_000 } else { 1 + 31 * seed }, seed))
+        .map(|seed| tensor(if seed % 10 == 0 { 300_000 } else { 2048 + 31 * seed }, seed))
         .collect();
     let pinned = tree.pin_memory(rig.device()).unwrap();
     for placement in [Placement::Slab, Placement::Separate] {
@@ -122,7 +122,8 @@ fn the_tables_of_many_pinned_pieces_take_several_slots() {
     };
     let rig = Rig::new(1, &options);
     let pinned = tensors().pin_memory(rig.device()).unwrap();
-    let up = plan(&pinned, rig.device(), &TransferOptions::new());
+    let gathered = TransferOptions::new().route(Route::Gathered);
+    let up = plan(&pinned, rig.device(), &gathered);
     // Half of a slot is for entries of 24 bytes.
     let tables = LEAVES.div_ceil(SMALL_SLOT / 2 / 24);
     assert_eq!(
@@ -130,7 +131,7 @@ fn the_tables_of_many_pinned_pieces_take_several_slots() {
         (tables, tables),
         "{up}"
     );
-    let there = pinned.to(rig.device()).unwrap();
+    let there = pinned.to_with(rig.device(), &gathered).unwrap();
     assert_landed(
         &there
             .to_with(&Device::host(), &TransferOptions::new().pinned_result())
@@ -241,5 +242,24 @@ fn views_that_begin_anywhere_land_as_they_are() {
         assert!(tensor.as_bytes().unwrap() == &pattern(40_000, 1)[start..start + 1 + view]);
     }
     drop((whole, views, back));
+    rig.finish();
+}
+
+#[test]
+fn tiny_pinned_tensors_for_the_device_are_packed_and_come_back_by_the_kernel() {
+    let rig = rig_that(true);
+    let tree: Vec<_> = (0..100).map(|seed| tensor(1 + seed, seed)).collect();
+    let pinned = tree.pin_memory(rig.device()).unwrap();
+    let options = TransferOptions::new().pinned_result();
+    let up = plan(&pinned, rig.device(), &options);
+    assert_eq!((up.chunks_by(Route::Packed), up.chunks()), (1, 1), "{up}");
+    let there = pinned.to(rig.device()).unwrap();
+    let down = plan(&there, &Device::host(), &options);
+    assert_eq!((down.chunks_by(Route::Gathered), down.chunks()), (1, 1), "{down}");
+    let back = there.to_with(&Device::host(), &options).unwrap();
+    for (back, source) in back.iter().zip(&tree) {
+        assert!(back.as_bytes().unwrap() == source.as_bytes().unwrap());
+    }
+    drop((pinned, there, back));
     rig.finish();
 }

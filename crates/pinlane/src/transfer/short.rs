@@ -19,6 +19,9 @@ use crate::{
 /// The longest copy: longer ones are cut, so that others' copies get a turn between the parts.
 const LONGEST: usize = 64 << 20;
 
+/// The longest tensor that is copied out of a slot here: of longer ones, the long way copies a part while the rest lands.
+const LONGEST_EMPTIED: usize = 64 << 10;
+
 /// The tensor on `to`, where it goes the short way; the caller is about to wait for it.
 pub(crate) fn move_to(tensor: &Tensor, to: &Device) -> Option<Result<Tensor>> {
     if !tensor.storage().has_landed() {
@@ -33,7 +36,7 @@ pub(crate) fn move_to(tensor: &Tensor, to: &Device) -> Option<Result<Tensor>> {
         (Place::Device(source), None) => {
             let engine = source.device.accelerator()?.running.engine();
             let (device, bytes) = device_end(tensor)?;
-            let short = bytes <= engine.profile.inline_bytes.min(engine.slots.slot_bytes());
+            let short = bytes <= LONGEST_EMPTIED.min(engine.slots.slot_bytes());
             short.then(|| download(tensor, device, bytes, engine))
         }
         _ => None,

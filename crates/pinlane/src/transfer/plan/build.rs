@@ -66,7 +66,7 @@ pub(crate) fn plan(
         Regions::Given(regions) => (Vec::new(), regions, direction == Direction::ToHost),
     };
     let bytes = leaves.iter().map(|leaf| leaf.bytes).sum();
-    let gathering = Gathering::new(&means, leaves, forced);
+    let gathering = Gathering::new(&means, direction, leaves, forced);
     let mut builder = Builder {
         done: 0,
         padded,

@@ -8,11 +8,17 @@
 
 use pinlane_driver::ScatterTable;
 
-use super::{Kind, Leaf, Run, build::Means};
+use super::{Direction, Kind, Leaf, Run, build::Means};
 use crate::Route;
 
 /// A table begins at a cache line.
 const TABLE_ALIGNMENT: usize = 64;
+
+/// Pieces in pinned memory that are shorter than this reach the device sooner when the processor packs them.
+const PACKED_BELOW: u64 = 2 << 10;
+/// By so much longer than the runs in a slot pieces may be that the kernel moves from or to where they lie: the other way
+/// takes a call for each.
+const IN_PLACE: usize = 4;
 
 /// How chunks are gathered, where they can be.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +33,18 @@ pub(super) struct Gathering {
     takes_pinned: bool,
     fewest_runs: usize,
     longest_run: usize,
+    /// The least a piece in pinned memory has.
+    shortest_piece: u64,
 }
 
 impl Gathering {
     /// `None` where the driver has no kernel for it, or the caller forces another route.
-    pub(super) fn new(means: &Means<'_>, leaves: &[Leaf], forced: Option<Route>) -> Option<Self> {
+    pub(super) fn new(
+        means: &Means<'_>,
+        direction: Direction,
+        leaves: &[Leaf],
+        forced: Option<Route>,
+    ) -> Option<Self> {
         let table = means.scatter?;
         // A table that leaves little room for data serves nobody.
         let fits = table.bytes(1, means.slot_bytes) <= means.slot_bytes / 2;
@@ -43,6 +56,10 @@ impl Gathering {
             takes_pinned: true,
             fewest_runs: means.profile.gathered_runs,
             longest_run: means.profile.gathered_run_bytes,
+            shortest_piece: match (direction, forced) {
+                (Direction::ToDevice, None) => PACKED_BELOW,
+                _ => 1,
+            },
         };
         let pieces = leaves.iter().filter(|leaf| gathering.takes(leaf)).count();
         gathering.takes_pinned = pieces > 0 && pieces >= gathering.fewest_runs;
@@ -51,7 +68,8 @@ impl Gathering {
 
     /// Whether a leaf is a piece that the kernel moves from or to where it lies, unless the caller asked for a route.
     pub(super) fn takes(&self, leaf: &Leaf) -> bool {
-        let short = (1..=self.longest_run as u64).contains(&leaf.bytes);
+        let longest = (IN_PLACE * self.longest_run) as u64;
+        let short = (self.shortest_piece..=longest).contains(&leaf.bytes);
         self.takes_pinned && leaf.kind == Kind::Pinned && short
     }
 
