@@ -135,6 +135,7 @@ impl DType {
     ///
     /// [`DTypeError::Overflow`] if that is more than an allocation can have (`isize::MAX`), [`DTypeError::PartialByte`]
     /// if it is no whole number of bytes.
+    #[inline]
     pub const fn bytes_for(self, elements: usize) -> Result<usize, DTypeError> {
         let bits = elements as u128 * self.bits() as u128;
         if !bits.is_multiple_of(8) {

@@ -11,6 +11,7 @@ mod choice;
 mod explanation;
 mod gathering;
 mod pace;
+mod packing;
 mod placing;
 mod workload;
 

@@ -41,6 +41,7 @@ impl Sources {
     }
 
     /// Takes a tensor that goes from the host, or from a file, to the device `to`; with `packed`, to land contiguous.
+    #[inline]
     pub(crate) fn take_from_host(&mut self, tensor: &Tensor, to: DeviceId, packed: bool) -> Result<()> {
         let copy = if packed || !keeps_layout(tensor) {
             packing(tensor)?.1
@@ -77,6 +78,7 @@ impl Sources {
 
     /// Takes a tensor that goes from the executing device to the host. A strided view is moved as the span it covers,
     /// with its strides.
+    #[inline]
     pub(crate) fn take_from_device(&mut self, tensor: &Tensor, pinned_result: bool) -> Result<()> {
         let span = span_bytes(tensor)?;
         let kind = if pinned_result {
@@ -95,6 +97,7 @@ impl Sources {
         Ok(())
     }
 
+    #[inline]
     fn locate_at(&mut self, tensor: &Tensor, start: usize) {
         let Place::Device(place) = tensor.storage().place() else {
             unreachable!("sorted as on a device")
@@ -133,6 +136,7 @@ impl Sources {
         Ok(())
     }
 
+    #[inline]
     fn push(&mut self, tensor: &Tensor, bytes: usize, kind: Kind) {
         self.leaves.push(Leaf {
             bytes: bytes as u64,

@@ -5,18 +5,15 @@ use std::time::Duration;
 use pinlane_driver::ScatterTable;
 
 use super::{
-    Chunk, Direction, Kind, Leaf, Plan, Region, Regions, Run, Segment, Tally,
+    Chunk, Direction, Kind, Leaf, Plan, Regions, Segment, Tally,
     choice::{Choice, Why},
     gathering::Gathering,
     pace::Pace,
-    placing::{SLAB_ALIGNMENT, lay_out},
+    packing::Packing,
+    placing::lay_out,
 };
 use crate::{Error, Placement, Profile, Result, Route};
 
-/// Alignment of a run in its slot: a cache line.
-const SLOT_ALIGNMENT: usize = 64;
-/// The longest word that a device's thread moves, in bytes.
-const WORD: usize = 16;
 /// The longest direct copy: a huge one is cut so that others' copies get a turn between its parts.
 const DIRECT_BYTES: u64 = 64 << 20;
 /// The most copies handed to the driver in one batch.
@@ -68,8 +65,6 @@ pub(crate) fn plan(
     let bytes = leaves.iter().map(|leaf| leaf.bytes).sum();
     let gathering = Gathering::new(&means, direction, leaves, forced);
     let mut builder = Builder {
-        done: 0,
-        padded,
         gathering,
         plan: Plan {
             direction,
@@ -114,7 +109,7 @@ pub(crate) fn plan(
             Route::Staged | Route::Packed | Route::Gathered => leaf.bytes == 0,
         };
         if in_place {
-            builder.plan.tally(route, why, leaf.bytes);
+            builder.plan.tally(route, why, 1, leaf.bytes);
         } else {
             slotted.push((index as u32, route, why));
             in_slots += leaf.bytes;
@@ -129,11 +124,13 @@ pub(crate) fn plan(
     } else {
         Pace::new(in_slots, direction, &means)
     };
-    let first_slotted = builder.plan.chunks.len();
-    for &(index, ..) in &slotted {
-        builder.push_slotted(index as usize, leaves[index as usize].bytes, alone);
-    }
     let mut plan = builder.plan;
+    let first_slotted = plan.chunks.len();
+    let mut packing = Packing::new(&mut plan, padded, gathering);
+    for &(index, ..) in &slotted {
+        packing.push(index, leaves[index as usize].bytes, alone);
+    }
+    packing.finish();
     if let Some(gathering) = gathering {
         plan.gather(gathering);
     }
@@ -145,10 +142,6 @@ pub(crate) fn plan(
 }
 
 struct Builder {
-    /// Bytes that go through slots and are planned.
-    done: u64,
-    /// Whether a DMA may cover the gap between neighbours on the device.
-    padded: bool,
     gathering: Option<Gathering>,
     plan: Plan,
 }
@@ -183,93 +176,6 @@ impl Builder {
                 bytes: part as usize,
             });
             offset += part;
-        }
-    }
-
-    /// One leaf through slots: behind the leaves before it in the open chunk, and on into new ones. `bytes` is not zero.
-    fn push_slotted(&mut self, leaf: usize, bytes: u64, alone: bool) {
-        let region = self.plan.regions[leaf];
-        let mut offset = 0;
-        let mut fresh = alone || !self.plan.chunks.last().is_some_and(Chunk::is_staged);
-        while offset < bytes {
-            if fresh {
-                self.plan.open_chunk(Route::Staged);
-            }
-            let place = Region {
-                allocation: region.allocation,
-                offset: region.offset + offset,
-            };
-            let (slot_offset, joins) = self.place(place);
-            let chunk_bytes = self.plan.pace.chunk_bytes(self.done);
-            let room = chunk_bytes.min(self.data_end(joins)).saturating_sub(slot_offset);
-            let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(room);
-            // A leaf that is not longer than a chunk is not cut merely to use up the rest of one.
-            let whole_later = offset == 0 && (part as u64) < bytes && bytes <= chunk_bytes as u64;
-            if part == 0 || (whole_later && !fresh) {
-                fresh = true;
-                continue;
-            }
-            self.push_run(place, slot_offset, part, joins);
-            self.plan.push_segment(Segment {
-                leaf: leaf as u32,
-                offset,
-                slot_offset,
-                bytes: part,
-            });
-            offset += part as u64;
-            self.done += part as u64;
-            fresh = offset < bytes;
-        }
-        if let Some(chunk) = self.plan.chunks.last_mut()
-            && chunk.is_staged()
-            && chunk.segments.1 - chunk.segments.0 > 1
-        {
-            chunk.route = Route::Packed;
-        }
-    }
-
-    /// Where the data in the open chunk's slot has to end, after another run or, if that `joins` the last one, none.
-    fn data_end(&self, joins: bool) -> usize {
-        let chunk = self.plan.chunks.last().expect("a chunk is open");
-        let runs = (chunk.runs.1 - chunk.runs.0) as usize + usize::from(!joins);
-        self.gathering
-            .map_or(usize::MAX, |gathering| gathering.data_end(runs))
-    }
-
-    /// Where in the open chunk's slot the bytes for `place` go, and whether they join the run before.
-    fn place(&self, place: Region) -> (usize, bool) {
-        let chunk = self.plan.chunks.last().expect("a chunk is open");
-        let Some(run) = self.plan.runs[chunk.runs.0 as usize..].last() else {
-            return (0, false);
-        };
-        let end = run.region.offset + run.bytes as u64;
-        let gap = place
-            .offset
-            .checked_sub(end)
-            .filter(|_| place.allocation == run.region.allocation);
-        match gap {
-            Some(gap) if gap == 0 || (self.padded && gap < SLAB_ALIGNMENT as u64) => {
-                (run.slot_offset + run.bytes + gap as usize, true)
-            }
-            _ => {
-                let next = (run.slot_offset + run.bytes).next_multiple_of(SLOT_ALIGNMENT);
-                // Both ends the same number of bytes off a word, so that a kernel can move words.
-                (next + (place.offset % WORD as u64) as usize, false)
-            }
-        }
-    }
-
-    fn push_run(&mut self, place: Region, slot_offset: usize, bytes: usize, joins: bool) {
-        if joins && let Some(run) = self.plan.runs.last_mut() {
-            run.bytes = slot_offset + bytes - run.slot_offset;
-        } else {
-            self.plan.runs.push(Run {
-                region: place,
-                slot_offset,
-                bytes,
-            });
-            let chunk = self.plan.chunks.last_mut().expect("a chunk is open");
-            chunk.runs.1 += 1;
         }
     }
 }
@@ -308,24 +214,29 @@ impl Plan {
     /// Counts the leaves that go through slots, each by the chunk it begins in: those from `first` on, where the leaves
     /// begin in the order of `slotted`.
     fn tally_slotted(&mut self, first: usize, leaves: &[Leaf], slotted: &[(u32, Route, Why)], forced: bool) {
-        let mut slotted = slotted.iter();
+        let mut slotted = slotted;
         for number in first..self.chunks.len() {
             let chunk = &self.chunks[number];
-            let scattered = chunk.route == Route::Gathered && !forced;
             let begins = |segment: &&Segment| segment.offset == 0;
-            let begun = self.segments(chunk).iter().filter(begins).count();
-            for &(index, route, why) in slotted.by_ref().take(begun) {
-                let (route, why) = if scattered {
-                    (Route::Gathered, Why::Scattered)
-                } else {
-                    (route, why)
-                };
-                self.tally(route, why, leaves[index as usize].bytes);
+            let count = self.segments(chunk).iter().filter(begins).count();
+            let (begun, rest) = slotted.split_at(count);
+            slotted = rest;
+            if chunk.route == Route::Gathered && !forced {
+                let bytes = begun
+                    .iter()
+                    .map(|&(index, ..)| leaves[index as usize].bytes)
+                    .sum();
+                self.tally(Route::Gathered, Why::Scattered, count, bytes);
+                continue;
+            }
+            for same in begun.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2)) {
+                let bytes = same.iter().map(|&(index, ..)| leaves[index as usize].bytes).sum();
+                self.tally(same[0].1, same[0].2, same.len(), bytes);
             }
         }
     }
 
-    fn tally(&mut self, route: Route, why: Why, bytes: u64) {
+    fn tally(&mut self, route: Route, why: Why, leaves: usize, bytes: u64) {
         // Most go as the one before.
         let known = self
             .tallies
@@ -334,13 +245,13 @@ impl Plan {
             .find(|tally| tally.route == route && tally.why == why);
         match known {
             Some(tally) => {
-                tally.leaves += 1;
+                tally.leaves += leaves;
                 tally.bytes += bytes;
             }
             None => self.tallies.push(Tally {
                 route,
                 why,
-                leaves: 1,
+                leaves,
                 bytes,
             }),
         }
