@@ -267,6 +267,10 @@ impl Tensor {
     pub(crate) fn storage(&self) -> &Arc<Storage> {
         &self.storage
     }
+
+    pub(crate) fn storage_mut(&mut self) -> &mut Arc<Storage> {
+        &mut self.storage
+    }
 }
 
 pub(crate) fn check_count(layout: &Layout, elements: usize) -> Result<()> {

@@ -188,6 +188,22 @@ impl Tree for TensorMap {
         }
     }
 
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+        for node in self.entries.values_mut() {
+            match node {
+                Node::Tensor(tensor) => visit(tensor),
+                Node::Map(map) => {
+                    map.visit_mut(visit);
+                }
+            }
+        }
+        true
+    }
+
+    fn has_names(&self) -> bool {
+        true
+    }
+
     fn path(&self, index: usize) -> String {
         self.flatten()
             .nth(index)

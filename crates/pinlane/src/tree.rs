@@ -3,7 +3,8 @@
 use crate::{
     Device, Error, Plan, Result, Tensor, Transfer, TransferOptions,
     transfer::{
-        into::{self, Destinations},
+        flights::Flights,
+        into::{Destinations, Seized},
         pin::pin,
         request::Request,
         short,
@@ -49,6 +50,19 @@ pub trait Tree: Sized {
 
     /// The same tree with other tensors: calls `next` once for each tensor, in the order of [`visit`](Self::visit).
     fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self;
+
+    /// Calls `visit` with each tensor to be changed, in the order of [`visit`](Self::visit), and says whether the tree does so
+    /// at all: what is moved [into](Self::copy_into) a tree has to reach its tensors. By default it does not.
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+        let _ = visit;
+        false
+    }
+
+    /// Whether [`path`](Self::path) gives the names that tensors have in the tree. When a tree is moved
+    /// [into](Self::copy_into) another, the names have to be the same.
+    fn has_names(&self) -> bool {
+        false
+    }
 
     /// What to call the tensor that is visited as number `index`, in errors.
     fn path(&self, index: usize) -> String {
@@ -120,14 +134,14 @@ pub trait Tree: Sized {
     /// whose place someone else could read ([`Error::Shared`]): nothing has moved then. After any other error the tensors
     /// of `into` hold neither the old bytes nor the new, and can't be read ([`Error::NotLanded`]).
     fn copy_into(&self, into: &mut Self) -> Result<()> {
-        if let (Some(tensor), Some(place)) = (only_leaf(self), only_leaf(into))
-            && let Some(copied) = short::copy_into(tensor, place)
+        if let Some(tensor) = only_leaf(self)
+            && only_leaf(into).is_some()
         {
-            if copied.is_err() {
-                let out_of_reach = into::out_of_reach(place);
-                *into = rebuild_from(into, vec![out_of_reach]);
+            let mut copied = None;
+            into.visit_mut(&mut |place| copied = short::copy_into(tensor, place));
+            if let Some(copied) = copied {
+                return copied;
             }
-            return copied;
         }
         self.copy_into_with(into, &TransferOptions::default())
     }
@@ -138,9 +152,7 @@ pub trait Tree: Sized {
     ///
     /// As for [`copy_into`](Self::copy_into).
     fn copy_into_with(&self, into: &mut Self, options: &TransferOptions) -> Result<()> {
-        let (mut flights, filled) = start_into(self, into, options, true)?.into_parts();
-        *into = filled;
-        flights.land()
+        start_into(self, into, options, true)?.land()
     }
 
     /// Starts moving the tree's bytes into the tensors of `into`, and gives `into` back when they have landed.
@@ -148,8 +160,9 @@ pub trait Tree: Sized {
     /// # Errors
     ///
     /// As for [`copy_into`](Self::copy_into); `into` is dropped then.
-    fn transfer_into(&self, into: Self, options: &TransferOptions) -> Result<Transfer<Self>> {
-        start_into(self, &into, options, false)
+    fn transfer_into(&self, mut into: Self, options: &TransferOptions) -> Result<Transfer<Self>> {
+        let flights = start_into(self, &mut into, options, false)?;
+        Ok(Transfer::new(flights, into))
     }
 
     /// How the tree would be moved, and why: one plan for each pair of devices that bytes move between.
@@ -190,6 +203,11 @@ pub trait Tree: Sized {
         self.visit(&mut |tensor| all &= tensor.is_pinned());
         all
     }
+}
+
+/// Visits the tensors of all trees, to be changed; says whether every tree lets them be.
+fn visit_all<T: Tree>(trees: &mut [T], visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+    trees.iter_mut().all(|tree| tree.visit_mut(visit))
 }
 
 /// The tensor of a tree that has no other.
@@ -237,18 +255,33 @@ fn start<T: Tree>(
     Ok(Transfer::new(flights, rebuild_from(tree, outputs)))
 }
 
-fn start_into<T: Tree>(tree: &T, into: &T, options: &TransferOptions, blocking: bool) -> Result<Transfer<T>> {
-    let (leaves, places) = (leaves(tree), self::leaves(into));
-    let into_leaves = Destinations::new(&leaves, &places)?;
-    let request = Request {
-        leaves: &leaves,
-        path: &|index| tree.path(index),
-        to: &into_leaves.device()?,
-        into: Some(into_leaves),
-        options,
+fn start_into<T: Tree>(tree: &T, into: &mut T, options: &TransferOptions, blocking: bool) -> Result<Flights> {
+    let seized = Seized::of(into)?;
+    let started = {
+        let leaves = leaves(tree);
+        let path = |index| into.path(index);
+        let path: Option<&dyn Fn(usize) -> String> = if into.has_names() { Some(&path) } else { None };
+        Destinations::new(&leaves, seized.places(), path).and_then(|destinations| {
+            let request = Request {
+                leaves: &leaves,
+                path: &|index| tree.path(index),
+                to: &destinations.device()?,
+                into: Some(destinations),
+                options,
+            };
+            Ok(request.start(blocking)?.0)
+        })
     };
-    let (flights, outputs) = request.start(blocking)?;
-    Ok(Transfer::new(flights, rebuild_from(into, outputs)))
+    match started {
+        Ok(mut flights) => {
+            flights.then_set(seized.landing());
+            Ok(flights)
+        }
+        Err(error) => {
+            seized.give_back(into);
+            Err(error)
+        }
+    }
 }
 
 impl Tree for Tensor {
@@ -258,6 +291,11 @@ impl Tree for Tensor {
 
     fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
         next()
+    }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+        visit(self);
+        true
     }
 
     fn path(&self, _index: usize) -> String {
@@ -273,6 +311,10 @@ impl<T: Tree> Tree for Vec<T> {
     fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
         self.iter().map(|tree| tree.rebuild(next)).collect()
     }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+        visit_all(self, visit)
+    }
 }
 
 impl<T: Tree, const N: usize> Tree for [T; N] {
@@ -282,6 +324,10 @@ impl<T: Tree, const N: usize> Tree for [T; N] {
 
     fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
         self.each_ref().map(|tree| tree.rebuild(next))
+    }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+        visit_all(self, visit)
     }
 }
 
@@ -293,12 +339,20 @@ impl<T: Tree> Tree for Option<T> {
     fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
         self.as_ref().map(|tree| tree.rebuild(next))
     }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+        self.as_mut().is_none_or(|tree| tree.visit_mut(visit))
+    }
 }
 
 impl Tree for () {
     fn visit<'a>(&'a self, _visit: &mut dyn FnMut(&'a Tensor)) {}
 
     fn rebuild(&self, _next: &mut dyn FnMut() -> Tensor) -> Self {}
+
+    fn visit_mut(&mut self, _visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+        true
+    }
 }
 
 macro_rules! tuples {
@@ -310,6 +364,11 @@ macro_rules! tuples {
 
             fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
                 ($(self.$index.rebuild(next),)+)
+            }
+
+            fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+                // Each is visited, whatever the others say.
+                [$(self.$index.visit_mut(visit)),+].iter().all(|&visited| visited)
             }
         }
     )*};

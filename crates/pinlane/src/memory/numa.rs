@@ -26,10 +26,10 @@ pub(super) fn prefer(ptr: NonNull<u8>, bytes: usize, node: u32) {
             libc::SYS_mbind,
             ptr.as_ptr(),
             bytes,
-            libc::MPOL_PREFERRED,
+            libc::MPOL_PREFERRED as libc::c_ulong,
             nodes.as_ptr(),
             MAX_NODES + 1,
-            0,
+            0 as libc::c_ulong,
         )
     };
     if refused != 0 {

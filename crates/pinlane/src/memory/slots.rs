@@ -109,7 +109,7 @@ impl State {
     fn is_exhausted(&self) -> bool {
         self.free.is_empty()
             && self.flying.is_empty()
-            && self.alive > self.held_back.len()
+            && self.alive > self.held_back.len() + self.lent
             && !self.held_back.iter().any(|(_, mark)| mark.is_reached())
     }
 
@@ -217,14 +217,24 @@ impl Slots {
         if state.memory.is_none() {
             self.make(&mut state).ok()?;
         }
+        // The last slot that is not held back is for whoever comes next.
+        if state.free.len() + state.flying.len() <= 1 {
+            return None;
+        }
         // Whoever waits for a slot goes first.
         if !Self::may_lend(&state) || state.turn != state.next_number {
             return None;
         }
         let slot = match state.free.pop() {
             Some(slot) => slot,
-            None if state.flying.front()?.1.is_reached() => state.flying.pop_front()?.0,
-            None => return None,
+            // A mark that can't be asked about is no end: who acquires a slot settles it, and nobody does here.
+            None => {
+                let (_, mark) = state.flying.front()?;
+                if !(mark.is_reached() && mark.is_known_as_reached()) {
+                    return None;
+                }
+                state.flying.pop_front()?.0
+            }
         };
         state.lent += 1;
         drop(state);
@@ -241,7 +251,10 @@ impl Slots {
     /// Whether [`lend`](Self::lend) may give a slot.
     pub(crate) fn lends(&self) -> bool {
         let state = lock(&self.state);
-        state.memory.is_none() || Self::may_lend(&state)
+        match state.memory {
+            None => self.wanted >= LANES_SHARE,
+            Some(_) => Self::may_lend(&state),
+        }
     }
 
     /// Returns a slot that the device does not use.

@@ -5,11 +5,17 @@ use std::task::Context;
 use pinlane_driver::{Stream, sync::Arc};
 
 use super::{job::Job, plan::Plan, reactor::Duty};
-use crate::{Device, Result};
+use crate::{Device, Error, Result, memory::storage::Landing};
 
 /// Jobs on their way. A tree whose tensors come from several devices has several.
 #[derive(Debug, Default)]
-pub(crate) struct Flights(Vec<Flight>);
+pub(crate) struct Flights {
+    jobs: Vec<Flight>,
+    /// What went wrong beside the jobs.
+    failed: Option<Error>,
+    /// Of tensors that existed before: to be set when everything has landed.
+    landing: Option<Arc<Landing>>,
+}
 
 #[derive(Debug)]
 struct Flight {
@@ -20,15 +26,25 @@ struct Flight {
 impl Flights {
     /// Adds a job that is about to be started.
     pub(crate) fn push(&mut self, device: &Device, job: &Arc<Job>) {
-        self.0.push(Flight {
+        self.jobs.push(Flight {
             device: device.clone(),
             job: Arc::clone(job),
         });
     }
 
+    /// Records an error of what is done beside the jobs; [`land`](Self::land) tells it.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+
+    /// Has `landing` set when everything has landed.
+    pub(crate) fn then_set(&mut self, landing: &Arc<Landing>) {
+        self.landing = Some(Arc::clone(landing));
+    }
+
     /// Has the caller, who is about to wait, work on the jobs too.
     pub(crate) fn help(&self) {
-        for flight in &self.0 {
+        for flight in &self.jobs {
             if let Some(accelerator) = flight.device.accelerator() {
                 accelerator.running.help(&flight.job);
             }
@@ -37,15 +53,18 @@ impl Flights {
 
     /// Whether [`land`](Self::land) would not block.
     pub(crate) fn have_landed(&self) -> bool {
-        self.0.iter().all(|flight| flight.job.has_landed())
+        self.jobs.iter().all(|flight| flight.job.has_landed())
     }
 
     /// Blocks until every job has landed, and tells the first error.
     pub(crate) fn land(&mut self) -> Result<()> {
-        let mut landed = Ok(());
-        for flight in self.0.drain(..) {
+        let mut landed = self.failed.take().map_or(Ok(()), Err);
+        for flight in self.jobs.drain(..) {
             let _span = tracing::debug_span!("wait", bytes = flight.job.plan.bytes()).entered();
             landed = landed.and(flight.job.land());
+        }
+        if let (Ok(()), Some(landing)) = (&landed, self.landing.take()) {
+            landing.set();
         }
         landed
     }
@@ -53,7 +72,7 @@ impl Flights {
     /// Whether every job has landed; if not, the task is woken when that may have changed.
     pub(crate) fn poll_landed(&self, context: &Context<'_>) -> bool {
         let mut all = true;
-        for flight in &self.0 {
+        for flight in &self.jobs {
             if flight.job.has_landed() {
                 continue;
             }
@@ -67,19 +86,19 @@ impl Flights {
 
     /// Makes `stream` wait for every job.
     pub(crate) fn fence(&self, stream: &Stream) -> Result<()> {
-        self.0.iter().try_for_each(|flight| flight.job.fence(stream))
+        self.jobs.iter().try_for_each(|flight| flight.job.fence(stream))
     }
 
     /// How each job goes.
     pub(crate) fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.0.iter().map(|flight| &flight.job.plan)
+        self.jobs.iter().map(|flight| &flight.job.plan)
     }
 }
 
 impl Drop for Flights {
     /// Abandons what is not under way, and leaves the rest to the reactor.
     fn drop(&mut self) {
-        for flight in self.0.drain(..) {
+        for flight in self.jobs.drain(..) {
             flight.job.cancel();
             watch(&flight.device, &flight.job, Duty::Retire);
         }

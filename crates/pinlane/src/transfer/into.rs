@@ -1,96 +1,203 @@
-//! Moving into tensors that exist already: what has to hold for a destination.
+//! Moving into tensors that exist already.
 //!
-//! While bytes are on their way, nobody can touch a destination: its tensor is replaced by one over the same memory that is
-//! out of reach until the job has landed, and stays so where the job fails, because what it holds then is neither the old
-//! nor the new.
+//! Before anything moves, the destinations are *seized*: each tensor's storage is taken out of it, which takes exclusive
+//! access and the only reference there is, and another over the same memory is left, out of reach until everything has
+//! landed. So nobody can touch a destination while bytes are on their way, however the tree that holds it is made; and
+//! where the transfer fails it stays out of reach, because what it holds then is neither the old nor the new. Where the
+//! transfer is refused before it began, the destinations are given back.
 
 use pinlane_driver::sync::Arc;
 
 use super::file;
 use crate::{
-    Device, Error, Layout, Result, Tensor,
+    Device, Error, Layout, Result, Tensor, Tree,
     landing::{packing, span_bytes},
     memory::storage::{Landing, Place},
 };
 
-/// Tensors to move into, one for each that moves.
+/// Tensors that were taken from a tree to be filled.
+pub(crate) struct Seized {
+    places: Vec<Tensor>,
+    /// To be set when all of them have landed.
+    landing: Arc<Landing>,
+}
+
+impl Seized {
+    /// Takes the tensors of `into`, or none of them.
+    pub(crate) fn of<T: Tree>(into: &mut T) -> Result<Self> {
+        let landing = Arc::default();
+        let mut seized = Self {
+            places: Vec::new(),
+            landing: Arc::clone(&landing),
+        };
+        let mut refused = None;
+        let visited = into.visit_mut(&mut |tensor| {
+            if refused.is_some() {
+                return;
+            }
+            match seize(tensor, &landing) {
+                Ok(place) => seized.places.push(place),
+                Err(error) => refused = Some((seized.places.len(), error)),
+            }
+        });
+        match refused {
+            None if visited => Ok(seized),
+            None => {
+                seized.give_back(into);
+                Err(Error::Unsupported {
+                doing: "copying into a tree",
+                reason:
+                    "this kind of tree does not give its tensors to be changed; implement `Tree::visit_mut`"
+                        .to_owned(),
+                })
+            }
+            Some((index, error)) => {
+                seized.give_back(into);
+                Err(Error::Leaf {
+                    path: into.path(index),
+                    source: Box::new(error),
+                })
+            }
+        }
+    }
+
+    /// Puts the tensors back, of a transfer that has not begun.
+    pub(crate) fn give_back<T: Tree>(self, into: &mut T) {
+        let mut places = self.places.into_iter();
+        into.visit_mut(&mut |tensor| {
+            if let Some(place) = places.next() {
+                *tensor = place;
+            }
+        });
+    }
+
+    /// The tensors, in order.
+    pub(crate) fn places(&self) -> &[Tensor] {
+        &self.places
+    }
+
+    /// What makes them readable again.
+    pub(crate) fn landing(&self) -> &Arc<Landing> {
+        &self.landing
+    }
+}
+
+/// Takes a tensor that nobody else can reach, and leaves one that nobody can before `landing` is set.
+fn seize(tensor: &mut Tensor, landing: &Arc<Landing>) -> Result<Tensor> {
+    tensor.check_landed("copying into a tensor")?;
+    if !tensor.layout().is_contiguous() {
+        return Err(Error::Unsupported {
+            doing: "copying into a tensor",
+            reason: "the destination is strided; copy into a contiguous tensor".to_owned(),
+        });
+    }
+    let storage = Arc::get_mut(tensor.storage_mut()).ok_or(Error::Shared)?;
+    let writable = match storage.place() {
+        Place::Host(host) => host.is_writable(),
+        Place::Device(_) => true,
+        Place::File(_) => false,
+    };
+    if !writable {
+        return Err(Error::Shared);
+    }
+    let left = storage.again().until(landing);
+    let left = Tensor::new(tensor.dtype(), tensor.layout().clone(), left);
+    Ok(std::mem::replace(tensor, left))
+}
+
+/// Leaves a tensor whose bytes are neither the old nor the new out of reach for ever.
+pub(crate) fn put_out_of_reach(tensor: &mut Tensor) {
+    let storage = tensor.storage().again().until(&Arc::default());
+    *tensor = Tensor::new(tensor.dtype(), tensor.layout().clone(), storage);
+}
+
+/// Seized tensors to move into, one for each that moves.
 #[derive(Clone, Copy)]
-pub(crate) struct Destinations<'a>(&'a [&'a Tensor]);
+pub(crate) struct Destinations<'a> {
+    places: &'a [Tensor],
+    /// What a tree calls each, where that says which goes into which.
+    path: Option<&'a dyn Fn(usize) -> String>,
+}
 
 impl<'a> Destinations<'a> {
-    /// `into`, where there are as many as `leaves`.
-    pub(crate) fn new(leaves: &[&Tensor], into: &'a [&'a Tensor]) -> Result<Self> {
-        if leaves.len() == into.len() {
-            return Ok(Self(into));
+    /// `places`, where there are as many as `leaves`.
+    pub(crate) fn new(
+        leaves: &[&Tensor],
+        places: &'a [Tensor],
+        path: Option<&'a dyn Fn(usize) -> String>,
+    ) -> Result<Self> {
+        if leaves.len() == places.len() {
+            return Ok(Self { places, path });
         }
         Err(Error::Unsupported {
-            doing: "copying a tree into another",
+            doing: "copying into a tree",
             reason: format!(
-                "it has {} tensors and the other has {}; they must have the same, in the same order",
+                "the source has {} tensors and the destination {}; both need the same number, in the same order",
                 leaves.len(),
-                into.len()
+                places.len()
             ),
         })
     }
 
     /// The device that all of them are on; the host where there are none.
     pub(crate) fn device(self) -> Result<Device> {
-        let first = self.0.first().map_or_else(Device::host, |tensor| tensor.device());
+        let first = self
+            .places
+            .first()
+            .map_or_else(Device::host, |tensor| tensor.device());
         match self
-            .0
+            .places
             .iter()
-            .map(|tensor| tensor.device())
+            .map(Tensor::device)
             .find(|device| *device != first)
         {
             None => Ok(first),
             Some(other) => Err(Error::Unsupported {
-                doing: "copying a tree into another",
+                doing: "copying into a tree",
                 reason: format!(
-                    "the other's tensors are on {first} and on {other}; copy into one device's at a time"
+                    "the destination's tensors are on {first} and on {other}; copy into one device's at a time"
                 ),
             }),
         }
     }
 
     pub(crate) fn get(self, index: usize) -> &'a Tensor {
-        self.0[index]
+        &self.places[index]
     }
 
-    /// Refuses a destination that `source` does not fit, or that someone else could read.
-    pub(crate) fn check(self, index: usize, source: &Tensor) -> Result<()> {
-        let into = self.0[index];
-        into.check_landed("copying into a tensor")?;
-        if source.dtype() != into.dtype() || source.shape() != into.shape() {
-            return Err(Error::Unsupported {
-                doing: "copying into a tensor",
-                reason: format!(
-                    "it is {} {:?} and what comes is {} {:?}; they must be the same",
-                    into.dtype(),
-                    into.shape(),
-                    source.dtype(),
-                    source.shape()
-                ),
-            });
+    /// Refuses a destination that `source`, which its tree calls `name`, does not fit.
+    pub(crate) fn check(self, index: usize, source: &Tensor, name: impl FnOnce() -> String) -> Result<()> {
+        let into = &self.places[index];
+        if let Some(path) = self.path {
+            let (name, path) = (name(), path(index));
+            if name != path {
+                return Err(Error::Unsupported {
+                    doing: "copying into a tensor",
+                    reason: format!(
+                        "the destination has {path} in the place of {name}; both trees must have the same names in the \
+                         same order"
+                    ),
+                });
+            }
         }
-        if !into.layout().is_contiguous() {
-            return Err(Error::NotContiguous {
-                doing: "copying into a tensor",
-            });
+        if source.dtype() == into.dtype() && source.shape() == into.shape() {
+            return Ok(());
         }
-        let writable = match into.storage().place() {
-            Place::Host(host) => host.is_writable(),
-            Place::Device(_) => true,
-            Place::File(_) => false,
-        };
-        if !writable || Arc::strong_count(into.storage()) != 1 {
-            return Err(Error::Shared);
-        }
-        Ok(())
+        Err(Error::Unsupported {
+            doing: "copying into a tensor",
+            reason: format!(
+                "the source is {} {:?} and the destination {} {:?}; dtype and shape must be the same",
+                source.dtype(),
+                source.shape(),
+                into.dtype(),
+                into.shape()
+            ),
+        })
     }
 
-    /// Copies a tensor that is on the host, or in a file, into its destination there; gives the tensor that takes its place.
-    pub(crate) fn fill_on_host(self, index: usize, source: &Tensor) -> Result<Tensor> {
-        let into = self.0[index];
+    /// Copies a tensor that is on the host, or in a file, into its destination there.
+    pub(crate) fn fill_on_host(self, index: usize, source: &Tensor) -> Result<()> {
+        let into = &self.places[index];
         let mut storage = into.storage().again();
         let place = span_bytes(into)?;
         let bytes = &mut storage.bytes_mut().ok_or(Error::Shared)?[place];
@@ -104,23 +211,8 @@ impl<'a> Destinations<'a> {
             }
             (_, Some(copy)) => copy.gather_slice(source.host_bytes("copying a tensor")?, 0, bytes)?,
         }
-        Ok(Tensor::new(into.dtype(), into.layout().clone(), storage))
+        Ok(())
     }
-
-    /// The tensor that takes the destination's place until `landing` is set, and from then on.
-    pub(crate) fn output(self, index: usize, landing: &Arc<Landing>) -> Tensor {
-        let into = self.0[index];
-        Tensor::new(
-            into.dtype(),
-            into.layout().clone(),
-            into.storage().again().until(landing),
-        )
-    }
-}
-
-/// The tensor that takes the place of one whose bytes are neither the old nor the new.
-pub(crate) fn out_of_reach(tensor: &Tensor) -> Tensor {
-    Destinations(&[tensor]).output(0, &Arc::default())
 }
 
 /// Refuses a source that does not land in the order in which a contiguous tensor holds its elements.

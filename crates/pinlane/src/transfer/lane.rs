@@ -179,22 +179,17 @@ impl Lane {
         let _span =
             tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
-        for segment in job.plan.segments(chunk) {
+        let streamed = job.plan.pace.streaming;
+        let filled = job.plan.segments(chunk).iter().try_for_each(|segment| {
             // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
             // the source alive and unwritten, and the plan keeps the segment within the leaf.
-            unsafe {
-                fill_segment(
-                    &job.ends[segment.leaf as usize],
-                    segment,
-                    slot,
-                    job.plan.pace.streaming,
-                )?
-            };
-        }
-        if job.plan.pace.streaming {
+            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot, streamed) }
+        });
+        // Also after an error: the slot goes on to another thread.
+        if streamed {
             streaming::fence();
         }
-        Ok(())
+        filled
     }
 
     /// Collects the copies between a slot and the device.

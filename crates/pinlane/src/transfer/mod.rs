@@ -11,7 +11,7 @@
 
 pub(crate) mod engine;
 pub(crate) mod file;
-mod flights;
+pub(crate) mod flights;
 pub(crate) mod into;
 pub(crate) mod job;
 pub(crate) mod lane;
@@ -117,14 +117,6 @@ impl<T> Transfer<T> {
     /// How each part of the transfer goes, and why.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
         self.flights.plans()
-    }
-
-    /// What moves, and what it fills, which nobody can touch before that has landed.
-    pub(crate) fn into_parts(self) -> (Flights, T) {
-        let output = self
-            .output
-            .expect("a transfer that was not waited for has its result");
-        (self.flights, output)
     }
 
     fn land(&mut self) -> Result<T> {

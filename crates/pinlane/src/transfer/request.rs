@@ -37,8 +37,8 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Prepares and starts the transfer; gives the jobs on their way, and the results, which nobody may see before the
-    /// jobs have landed. With `blocking`, the caller is about to wait for that.
+    /// Prepares and starts the transfer; gives the jobs on their way, and the results, if new ones are made, which nobody may
+    /// see before the jobs have landed. After an error nothing has moved, and nothing will. With `blocking`, the caller is about to wait for that.
     pub(crate) fn start(&self, blocking: bool) -> Result<(Flights, Vec<Tensor>)> {
         let announcement = self
             .to
@@ -53,12 +53,6 @@ impl<'a> Request<'a> {
         for group in &groups {
             prepared.push(self.prepare(group)?);
         }
-        if let Some(into) = self.into {
-            for (index, source) in on_host {
-                let filled = into.fill_on_host(index, source);
-                outputs.push((index, filled.map_err(|error| self.at(index, error))?));
-            }
-        }
         let mut flights = Flights::default();
         for Prepared { device, job, .. } in &prepared {
             let accelerator = device.require_accelerator("moving tensors")?;
@@ -71,10 +65,18 @@ impl<'a> Request<'a> {
             }
         }
         drop(announcement);
+        if let Some(into) = self.into {
+            for (index, source) in on_host {
+                if let Err(error) = into.fill_on_host(index, source) {
+                    flights.fail(self.at(index, error));
+                }
+            }
+        }
         let made = groups
             .iter()
             .zip(prepared)
-            .try_for_each(|(group, prepared)| prepared.make_outputs(group, self.into, &mut outputs));
+            .filter(|_| self.into.is_none())
+            .try_for_each(|(group, prepared)| prepared.make_outputs(group, &mut outputs));
         // Whatever became of the outputs: the lanes count on the caller.
         if blocking {
             flights.help();
@@ -105,7 +107,10 @@ impl<'a> Request<'a> {
         for (index, &tensor) in self.leaves.iter().enumerate() {
             tensor
                 .check_landed("moving a tensor")
-                .and_then(|()| self.into.map_or(Ok(()), |into| into.check(index, tensor)))
+                .and_then(|()| {
+                    let check = |into: Destinations<'_>| into.check(index, tensor, || (self.path)(index));
+                    self.into.map_or(Ok(()), check)
+                })
                 .map_err(|error| self.at(index, error))?;
             let way = match (tensor.storage().place(), self.to.is_host()) {
                 (Place::Host(_) | Place::File(_), true) if self.into.is_some() => {
@@ -413,17 +418,7 @@ pub(super) fn means(engine: &Engine) -> Means<'_> {
 
 impl Prepared {
     /// Makes the tensors over the results.
-    fn make_outputs(
-        self,
-        group: &Group<'_>,
-        into: Option<Destinations<'_>>,
-        outputs: &mut Vec<(usize, Tensor)>,
-    ) -> Result<()> {
-        if let Some(into) = into {
-            let output = |&(index, _): &(usize, _)| (index, into.output(index, &self.landing));
-            outputs.extend(group.members.iter().map(output));
-            return Ok(());
-        }
+    fn make_outputs(self, group: &Group<'_>, outputs: &mut Vec<(usize, Tensor)>) -> Result<()> {
         for (number, (&(index, tensor), leaf)) in group.members.iter().zip(&self.leaves).enumerate() {
             let layout = match group.way {
                 Way::Upload => landing(tensor)?.0,

@@ -6,7 +6,7 @@
 
 use pinlane_driver::{DeviceMemory, DevicePtr, ErrorKind, MemCopy, sync::Arc};
 
-use super::engine::Engine;
+use super::{engine::Engine, into::put_out_of_reach};
 use crate::{
     Device, Error, Result, Tensor,
     landing::{landing, span_bytes},
@@ -43,51 +43,42 @@ pub(crate) fn move_to(tensor: &Tensor, to: &Device) -> Option<Result<Tensor>> {
     }
 }
 
-/// Copies `tensor` into `into`, which is its holder's alone, where that goes the short way. `None` also where the two do
-/// not fit: then the long way says why.
-pub(crate) fn copy_into(tensor: &Tensor, into: &Tensor) -> Option<Result<()>> {
+/// Copies `tensor` into `into`, where that goes the short way. `None` also where the two do not fit, or `into` is not its
+/// holder's alone: then the long way says why.
+pub(crate) fn copy_into(tensor: &Tensor, into: &mut Tensor) -> Option<Result<()>> {
     let fits = tensor.dtype() == into.dtype()
         && tensor.shape() == into.shape()
         && tensor.layout().is_contiguous()
         && into.layout().is_contiguous()
         && tensor.storage().has_landed()
         && into.storage().has_landed()
-        && Arc::strong_count(into.storage()) == 1;
+        && Arc::get_mut(into.storage_mut()).is_some();
     if !fits {
         return None;
     }
-    let device = match (tensor.storage().place(), into.storage().place()) {
-        (Place::Host(_), Place::Device(there)) => &there.device,
-        (Place::Device(there), Place::Host(host)) if host.is_writable() => &there.device,
+    let (engine, copy) = match (tensor.storage().place(), into.storage().place()) {
+        (Place::Host(_), Place::Device(device)) => {
+            let engine = device.device.accelerator()?.running.engine();
+            let ((host, bytes), (device, _)) = (host_end(tensor, engine)?, device_end(into)?);
+            (engine, MemCopy::to_device(device, host, bytes))
+        }
+        (Place::Device(device), Place::Host(host)) if host.is_writable() => {
+            let engine = device.device.accelerator()?.running.engine();
+            let ((host, bytes), (device, _)) = (host_end(into, engine)?, device_end(tensor)?);
+            (engine, MemCopy::to_host(host, device, bytes))
+        }
         _ => return None,
     };
-    let engine = device.accelerator()?.running.engine();
-    let on_host = if matches!(into.storage().place(), Place::Host(_)) {
-        into
-    } else {
-        tensor
-    };
-    let on_device = if matches!(into.storage().place(), Place::Host(_)) {
-        tensor
-    } else {
-        into
-    };
-    let (host, bytes) = host_end(on_host, engine)?;
-    let (there, _) = device_end(on_device)?;
-    let copy = if std::ptr::eq(on_host, into) {
-        MemCopy::to_host(host, there, bytes)
-    } else {
-        MemCopy::to_device(there, host, bytes)
-    };
-    // SAFETY: both tensors are borrowed until the copy is over; `into` is nobody else's; where the end of the copy can't be
-    // known, both are kept for ever.
+    // SAFETY: `tensor` is borrowed until the copy is over, and `into` exclusively, which is the only name of its bytes; where
+    // the end of the copy can't be known, both are kept for ever.
     let copied = unsafe { copy_and_wait(engine, copy) };
-    if let Err(error) = &copied
-        && error.leaves_memory_in_use()
-    {
-        engine.leaks.add(bytes as u64);
-        tensor.storage().leak();
-        into.storage().leak();
+    if let Err(error) = &copied {
+        if error.leaves_memory_in_use() {
+            engine.leaks.add(copy.bytes as u64);
+            tensor.storage().leak();
+            into.storage().leak();
+        }
+        put_out_of_reach(into);
     }
     Some(copied)
 }
@@ -163,6 +154,7 @@ fn download(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &Engine) -
             engine.slots.put_back(slot);
         }
         Err(error) if error.leaves_memory_in_use() => {
+            engine.leaks.add(bytes as u64);
             tensor.storage().leak();
             engine.slots.lose(slot);
             return Err(error);

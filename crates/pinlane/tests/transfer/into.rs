@@ -123,7 +123,7 @@ pub(crate) fn a_place_that_does_not_fit_or_that_others_could_read_is_refused_bef
     let square = source.reshape(&[100, 10]).unwrap();
     assert!(matches!(
         leaf(square.copy_into(&mut turned)),
-        Error::NotContiguous { .. }
+        Error::Unsupported { .. }
     ));
     let mut fewer = vec![zeros(1000)];
     let both = vec![source.clone(), source.clone()];
