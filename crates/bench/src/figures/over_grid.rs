@@ -1,6 +1,9 @@
 //! What follows from the cells of the grid: the worst of them.
 
-use super::{Draft, Unit, judge::Asked::AtMost};
+use super::{
+    Draft, Unit,
+    judge::Asked::{Also, AtMost},
+};
 use crate::grid::{CellReport, NOISE};
 
 pub(super) fn never_slower(cells: &[CellReport], planned: usize) -> Option<Draft> {
@@ -24,7 +27,10 @@ fn worst(cells: &[CellReport], planned: usize, ratio: fn(&CellReport) -> Option<
     }
     Some(
         Draft::new(*worst, Unit::Times)
-            .asked([AtMost(NOISE)])
+            .asked([
+                AtMost(NOISE),
+                Also("every cell measured", ratios.len() == planned),
+            ])
             .detail(detail),
     )
 }
