@@ -71,6 +71,9 @@ pub trait Tree: Sized {
 
     /// Moves the tree to `device` and waits until it is there.
     ///
+    /// A tree of many small tensors that comes to the host may stay in pinned memory, the slot that it lands in, as long as a
+    /// tensor of it is kept; a quarter of the slots are lent like this, and the rest goes on to pageable memory.
+    ///
     /// # Errors
     ///
     /// As for [`transfer_with`](Self::transfer_with), and what fails while the bytes move.

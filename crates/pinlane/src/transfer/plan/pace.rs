@@ -39,11 +39,10 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(bytes: u64, direction: Direction, means: &Means<'_>) -> Self {
         let profile = means.profile;
-        let most = match direction {
-            _ if bytes <= SHORT_TRANSFER => means.lanes.div_ceil(2),
-            // So many fill slots as fast as the link reads them; more only take turns on the memory bus.
-            Direction::ToDevice => (2 * means.lanes).div_ceil(3),
-            Direction::ToHost | Direction::OnDevice => means.lanes,
+        let most = if bytes <= SHORT_TRANSFER {
+            means.lanes.div_ceil(2)
+        } else {
+            means.lanes
         };
         let lanes = usize::try_from(bytes / BYTES_PER_LANE)
             .unwrap_or(usize::MAX)
