@@ -1,5 +1,7 @@
 //! Device memory that is given back on drop.
 
+use std::fmt;
+
 use crate::{DevicePtr, Driver, Result, sync::Arc};
 
 /// One allocation of device memory.
@@ -19,7 +21,6 @@ use crate::{DevicePtr, Driver, Result, sync::Arc};
 /// assert_eq!(device.memory_info()?.free, before);
 /// # Ok::<(), pinlane_driver::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct DeviceMemory {
     driver: Arc<dyn Driver>,
     ptr: DevicePtr,
@@ -57,6 +58,17 @@ impl DeviceMemory {
     #[must_use]
     pub fn driver(&self) -> &Arc<dyn Driver> {
         &self.driver
+    }
+}
+
+impl fmt::Debug for DeviceMemory {
+    /// Where it is: a driver's insides would bury it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceMemory")
+            .field("device", &format_args!("{}", self.driver.properties().id))
+            .field("ptr", &self.ptr)
+            .field("bytes", &self.bytes)
+            .finish()
     }
 }
 

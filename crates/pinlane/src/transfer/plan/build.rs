@@ -229,9 +229,12 @@ impl Plan {
                 self.tally(Route::Gathered, Why::Scattered, count, bytes);
                 continue;
             }
+            // What was chosen is a slot; whether a leaf shares it shows when it is packed.
+            let in_slot = chunk.route;
             for same in begun.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2)) {
                 let bytes = same.iter().map(|&(index, ..)| leaves[index as usize].bytes).sum();
-                self.tally(same[0].1, same[0].2, same.len(), bytes);
+                let route = if forced { same[0].1 } else { in_slot };
+                self.tally(route, same[0].2, same.len(), bytes);
             }
         }
     }
