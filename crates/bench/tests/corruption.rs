@@ -63,14 +63,17 @@ unsafe impl Driver for Forgetful {
     }
 
     unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.free(ptr, bytes) }
     }
 
     unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.pin(ptr, bytes) }
     }
 
     unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.unpin(ptr, bytes) }
     }
 
@@ -83,6 +86,7 @@ unsafe impl Driver for Forgetful {
     }
 
     unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.destroy_stream(stream) }
     }
 
@@ -95,6 +99,7 @@ unsafe impl Driver for Forgetful {
     }
 
     unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.destroy_event(event) }
     }
 
@@ -119,15 +124,18 @@ unsafe impl Driver for Forgetful {
     }
 
     unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.copy(self.shortened(copy), stream) }
     }
 
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
         let copies: Vec<_> = copies.iter().map(|copy| self.shortened(*copy)).collect();
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.copy_batch(&copies, stream) }
     }
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.memset(dst, value, bytes, stream) }
     }
 }

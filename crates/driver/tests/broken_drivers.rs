@@ -62,6 +62,7 @@ unsafe impl Driver for Broken {
     unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
         match self.flaw {
             Flaw::NeverFrees => Ok(()),
+            // SAFETY: the caller's promise, passed on.
             _ => unsafe { self.inner.free(ptr, bytes) },
         }
     }
@@ -69,6 +70,7 @@ unsafe impl Driver for Broken {
     unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
         match self.flaw {
             Flaw::PinsNothing => Ok(()),
+            // SAFETY: the caller's promise, passed on.
             _ => unsafe { self.inner.pin(ptr, bytes) },
         }
     }
@@ -76,6 +78,7 @@ unsafe impl Driver for Broken {
     unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
         match self.flaw {
             Flaw::PinsNothing => Ok(()),
+            // SAFETY: the caller's promise, passed on.
             _ => unsafe { self.inner.unpin(ptr, bytes) },
         }
     }
@@ -89,6 +92,7 @@ unsafe impl Driver for Broken {
     }
 
     unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.destroy_stream(stream) }
     }
 
@@ -101,6 +105,7 @@ unsafe impl Driver for Broken {
     }
 
     unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.destroy_event(event) }
     }
 
@@ -134,6 +139,7 @@ unsafe impl Driver for Broken {
     }
 
     unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.copy(self.bytes_moved(copy), stream) }
     }
 
@@ -142,6 +148,7 @@ unsafe impl Driver for Broken {
             (Flaw::DropsTheLastOfABatch, [all_but_last @ .., _]) => all_but_last,
             _ => copies,
         };
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.copy_batch(copies, stream) }
     }
 
@@ -154,6 +161,7 @@ unsafe impl Driver for Broken {
             (Flaw::DropsTheLastScatteredPiece, [all_but_last @ .., _]) => all_but_last,
             _ => copies,
         };
+        // SAFETY: the caller's promise, passed on.
         match unsafe { self.inner.copy_scattered(copies, table, stream) } {
             Err(error)
                 if self.flaw == Flaw::ScattersPageableMemory
@@ -167,6 +175,7 @@ unsafe impl Driver for Broken {
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         let bytes = bytes + usize::from(self.flaw == Flaw::FillsOneByteTooMany);
+        // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.memset(dst, value, bytes, stream) }
     }
 

@@ -50,7 +50,7 @@ impl Mapping {
     }
 
     /// Maps `bytes` bytes, rounded up to whole pages, and touches none of them: each page is found and cleared when it
-    /// is first written, or by [`populate`](Self::populate), which is faster.
+    /// is first written.
     pub(crate) fn reserve(bytes: usize) -> Result<Self> {
         let bytes = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
         if bytes < HUGE_PAGE {
@@ -64,13 +64,12 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Makes the pages of a range of bytes present, a range that others may be reading or writing included. Says
-    /// whether the kernel did; where it does not (before Linux 5.14), the first write to each page will.
+    /// Makes the pages of a range of bytes present. Says whether the kernel did; where it does not (before Linux 5.14), the first write to each page will.
     ///
     /// # Panics
     ///
     /// When the range does not lie inside the mapping.
-    pub(crate) fn populate(&self, range: Range<usize>) -> bool {
+    fn populate(&self, range: Range<usize>) -> bool {
         assert!(
             range.start <= range.end && range.end <= self.bytes,
             "{range:?} of a mapping of {} bytes",
