@@ -21,8 +21,22 @@ use pinlane_driver::{
 use super::pool::{PinnedLease, PinnedPool};
 use crate::{Error, Result, transfer::mark::Mark};
 
-/// How long who needs a slot spins for one in flight: a chunk's time on the link. Others are filling theirs meanwhile.
-const PATIENCE: Duration = Duration::from_micros(50);
+/// When to wait for a slot in flight rather than to take a free one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reuse {
+    /// So many in flight keep the link busy. With more, the slots in use need not fit the processor's caches any more.
+    pub(crate) most_flying: usize,
+    /// How long to spin for one in flight before sleeping.
+    pub(crate) patience: Duration,
+}
+
+impl Reuse {
+    /// Only where none is free.
+    pub(crate) const WHEN_EMPTY: Self = Self {
+        most_flying: usize::MAX,
+        patience: Duration::from_micros(50),
+    };
+}
 
 /// Of how many slots in flight it is asked whether they have landed. Asking takes microseconds, under the lock; the oldest
 /// are the likeliest.
@@ -171,7 +185,7 @@ impl Slots {
     ///
     /// With `may_block` false, returns `None` where every slot is held by some lane, or others are waiting already; the
     /// caller, who holds some itself, must put one back first.
-    pub(crate) fn acquire(&self, may_block: bool) -> Result<Option<Slot>> {
+    pub(crate) fn acquire(&self, may_block: bool, reuse: Reuse) -> Result<Option<Slot>> {
         let mut state = lock(&self.state);
         if state.memory.is_none() {
             self.make(&mut state)?;
@@ -189,7 +203,9 @@ impl Slots {
         } else if state.turn != state.next_number || state.is_exhausted() {
             return Ok(None);
         }
-        if let Some(slot) = state.free.pop() {
+        if state.flying.len() < reuse.most_flying
+            && let Some(slot) = state.free.pop()
+        {
             return Ok(Some(slot));
         }
         let Some((slot, mark)) = state.take_flying() else {
@@ -199,7 +215,7 @@ impl Slots {
         };
         drop(state);
         let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
-        let landed = mark.settle(PATIENCE);
+        let landed = mark.settle(reuse.patience);
         match landed.map_err(|error| Error::waiting("waiting for a slot to come free", error)) {
             Ok(()) => Ok(Some(slot)),
             Err(error) if error.leaves_memory_in_use() => {
@@ -328,7 +344,7 @@ impl Drop for Slots {
         let held_back = std::mem::take(&mut state.held_back);
         for (_, mark) in flying.into_iter().chain(held_back) {
             if mark
-                .settle(PATIENCE)
+                .settle(Reuse::WHEN_EMPTY.patience)
                 .is_err_and(|error| error.kind() != ErrorKind::CopyFailed)
             {
                 state.alive -= 1;

@@ -1,5 +1,6 @@
-//! The queue that lanes claim chunks from: jobs take turns, a chunk at a time, so that a huge transfer delays a small
-//! one by no more than the chunks already claimed.
+//! The queues that lanes claim chunks from: jobs take turns, a chunk at a time, so that a huge transfer delays a small
+//! one by no more than the chunks already claimed. Each direction has a queue and lanes of its own, as the link has: lanes
+//! that wait for copies to the host would otherwise keep the way to the device idle.
 //!
 //! Waking a thread takes tens of microseconds until it runs, and some of the waker's own. So a caller that is about to
 //! plan many tensors [rouses](Queue::rouse) lanes beforehand, which then look out for chunks for a while; and it wakes two,
@@ -13,14 +14,37 @@ use pinlane_driver::sync::{
     lock, spin, wait,
 };
 
-use super::job::Job;
+use super::{job::Job, plan::Direction};
 
 /// How many lanes whoever is awake wakes at once.
 const WAKES: usize = 2;
 /// How long a lane looks out for chunks that were announced: what planning thousands of tensors takes.
 const LOOKOUT: Duration = Duration::from_micros(300);
 
-/// Jobs with chunks that no lane has claimed.
+/// The queues of a device.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    to_device: Queue,
+    to_host: Queue,
+}
+
+impl Queues {
+    /// The queue for jobs in this direction.
+    pub(crate) fn of(&self, direction: Direction) -> &Queue {
+        match direction {
+            Direction::ToDevice | Direction::OnDevice => &self.to_device,
+            Direction::ToHost => &self.to_host,
+        }
+    }
+
+    /// Lets all lanes go once what is queued has been claimed.
+    pub(crate) fn close(&self) {
+        self.to_device.close();
+        self.to_host.close();
+    }
+}
+
+/// Jobs of one direction with chunks that no lane has claimed.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -155,8 +179,7 @@ impl Queue {
         }
     }
 
-    /// Lets lanes go once what is queued has been claimed.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         lock(&self.state).closed = true;
         self.filled.notify_all();
     }

@@ -234,7 +234,7 @@ impl<'a> Request<'a> {
                     self.options.route,
                 ),
                 lent,
-                ..means(engine)
+                ..means(engine, direction)
             },
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
@@ -405,10 +405,10 @@ pub(super) fn is_worth_a_slot(engine: &Engine, leaves: &[Leaf]) -> bool {
 }
 
 /// What the planner may use on this engine.
-pub(super) fn means(engine: &Engine) -> Means<'_> {
+pub(super) fn means(engine: &Engine, direction: Direction) -> Means<'_> {
     Means {
         profile: &engine.profile,
-        lanes: engine.profile.lanes,
+        lanes: engine.profile.lanes_for(direction),
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
         lent: false,

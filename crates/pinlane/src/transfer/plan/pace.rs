@@ -6,6 +6,10 @@
 use std::time::Duration;
 
 use super::{Direction, Means};
+use crate::{
+    Profile,
+    memory::{copying::Stores, slots::Reuse},
+};
 
 /// The shortest chunk: below, a copy's call costs as much as its bytes.
 const SHORTEST: usize = 128 << 10;
@@ -29,8 +33,10 @@ pub(crate) struct Pace {
     end_bytes: usize,
     /// How many bytes each end has.
     ends: u64,
-    /// Whether slots are filled, or emptied, past the caches.
-    pub(crate) streaming: bool,
+    /// How slots are filled, or emptied.
+    pub(crate) stores: Stores,
+    /// When lanes wait for a slot.
+    pub(crate) reuse: Reuse,
     /// How long a lane spins for a copy before it sleeps.
     pub(crate) patience: Duration,
     bytes: u64,
@@ -39,7 +45,9 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(bytes: u64, direction: Direction, means: &Means<'_>) -> Self {
         let profile = means.profile;
-        let most = if bytes <= SHORT_TRANSFER {
+        let short = bytes <= SHORT_TRANSFER;
+        // Lanes that only copy what has landed are of use as soon as they are awake.
+        let most = if short && direction != Direction::ToHost {
             means.lanes.div_ceil(2)
         } else {
             means.lanes
@@ -57,12 +65,16 @@ impl Pace {
             chunk_bytes,
             end_bytes,
             ends: (end_bytes * lanes) as u64,
-            streaming: match direction {
-                Direction::ToDevice => bytes > profile.inline_bytes as u64 && bytes <= profile.streamed_up_to,
-                Direction::ToHost => bytes > profile.streamed_from,
-                Direction::OnDevice => false,
+            stores: stores(bytes, direction, profile),
+            reuse: if short {
+                Reuse::WHEN_EMPTY
+            } else {
+                Reuse {
+                    most_flying: lanes,
+                    patience: profile.patience / 1024,
+                }
             },
-            patience: if bytes <= SHORT_TRANSFER {
+            patience: if short {
                 profile.patience
             } else {
                 profile.patience / 256
@@ -78,7 +90,8 @@ impl Pace {
             chunk_bytes: means.slot_bytes,
             end_bytes: means.slot_bytes,
             ends: 0,
-            streaming: false,
+            stores: Stores::Cached,
+            reuse: Reuse::WHEN_EMPTY,
             patience: means.profile.patience,
             bytes,
         }
@@ -92,5 +105,18 @@ impl Pace {
         } else {
             self.chunk_bytes
         }
+    }
+}
+
+fn stores(bytes: u64, direction: Direction, profile: &Profile) -> Stores {
+    let streamed = match direction {
+        Direction::ToDevice => bytes > profile.inline_bytes as u64 && bytes <= profile.streamed_up_to,
+        Direction::ToHost => bytes > profile.streamed_from,
+        Direction::OnDevice => false,
+    };
+    if streamed {
+        Stores::Streamed
+    } else {
+        Stores::Cached
     }
 }
