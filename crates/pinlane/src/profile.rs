@@ -194,7 +194,7 @@ mod tests {
         let gen3 = properties(Link::new("PCIe Gen3 x16", Some(12.8e9)));
         assert_eq!(Profile::assumed_with(&gen5, 64).lanes, 7);
         assert_eq!(Profile::assumed_with(&gen5, 4).lanes, 4);
-        assert_eq!(Profile::assumed_with(&gen3, 64).lanes, 3);
+        assert_eq!(Profile::assumed_with(&gen3, 64).lanes, 2);
         assert_eq!(Profile::assumed_with(&gen3, 0).lanes, 1);
     }
 

@@ -13,6 +13,7 @@ use super::{
     into::{Destinations, check_lands_contiguous},
     job::{Job, Keep, Places},
     plan::{self, Direction, Kind, Leaf, Means, Plan, Regions},
+    queue::Announcement,
     results::Results,
     sources::Sources,
 };
@@ -24,6 +25,9 @@ use crate::{
         storage::{Landing, Place},
     },
 };
+
+/// How many leaves stand for all, where it only matters about how many bytes there are.
+const LOOKED_AT: usize = 128;
 
 /// Tensors that are to be somewhere else.
 pub(crate) struct Request<'a> {
@@ -37,13 +41,34 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Has lanes woken for what seems to come, by the first of the leaves: planning goes on until they are awake.
+    fn rouse<'b>(&'b self, from: &'b Device) -> Option<Announcement<'b>> {
+        let (direction, device) = match (from.accelerator(), self.to.accelerator()) {
+            (None, Some(to)) => (Direction::ToDevice, to),
+            (Some(from), None) => (Direction::ToHost, from),
+            _ => return None,
+        };
+        let looked_at = &self.leaves[..self.leaves.len().min(LOOKED_AT)];
+        let pageable = looked_at.iter().filter(|leaf| !leaf.is_pinned());
+        let bytes = pageable
+            .map(|leaf| leaf.bytes().unwrap_or(0))
+            .fold(0, usize::saturating_add);
+        let mean = bytes / looked_at.len();
+        let by_the_caller = direction == Direction::ToHost
+            && (self.options.pinned_result || mean <= device.running.engine().profile.gathered_run_bytes);
+        if by_the_caller {
+            return None;
+        }
+        device
+            .running
+            .rouse(direction, mean.saturating_mul(self.leaves.len()))
+    }
+
     /// Prepares and starts the transfer; gives the jobs on their way, and the results, if new ones are made, which nobody may
     /// see before the jobs have landed. After an error nothing has moved, and nothing will. With `blocking`, the caller is about to wait for that.
     pub(crate) fn start(&self, blocking: bool) -> Result<(Flights, Vec<Tensor>)> {
-        let announcement = self
-            .to
-            .accelerator()
-            .and_then(|accelerator| accelerator.running.rouse(self.leaves.len()));
+        let from = self.leaves.first().map(|leaf| leaf.device());
+        let announcement = from.as_ref().and_then(|from| self.rouse(from));
         let Sorted {
             groups,
             on_host,

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// So many tensors take as long to plan as a lane takes to wake up, or a good part of it.
-const MANY: usize = 128;
+/// Bytes of a transfer for which one more lane is woken while it is planned.
+const BYTES_PER_LANE: usize = 1 << 20;
 
 /// The engine with its threads, which start at the first use and end when this is dropped.
 pub(crate) struct RunningEngine {
@@ -133,13 +133,16 @@ impl RunningEngine {
         Lane::new(Arc::clone(&self.engine), direction, index, stream)
     }
 
-    /// Has lanes look out for the chunks of `tensors` tensors for the device that are being planned, where that is worth it.
-    pub(crate) fn rouse(&self, tensors: usize) -> Option<Announcement<'_>> {
+    /// Has lanes look out for the chunks of a transfer that is being planned, of whose bytes so many may need a slot, where
+    /// that is worth it.
+    pub(crate) fn rouse(&self, direction: Direction, bytes: usize) -> Option<Announcement<'_>> {
         let profile = &self.engine.profile;
-        let worth_it =
-            tensors >= MANY && !profile.patience.is_zero() && !lock(&self.threads).to_device.is_empty();
-        let queue = self.engine.queues.of(Direction::ToDevice);
-        worth_it.then(|| queue.rouse(profile.lanes.div_ceil(2)))
+        let worth_it = bytes > profile.inline_bytes
+            && !profile.patience.is_zero()
+            && !lock(&self.threads).lanes(direction).is_empty();
+        let most = profile.lanes_for(direction).div_ceil(2);
+        let lanes = (bytes / BYTES_PER_LANE).clamp(1, most);
+        worth_it.then(|| self.engine.queues.of(direction).rouse(lanes))
     }
 
     /// Has the caller, who is about to wait for the job, take a lane's part in it.
