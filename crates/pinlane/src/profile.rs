@@ -45,7 +45,8 @@ pub struct Profile {
     pub latency: Duration,
     /// Lanes to run at most that carry bytes to the device.
     pub lanes: usize,
-    /// Lanes to run at most that carry bytes to the host. They read what the link has just left in the caches, so fewer do.
+    /// Lanes to run at most that carry bytes to the host, into fresh memory, whose pages the kernel makes as they are
+    /// written. Into memory that exists half of them do: they read what the link has just left in the caches.
     pub lanes_to_host: usize,
     /// Slots for each lane.
     pub slots_per_lane: usize,
@@ -77,9 +78,9 @@ const ASSUMED_LINK: f64 = 25e9;
 /// One core's memcpy out of cache on current servers. The driver's own way is one such memcpy.
 const ASSUMED_MEMCPY: f64 = 10e9;
 /// What a lane fills slots with while others share the memory bus with it.
-const FILLING_AMONG_OTHERS: f64 = 8e9;
-/// What a lane empties slots with. Four do for the link, if they never wait for one another.
-const EMPTYING_AMONG_OTHERS: f64 = 10e9;
+const FILLING_AMONG_OTHERS: f64 = 7e9;
+/// What a lane empties slots into fresh memory with.
+const EMPTYING_AMONG_OTHERS: f64 = 5e9;
 
 /// The copies of a simulated device are the processor's own: they should find a slot still in its caches. On two cores this
 /// moves 256 MiB half as fast again as slots of 4 MiB do.
@@ -116,7 +117,7 @@ impl Profile {
             },
             inline_bytes: if properties.simulated { 1 << 20 } else { 512 << 10 },
             plain_bytes: if properties.simulated { 4 << 10 } else { 1 << 20 },
-            streamed_up_to: if properties.simulated { 0 } else { 128 << 20 },
+            streamed_up_to: if properties.simulated { 0 } else { 512 << 20 },
             streamed_from: if properties.simulated { u64::MAX } else { 32 << 20 },
             patience: if properties.simulated {
                 Duration::ZERO
@@ -192,7 +193,7 @@ mod tests {
     fn lanes_are_assumed_to_fill_the_link_as_far_as_there_are_cores() {
         let gen5 = properties(Link::new("PCIe Gen5 x16", Some(55e9)));
         let gen3 = properties(Link::new("PCIe Gen3 x16", Some(12.8e9)));
-        assert_eq!(Profile::assumed_with(&gen5, 64).lanes, 7);
+        assert_eq!(Profile::assumed_with(&gen5, 64).lanes, 8);
         assert_eq!(Profile::assumed_with(&gen5, 4).lanes, 4);
         assert_eq!(Profile::assumed_with(&gen3, 64).lanes, 2);
         assert_eq!(Profile::assumed_with(&gen3, 0).lanes, 1);

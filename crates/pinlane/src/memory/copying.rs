@@ -24,7 +24,7 @@ pub(crate) enum Stores {
 /// `from` is good for reads and `to` for writes of `bytes` bytes, and they are apart.
 pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, stores: Stores) {
     #[cfg(target_arch = "x86_64")]
-    if bytes >= x86::WORTH_IT {
+    if bytes >= x86::worth_it(stores) {
         if std::arch::is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has AVX-512; the rest is the caller's promise.
             return unsafe { x86::avx512::copy(from, to, bytes, stores) };
@@ -60,8 +60,14 @@ mod x86 {
     const BLOCK: usize = PAGES * PAGE;
     /// What is copied of a page at a time: two cache lines, so that write-combining buffers go out whole.
     const PIECE: usize = 128;
-    /// Below, there is no block for sure.
-    pub(super) const WORTH_IT: usize = BLOCK + PIECE;
+
+    /// What it takes to be better than memcpy: a block, or, past the caches, pieces that are more than head and tail.
+    pub(super) fn worth_it(stores: super::Stores) -> usize {
+        match stores {
+            super::Stores::Cached => BLOCK + PIECE,
+            super::Stores::Streamed => 8 * PIECE,
+        }
+    }
 
     /// The same with vectors of one width.
     macro_rules! with_vectors {
@@ -87,18 +93,25 @@ mod x86 {
                     stores: Stores,
                 ) {
                     let head = to.align_offset(PIECE).min(bytes);
-                    let blocks = (bytes - head) / BLOCK;
-                    let tail = head + blocks * BLOCK;
-                    // SAFETY: head, blocks and tail are the range that the caller gave; `to` is aligned from `head` on.
+                    let blocks_end = head + (bytes - head) / BLOCK * BLOCK;
+                    let pieces_end = match stores {
+                        Stores::Cached => blocks_end,
+                        Stores::Streamed => head + (bytes - head) / PIECE * PIECE,
+                    };
+                    // SAFETY: head, blocks, pieces and tail are the range that the caller gave; `to` is aligned from `head`
+                    // on.
                     unsafe {
                         copy_nonoverlapping(from, to, head);
-                        for at in (head..tail).step_by(BLOCK) {
+                        for at in (head..blocks_end).step_by(BLOCK) {
                             match stores {
                                 Stores::Cached => block::<false>(from.add(at), to.add(at)),
                                 Stores::Streamed => block::<true>(from.add(at), to.add(at)),
                             }
                         }
-                        copy_nonoverlapping(from.add(tail), to.add(tail), bytes - tail);
+                        for at in (blocks_end..pieces_end).step_by(PIECE) {
+                            piece::<true>(from.add(at).cast(), to.add(at).cast());
+                        }
+                        copy_nonoverlapping(from.add(pieces_end), to.add(pieces_end), bytes - pieces_end);
                     }
                 }
 

@@ -259,6 +259,7 @@ impl<'a> Request<'a> {
                     self.options.route,
                 ),
                 lent,
+                fresh: self.into.is_none(),
                 ..means(engine, direction)
             },
         )
@@ -437,6 +438,7 @@ pub(super) fn means(engine: &Engine, direction: Direction) -> Means<'_> {
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
         lent: false,
+        fresh: true,
         scatter: None,
     }
 }

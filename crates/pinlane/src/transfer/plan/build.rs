@@ -30,6 +30,8 @@ pub(crate) struct Means<'a> {
     pub(crate) simulated: bool,
     /// Whether a slot is to be had that the whole result can stay in.
     pub(crate) lent: bool,
+    /// Whether results on the host lie in memory that nobody has written yet.
+    pub(crate) fresh: bool,
     /// What the table of a kernel that moves scattered pieces takes, where the driver has one and it may be needed.
     pub(crate) scatter: Option<ScatterTable>,
 }

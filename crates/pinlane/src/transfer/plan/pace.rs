@@ -50,8 +50,11 @@ impl Pace {
     pub(crate) fn new(bytes: u64, direction: Direction, means: &Means<'_>) -> Self {
         let profile = means.profile;
         let short = bytes <= SHORT_TRANSFER;
-        // Lanes that only copy what has landed are of use as soon as they are awake.
-        let most = if short && direction != Direction::ToHost {
+        let half = match direction {
+            Direction::ToHost => !means.fresh,
+            Direction::ToDevice | Direction::OnDevice => short,
+        };
+        let most = if half {
             means.lanes.div_ceil(2)
         } else {
             means.lanes
