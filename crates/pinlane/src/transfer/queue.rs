@@ -60,6 +60,8 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// Lanes that are still to be woken, by those that are awake.
     to_wake: usize,
+    /// Lanes that are awake and look out for what was announced.
+    looking_out: usize,
     closed: bool,
 }
 
@@ -96,7 +98,7 @@ impl Queue {
         let lanes = lanes.min(job.plan.chunks.len());
         let mut state = lock(&self.state);
         state.waiting.push_back(Waiting { job, next: 0 });
-        state.to_wake = state.to_wake.max(lanes);
+        state.to_wake = state.to_wake.max(lanes.saturating_sub(state.looking_out));
         self.submitted.fetch_add(1, Ordering::Relaxed);
         self.wake_some(&mut state);
     }
@@ -166,12 +168,14 @@ impl Queue {
             }
             if looks_out && self.announced.load(Ordering::Relaxed) > 0 {
                 let before = self.submitted.load(Ordering::Relaxed);
+                state.looking_out += 1;
                 drop(state);
                 looks_out = spin(LOOKOUT, || {
                     self.submitted.load(Ordering::Relaxed) != before
                         || self.announced.load(Ordering::Relaxed) == 0
                 });
                 state = lock(&self.state);
+                state.looking_out -= 1;
             } else {
                 state = wait(&self.filled, state);
                 looks_out = true;
