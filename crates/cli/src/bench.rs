@@ -92,7 +92,7 @@ impl Config {
     }
 
     /// Does it. `false` when something could not be measured or landed wrong bytes, and when a comparison shows something
-    /// slower.
+    /// slower on hardware.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Config {
         match self {
             Self::Compare(comparison) => {
                 print(&table::comparison(&comparison))?;
-                Ok(comparison.slower().is_empty())
+                Ok(comparison.is_sound())
             }
             Self::List(bench) => {
                 let selection = bench.selection();

@@ -69,7 +69,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) terabyte: bool,
 
-    /// Compare two results instead of measuring; exits with 1 where the second is slower
+    /// Compare two results instead of measuring; exits with 1 where the second is slower on hardware
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], conflicts_with_all = ["only", "json", "figures_json", "list"])]
     pub(crate) compare: Option<Vec<PathBuf>>,
 
