@@ -75,10 +75,11 @@ impl Bench {
     ///
     /// # Errors
     ///
-    /// [`Error::Unknown`] and [`Error::NoCells`].
+    /// [`Error::Unknown`], [`Error::Word`] for sizes and counts that can't be, and [`Error::NoCells`].
     pub fn new(accelerator: Accelerator, options: Options) -> Result<Self> {
         let simulated = accelerator.driver.properties().simulated;
         let axes = options.axes.settle(simulated, options.quick);
+        axes.check()?;
         let cells = axes.cells();
         if cells.is_empty() {
             return Err(Error::NoCells {

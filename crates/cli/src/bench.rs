@@ -59,9 +59,11 @@ impl Config {
         };
         let grid_time = args
             .time
-            .map(Duration::try_from_secs_f64)
+            .map(|seconds| {
+                let time = Duration::try_from_secs_f64(seconds);
+                time.map_err(|_| anyhow!("--time {seconds}: a number of seconds, such as 60"))
+            })
             .transpose()
-            .context("--time is no number of seconds")
             .map_err(Failure::Usage)?;
         let options = Options {
             quick: args.quick,

@@ -164,7 +164,13 @@ fn what_cannot_run_as_asked_exits_with_2_and_says_why() {
         (vec!["--directions", "up"], "h2d"),
         (vec!["--memory", "swap"], "pageable"),
         (vec!["--sizes", "1GiB", "--max-bytes", "1MiB"], "--max-bytes"),
-        (vec!["--time=-1"], "--time"),
+        (vec!["--sizes", "0"], "1 or more"),
+        (vec!["--counts", "0,1"], "1 or more"),
+        (vec!["--counts", "many"], "such as 1000"),
+        (vec!["--memory", "mixed", "--counts", "1"], "2 or more"),
+        (vec!["--device", "host"], "no accelerator"),
+        (vec!["--tolerance", "2"], "--compare"),
+        (vec!["--time=-1"], "--time -1: a number of seconds"),
         (vec!["--peers", path_text(&no_time)], "no time"),
         (
             vec!["--compare", path_text(&no_json), path_text(&no_json)],
@@ -187,5 +193,6 @@ fn what_cannot_run_as_asked_exits_with_2_and_says_why() {
         assert!(output.stdout.is_empty(), "{arguments:?}");
         let said = text(&output.stderr);
         assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(!said.contains("guide"), "{arguments:?}: {said}");
     }
 }

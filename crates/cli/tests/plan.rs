@@ -46,6 +46,8 @@ fn a_described_workload_is_planned_with_a_reason() {
         "{pinned}"
     );
     assert!(pinned.contains("already pinned"), "{pinned}");
+    let nothing = shown(&["--count", "0"]);
+    assert_eq!(nothing, "0 tensors, 0 bytes to the device: nothing to do\n");
     let separate = shown(&["--placement", "separate", "--memory", "strided"]);
     assert!(separate.contains("gathered"), "{separate}");
 }
