@@ -209,12 +209,11 @@ fn figures(figures: &[Figure], simulated: bool) -> String {
         ];
         table.add_row(&row[..columns]);
     }
-    let all = figures.len();
     let heading = if simulated {
-        format!("{all} figures, not judged: their goals are asked of hardware, and this device is simulated")
+        "figures, not judged: their goals are asked of hardware, and this device is simulated".to_owned()
     } else {
         let hold = figures.iter().filter(|figure| figure.holds == Some(true));
-        format!("{} of {all} figures hold", hold.count())
+        format!("{} of {} figures hold", hold.count(), figures.len())
     };
     let mut text = format!("{heading}\n{table}");
     for figure in figures.iter().filter(|figure| !figure.detail.is_empty()) {

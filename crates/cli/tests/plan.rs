@@ -72,6 +72,24 @@ fn an_explanation_shows_the_other_routes_and_the_profile() {
 }
 
 #[test]
+fn a_route_that_looks_faster_and_is_not_taken_has_a_reason() {
+    let explained = shown(&["--size", "64KiB", "--explain"]);
+    let plain = explained
+        .lines()
+        .find(|line| line.starts_with("  plain "))
+        .unwrap();
+    assert!(
+        plain.contains("not taken: ") && plain.contains("up to 4096 bytes"),
+        "{plain}"
+    );
+    let chosen = explained.lines().find(|line| line.ends_with("(chosen)"));
+    assert!(
+        chosen.is_some_and(|line| line.starts_with("  staged ")),
+        "{explained}"
+    );
+}
+
+#[test]
 fn the_tensors_of_a_file_are_planned_from_its_header() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let bytes = [0; 24];
