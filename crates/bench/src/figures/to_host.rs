@@ -12,6 +12,7 @@ use crate::{
     cell::{Cell, Direction, Memory},
     error::Result,
     landed::Landed,
+    lent::Lent,
     rounds::take_turns,
     ways::{PINLANE, PlainCall},
 };
@@ -44,16 +45,18 @@ pub(super) fn warm_1gib(context: &Context<'_>) -> Result<Draft> {
     let sources = rig.sources(cell, rig.device())?;
     let mut warm = vec![Tensor::ones(DType::F32, &[cell.bytes / size_of::<f32>()])?];
     let mut plain = vec![1_u8; cell.bytes];
-    let stream = Stream::new(rig.driver())?;
     let there = sources.tensors()[0].device_ptr();
     let there = there.expect("a source of this direction lies on the device");
     let copy = MemCopy::to_host(plain.as_mut_ptr(), there, cell.bytes);
+    let mut plain = Lent::new(plain, [Stream::new(rig.driver())?]);
     let [pinlane, plain_copy] = take_turns(
         context.effort,
         [&mut || Ok(sources.tensors().copy_into(&mut warm)?), &mut || {
-            // SAFETY: both ends have that many bytes and live until the wait is over.
-            unsafe { stream.copy(copy)? };
-            Ok(stream.synchronize()?)
+            plain.during(|_, [stream]| {
+                // SAFETY: both ends have that many bytes and live until `during` has waited.
+                unsafe { stream.copy(copy)? };
+                Ok(())
+            })
         }],
     )?;
     let landed = Landed::OnHost {
