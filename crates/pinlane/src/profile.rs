@@ -65,8 +65,8 @@ pub struct Profile {
     /// How long who waits for copies spins before it sleeps. Waking up is noticed to take 40 to 120 microseconds.
     #[serde(rename = "patience_seconds", with = "seconds")]
     pub patience: Duration,
-    /// From this many pieces on that lie apart, a kernel moves them where the driver has one: it takes one launch, where
-    /// copies take a call each and a turn of the copy engine.
+    /// From this many pieces on that lie apart, or half as many to the host, a kernel moves them where the driver has one: it
+    /// takes one launch, where copies take a call each and a turn of the copy engine.
     pub gathered_runs: usize,
     /// The length of those pieces up to which the kernel is the faster, in bytes; their mean in a slot. It needs the
     /// device's compute, which long copies do without.
@@ -139,6 +139,14 @@ impl Profile {
         match direction {
             Direction::ToDevice | Direction::OnDevice => self.lanes,
             Direction::ToHost => self.lanes_to_host,
+        }
+    }
+
+    /// From how many pieces on a kernel moves them. A copy to the host takes twice as long as one to the device.
+    pub(crate) fn fewest_gathered(&self, direction: Direction) -> usize {
+        match direction {
+            Direction::ToHost => self.gathered_runs.div_ceil(2),
+            Direction::ToDevice | Direction::OnDevice => self.gathered_runs,
         }
     }
 

@@ -60,6 +60,9 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// Lanes that are still to be woken, by those that are awake.
     to_wake: usize,
+    asleep: usize,
+    /// Of those asleep, lanes that were notified.
+    waking: usize,
     /// Lanes that are awake and look out for what was announced.
     looking_out: usize,
     closed: bool,
@@ -98,16 +101,20 @@ impl Queue {
         let lanes = lanes.min(job.plan.chunks.len());
         let mut state = lock(&self.state);
         state.waiting.push_back(Waiting { job, next: 0 });
-        state.to_wake = state.to_wake.max(lanes.saturating_sub(state.looking_out));
         self.submitted.fetch_add(1, Ordering::Relaxed);
-        self.wake_some(&mut state);
+        self.wake_up_to(lanes, &mut state);
     }
 
     /// Has up to `lanes` lanes woken.
     pub(crate) fn wake(&self, lanes: usize) {
-        let mut state = lock(&self.state);
-        state.to_wake = state.to_wake.max(lanes);
-        self.wake_some(&mut state);
+        self.wake_up_to(lanes, &mut lock(&self.state));
+    }
+
+    /// Those on their way count: more lanes than a job wants would take the memory bus from others.
+    fn wake_up_to(&self, lanes: usize, state: &mut MutexGuard<'_, State>) {
+        let coming = state.looking_out + state.waking;
+        state.to_wake = state.to_wake.max(lanes.saturating_sub(coming));
+        self.wake_some(state);
     }
 
     /// Has up to `lanes` lanes woken, which look out for chunks until the announcement is dropped, or for a short while.
@@ -118,8 +125,10 @@ impl Queue {
     }
 
     fn wake_some(&self, state: &mut MutexGuard<'_, State>) {
+        state.to_wake = state.to_wake.min(state.asleep - state.waking);
         for _ in 0..WAKES.min(state.to_wake) {
             state.to_wake -= 1;
+            state.waking += 1;
             self.filled.notify_one();
         }
     }
@@ -177,7 +186,11 @@ impl Queue {
                 state = lock(&self.state);
                 state.looking_out -= 1;
             } else {
+                state.asleep += 1;
                 state = wait(&self.filled, state);
+                state.asleep -= 1;
+                // One that woke by itself takes the place of one that was notified.
+                state.waking = state.waking.saturating_sub(1).min(state.asleep);
                 looks_out = true;
             }
         }

@@ -412,7 +412,7 @@ pub(super) fn scatter_table(
         Direction::OnDevice => false,
     };
     let wanted = match route {
-        None => leaves.len() >= engine.profile.gathered_runs && in_pieces(),
+        None => leaves.len() >= engine.profile.fewest_gathered(direction) && in_pieces(),
         Some(route) => route == Route::Gathered,
     };
     wanted.then(|| engine.driver.scatter_table()).flatten()
@@ -423,7 +423,7 @@ pub(super) fn scatter_table(
 pub(super) fn is_worth_a_slot(engine: &Engine, leaves: &[Leaf]) -> bool {
     let slot = engine.slots.slot_bytes() as u64;
     let padded = |sum: u64, leaf: &Leaf| sum.checked_add(leaf.bytes)?.checked_add(buffer::ALIGNMENT as u64);
-    leaves.len() >= engine.profile.gathered_runs
+    leaves.len() >= engine.profile.fewest_gathered(Direction::ToHost)
         && leaves
             .iter()
             .try_fold(0, padded)
