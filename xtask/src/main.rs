@@ -12,6 +12,7 @@ mod guide;
 mod lint;
 mod model;
 mod msrv;
+mod python;
 mod shuttle;
 mod step;
 mod suite;

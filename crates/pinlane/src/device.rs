@@ -169,6 +169,31 @@ impl Device {
         })
     }
 
+    /// Changes how much host memory may be pinned for this device, in bytes. What is pinned beyond it and not in use goes
+    /// back to the system; what is in use stays, and nothing more is pinned before enough has been dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] for a budget below the slots that the device was opened with, and [`Error::Unsupported`] for
+    /// the host.
+    pub fn set_pinned_budget(&self, bytes: usize) -> Result<()> {
+        let engine = self
+            .require_accelerator("setting a pinned budget")?
+            .running
+            .engine();
+        let slots = engine.slots.wanted() * engine.slots.slot_bytes();
+        if bytes < slots {
+            return Err(Error::Options {
+                reason: format!(
+                    "a pinned budget of {bytes} bytes is below the {slots} bytes of slots that {self} was opened with: \
+                     set a larger one, or open the device with smaller or fewer slots"
+                ),
+            });
+        }
+        engine.pool.set_budget(bytes);
+        Ok(())
+    }
+
     /// Gives pinned memory that nothing uses back to the system; returns the bytes given back.
     pub fn trim(&self) -> usize {
         self.accelerator()

@@ -1,0 +1,95 @@
+"""What only torch can do. Imported when torch is imported already, or needed.
+
+Some of what is used of torch is not documented by it: each has a way to go on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+Tensor = torch.Tensor
+Parameter = torch.nn.Parameter
+
+_RAW_STREAM = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+
+
+def current_stream(device: int) -> int:
+    """The handle of the stream that torch enqueues work of this thread on."""
+    if _RAW_STREAM is not None:
+        return int(_RAW_STREAM(device))
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def _unwatched() -> contextlib.AbstractContextManager[object]:
+    """Tensors made over parts of another's memory are not views of it for autograd: each is a tensor of its own, with its
+    own version counter, as the results of ``to`` are. Where torch has no such guard, they are views."""
+    guard = getattr(torch._C, "_ExcludeDispatchKeyGuard", None)
+    if guard is None or _AUTOGRAD is None:
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[object] = guard(_AUTOGRAD)
+    return context
+
+
+def _autograd_keys() -> Any:
+    try:
+        keys = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
+        for name in ("AutogradCPU", "AutogradCUDA"):
+            keys = keys | torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
+        return keys
+    except AttributeError:
+        return None
+
+
+_AUTOGRAD = _autograd_keys()
+
+
+def over(memory: Any) -> Tensor:
+    """A tensor of bytes over memory of ours."""
+    tensor: Tensor = torch.utils.dlpack.from_dlpack(memory)
+    return tensor
+
+
+def parts(
+    memory: Tensor,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    offset: int,
+    count: int,
+    step: int,
+) -> Sequence[Tensor]:
+    """``count`` equal tensors over ``memory``, a tensor of bytes: the first at ``offset``, each ``step`` bytes on."""
+    with _unwatched():
+        typed = memory if dtype == torch.uint8 else memory.view(dtype)
+        size = dtype.itemsize
+        if count == 1:
+            return (typed.as_strided(shape, strides, offset // size),)
+        return typed.as_strided((count, *shape), (step // size, *strides), offset // size).unbind(0)
+
+
+def is_ordinary(leaf: Tensor) -> bool:
+    """Whether a tensor is elements in memory of the host or a GPU, and of no type that means more than that."""
+    return (
+        type(leaf) in (Tensor, Parameter)
+        and leaf.layout is torch.strided
+        and leaf.device.type in ("cpu", "cuda")
+        and not leaf.is_quantized
+    )
+
+
+class Moved(torch.autograd.Function):
+    """Makes a moved tensor the result of moving, as autograd sees it: the gradient goes back to where the source is."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, moved: Tensor) -> Tensor:
+        ctx.origin = (source.device, source.dtype)
+        return moved
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        device, dtype = ctx.origin
+        return gradients[0].to(device=device, dtype=dtype), None
