@@ -13,6 +13,11 @@ import torch
 
 Tensor = torch.Tensor
 Parameter = torch.nn.Parameter
+is_neg = torch.Tensor.is_neg
+
+#: Equal tensors one after the other: one like them, shape and strides of each, where the first begins in bytes, how many
+#: there are, and how far apart they begin.
+Run = tuple[Any, tuple[int, ...], tuple[int, ...], int, int, int]
 
 _RAW_STREAM = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 
@@ -53,22 +58,22 @@ def over(memory: Any) -> Tensor:
     return tensor
 
 
-def parts(
-    memory: Tensor,
-    dtype: torch.dtype,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    offset: int,
-    count: int,
-    step: int,
-) -> Sequence[Tensor]:
-    """``count`` equal tensors over ``memory``, a tensor of bytes: the first at ``offset``, each ``step`` bytes on."""
+def parts(memory: Tensor, runs: Sequence[Run]) -> list[Tensor]:
+    """Tensors over ``memory``, a tensor of bytes: those of all runs in their order."""
+    made: list[Tensor] = []
+    typed: dict[torch.dtype, Tensor] = {}
     with _unwatched():
-        typed = memory if dtype == torch.uint8 else memory.view(dtype)
-        size = dtype.itemsize
-        if count == 1:
-            return (typed.as_strided(shape, strides, offset // size),)
-        return typed.as_strided((count, *shape), (step // size, *strides), offset // size).unbind(0)
+        for example, shape, strides, offset, count, step in runs:
+            dtype: torch.dtype = example.dtype
+            whole = typed.get(dtype)
+            if whole is None:
+                whole = typed[dtype] = memory if dtype is torch.uint8 else memory.view(dtype)
+            size = dtype.itemsize
+            if count == 1:
+                made.append(whole.as_strided(shape, strides, offset // size))
+            else:
+                made += whole.as_strided((count, *shape), (step // size, *strides), offset // size).unbind(0)
+    return made
 
 
 def is_ordinary(leaf: Tensor) -> bool:
