@@ -87,7 +87,7 @@ class Plan:
         try:
             with given:
                 memory = torch.empty(bytes, dtype=torch.uint8, device=self.target)
-        except torch.OutOfMemoryError as full:
+        except self.torch.OutOfMemoryError as full:
             message = f"making room for {bytes} bytes of tensors on {self.target}: {full}"
             raise out_of_memory()(message) from full
         return memory, memory.data_ptr()

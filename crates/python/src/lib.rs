@@ -3,6 +3,7 @@
 //! - [`tree`] takes a nesting of containers apart into leaves, and puts one with other leaves together.
 //! - [`exchange`] reads what a tensor is, through the C table that torch offers; [`form`] is what leaves of one kind share.
 //! - [`memory`] is host memory, and a simulated device's, as something that torch and numpy can look at.
+//! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
 //! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
 //! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
 //!   engine's, as Python exceptions.
@@ -12,6 +13,7 @@ mod errors;
 mod exchange;
 mod flight;
 mod form;
+mod kept;
 mod memory;
 mod moving;
 mod pinning;

@@ -26,6 +26,7 @@ use crate::{
     exchange::{self, Space},
     flight::{Flight, Leaves, Part, Source},
     form::Forms,
+    kept::Kept,
     memory::Memory,
     simulated,
     tree::Tree,
@@ -341,7 +342,7 @@ impl<'py> Start<'_, 'py> {
             let (object, address): (Bound<'py, PyAny>, usize) =
                 self.plan.call_method1(intern!(py, "room"), (bytes,))?.extract()?;
             return Ok(Room {
-                owner: Arc::new(object.clone().unbind()),
+                owner: Arc::new(Kept::new(vec![object.clone().unbind()])),
                 object,
                 address,
                 bytes,
@@ -373,7 +374,7 @@ impl<'py> Start<'_, 'py> {
             .iter()
             .map(|leaf| leaf.object.clone().unbind())
             .collect();
-        let kept: Arc<dyn Any + Send + Sync> = Arc::new(kept);
+        let kept: Arc<dyn Any + Send + Sync> = Arc::new(Kept::new(kept));
         let names = Arc::new(Names {
             tree: self.tree.clone().unbind(),
             numbers: group.leaves.iter().map(|leaf| leaf.number).collect(),
