@@ -9,7 +9,16 @@
 
 from __future__ import annotations
 
-from ._devices import DeviceInfo, DeviceStats, devices, set_pinned_budget, stats, trim
+from ._devices import (
+    DeviceInfo,
+    DeviceStats,
+    Stats,
+    devices,
+    set_kept_limit,
+    set_pinned_budget,
+    stats,
+    trim,
+)
 from ._errors import (
     DeviceError,
     Error,
@@ -37,12 +46,14 @@ __all__ = [
     "OutOfMemoryError",
     "PinnedBudgetError",
     "SourceChangedError",
+    "Stats",
     "Transfer",
     "TransferError",
     "UnsupportedLeafError",
     "devices",
     "is_pinned",
     "pin",
+    "set_kept_limit",
     "set_pinned_budget",
     "stats",
     "to",

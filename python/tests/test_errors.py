@@ -79,12 +79,12 @@ def test_a_budget_that_is_too_small_says_what_to_do() -> None:
     with pytest.raises(pinlane.Error, match="slots"):
         pinlane.set_pinned_budget(1, "sim:1")
     pinlane.set_pinned_budget(2 << 30, "sim:1")
-    assert pinlane.stats()["sim:1"].pinned_budget == 2 << 30
+    assert pinlane.stats().devices["sim:1"].pinned_budget == 2 << 30
     pinned = pinlane.pin(torch.empty(300 << 20, dtype=torch.uint8), "sim:1")
     assert pinlane.is_pinned(pinned, "sim:1")
     del pinned
     pinlane.set_pinned_budget(256 << 20, "sim:1")
-    assert pinlane.stats()["sim:1"].pinned <= 256 << 20
+    assert pinlane.stats().devices["sim:1"].pinned <= 256 << 20
 
 
 def run(script: str, *flags: str) -> str:

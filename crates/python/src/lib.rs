@@ -26,7 +26,10 @@ mod tree;
 mod _native {
     #[pymodule_export]
     use crate::{
-        devices::{device_names, device_stats, open_device, set_pinned_budget, simulated_device_of, trim},
+        devices::{
+            device_names, device_stats, kept_bytes, open_device, set_kept_limit, set_pinned_budget,
+            simulated_device_of, trim,
+        },
         flight::Flight,
         memory::Memory,
         moving::start,
