@@ -603,7 +603,7 @@ impl<'py> Start<'_, 'py> {
                 0
             };
             let form = self.forms.get(leaf.form);
-            let (shape, strides) = (PyTuple::new(py, &form.shape)?, PyTuple::new(py, &form.strides)?);
+            let (shape, strides) = (PyTuple::new(py, &*form.shape)?, PyTuple::new(py, form.strides())?);
             runs.append((&leaf.object, shape, strides, offset, count, step))?;
             first += count;
         }
