@@ -112,10 +112,10 @@ class Transfer(Generic[T]):
         if self._is_settled:
             return
         try:
-            if self._plan.target == "cpu" or not self._plan.target.startswith("cuda"):
-                self._flight.land()
-            else:
+            if self._plan.target.startswith("cuda"):
                 self._flight.settle()
+            else:
+                self._flight.land()
             changed = self._flight.changed_source()
             if changed is not None:
                 raise SourceChangedError(
@@ -128,8 +128,9 @@ class Transfer(Generic[T]):
 
     def _order(self) -> None:
         """Orders the results on the caller's stream."""
-        handle = self._plan.stream_now()[1]
-        if handle is not None and self._plan.target != "cpu":
+        if self._plan.target.startswith("cuda"):
+            _, handle = self._plan.stream_now()
+            assert handle is not None, "torch has a current stream on every GPU"
             self._flight.fence(handle)
 
 
