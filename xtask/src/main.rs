@@ -12,11 +12,13 @@ mod guide;
 mod lint;
 mod model;
 mod msrv;
+mod python;
 mod shuttle;
 mod step;
 mod suite;
 mod sync_module;
 mod test;
+mod venv;
 mod workspace;
 
 use std::process::ExitCode;

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 
-use crate::{asan, deny, figures, guide, lint, model, msrv, shuttle, step, step::Step, suite, sync_module};
+use crate::{
+    asan, deny, figures, guide, lint, model, msrv, python, shuttle, step, step::Step, suite, sync_module,
+};
 
 /// The steps, in the order in which they run.
 pub(crate) const STEPS: &[Step] = &[
@@ -89,6 +91,12 @@ pub(crate) const STEPS: &[Step] = &[
         about: "the guide on the tensors of a real checkpoint",
         needs: &["build", "model"],
         run: guide::check_on_model,
+    },
+    Step {
+        name: "python",
+        about: "the Python package: types, tests, the examples of its documentation",
+        needs: &["build"],
+        run: python::check,
     },
     Step {
         name: "asan",

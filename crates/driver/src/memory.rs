@@ -1,6 +1,6 @@
-//! Device memory that is given back on drop.
+//! Device memory that is given back on drop, or that belongs to someone else.
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use crate::{DevicePtr, Driver, Result, sync::Arc};
 
@@ -25,6 +25,8 @@ pub struct DeviceMemory {
     driver: Arc<dyn Driver>,
     ptr: DevicePtr,
     bytes: usize,
+    /// Of memory that someone else gives back: what keeps it until then.
+    owner: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl DeviceMemory {
@@ -39,7 +41,30 @@ impl DeviceMemory {
             driver: Arc::clone(driver),
             ptr,
             bytes,
+            owner: None,
         })
+    }
+
+    /// Uses memory that someone else owns, such as another library's allocation, without ever giving it back. `owner` is
+    /// dropped instead, on any thread.
+    ///
+    /// # Safety
+    ///
+    /// From `ptr` on, `bytes` bytes are memory of `driver`'s device, which streams of `driver` may use, for as long as
+    /// `owner` lives.
+    #[must_use]
+    pub unsafe fn adopt(
+        driver: &Arc<dyn Driver>,
+        ptr: DevicePtr,
+        bytes: usize,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
+        Self {
+            driver: Arc::clone(driver),
+            ptr,
+            bytes,
+            owner: Some(owner),
+        }
     }
 
     /// The first byte's address.
@@ -74,7 +99,9 @@ impl fmt::Debug for DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        // SAFETY: `ptr` came from `allocate` with these bytes; the type's contract is that no work still uses it.
-        let _gone = unsafe { self.driver.free(self.ptr, self.bytes) };
+        if self.owner.is_none() {
+            // SAFETY: `ptr` came from `allocate` with these bytes; the type's contract is that no work still uses it.
+            let _gone = unsafe { self.driver.free(self.ptr, self.bytes) };
+        }
     }
 }

@@ -6,7 +6,7 @@ use pinlane_driver::{DeviceId, Driver, sync::Arc};
 
 use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
-    memory::pool::PinnedPool,
+    memory::{pool::PinnedPool, recycled},
     profile::SLOT_GRANULE,
     registry,
     transfer::{engine::Engine, running::RunningEngine},
@@ -169,10 +169,37 @@ impl Device {
         })
     }
 
-    /// Gives pinned memory that nothing uses back to the system; returns the bytes given back.
+    /// Changes how much host memory may be pinned for this device, in bytes. What is pinned beyond it and not in use goes
+    /// back to the system; what is in use stays, and nothing more is pinned before enough has been dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] for a budget below the slots that the device was opened with, and [`Error::Unsupported`] for
+    /// the host.
+    pub fn set_pinned_budget(&self, bytes: usize) -> Result<()> {
+        let engine = self
+            .require_accelerator("setting a pinned budget")?
+            .running
+            .engine();
+        let slots = engine.slots.wanted() * engine.slots.slot_bytes();
+        if bytes < slots {
+            return Err(Error::Options {
+                reason: format!(
+                    "a pinned budget of {bytes} bytes is below the {slots} bytes of slots that {self} was opened with: \
+                     set a larger one, or open the device with smaller or fewer slots"
+                ),
+            });
+        }
+        engine.pool.set_budget(bytes);
+        Ok(())
+    }
+
+    /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory of an
+    /// accelerator, or what the host keeps of pageable results.
     pub fn trim(&self) -> usize {
-        self.accelerator()
-            .map_or(0, |accelerator| accelerator.running.engine().pool.trim())
+        self.accelerator().map_or_else(recycled::trim, |accelerator| {
+            accelerator.running.engine().pool.trim()
+        })
     }
 
     /// The accelerator behind it, if it is one.

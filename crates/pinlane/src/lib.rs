@@ -58,7 +58,7 @@ pub use profile::{
     ProfileStore, Progress, Quantity, Trial,
 };
 pub use scalar::Scalar;
-pub use tensor::Tensor;
+pub use tensor::{ForeignMemory, Tensor};
 pub use tensor_map::{Node, TensorMap};
 pub use transfer::{
     Alternative, Direction, Explanation, HostEnd, Placement, Plan, Route, Transfer, TransferOptions, Workload,

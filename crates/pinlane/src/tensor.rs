@@ -1,11 +1,14 @@
 //! The tensor: a dtype, a layout, and shared bytes on the host, a device or in a file.
 
 mod access;
+mod foreign;
 mod views;
 
-use std::{any::Any, fs::File, path::Path, ptr::NonNull};
+use std::{fs::File, path::Path};
 
-use pinlane_driver::{Backend, DevicePtr, sync::Arc};
+use pinlane_driver::{DevicePtr, sync::Arc};
+
+pub use foreign::ForeignMemory;
 
 use crate::{
     DType, Device, Element, Error, HostMemory, Layout, Result, Scalar,
@@ -163,33 +166,6 @@ impl Tensor {
             layout,
             Storage::file(file, path.to_owned(), offset),
         ))
-    }
-
-    /// Elements in memory that someone else owns, such as another library's tensor, without copying them.
-    ///
-    /// `pinned` says which family of drivers has pinned the memory, if any. `owner` is dropped, on any thread, when no
-    /// tensor and no transfer uses the memory any more.
-    ///
-    /// # Safety
-    ///
-    /// From `ptr` on, `bytes` initialised bytes can be read while `owner` lives; nobody writes them meanwhile; what is
-    /// said to be pinned stays so meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Layout`] where the layout reaches past the bytes.
-    pub unsafe fn from_raw_parts(
-        ptr: NonNull<u8>,
-        bytes: usize,
-        dtype: DType,
-        layout: Layout,
-        pinned: Option<Backend>,
-        owner: Arc<dyn Any + Send + Sync>,
-    ) -> Result<Self> {
-        layout.check_within(bytes.saturating_mul(8) / dtype.bits())?;
-        // SAFETY: the caller's promise, passed on; never writable through the storage.
-        let storage = unsafe { Storage::host(ptr, bytes, pinned, false, owner) };
-        Ok(Self::new(dtype, layout, storage))
     }
 
     pub(crate) fn new(dtype: DType, layout: Layout, storage: Storage) -> Self {

@@ -5,7 +5,7 @@
 //! size needs its share of the budget.
 //!
 //! Invariants, all under the one lock:
-//! - the bytes of all regions, and of regions being made, never exceed the budget;
+//! - the bytes of all regions, and of regions being made, never grow beyond the budget;
 //! - part of the budget may be *reserved* (for the slots): other leases never grow into it;
 //! - free ranges of a region are disjoint, sorted and never adjacent (neighbours are merged).
 //!
@@ -29,7 +29,6 @@ const REGION_BYTES: usize = 2 << 20;
 /// Page-locked memory under a byte budget.
 pub(crate) struct PinnedPool {
     driver: Arc<dyn Driver>,
-    budget: usize,
     state: Mutex<State>,
     /// Notified when a region is made, or could not be.
     grown: Condvar,
@@ -37,6 +36,7 @@ pub(crate) struct PinnedPool {
 
 #[derive(Default)]
 struct State {
+    budget: usize,
     regions: BTreeMap<u64, Region>,
     next_region: u64,
     /// Regions that threads are making.
@@ -71,10 +71,13 @@ pub struct PinnedUsage {
 
 impl PinnedPool {
     pub(crate) fn new(driver: Arc<dyn Driver>, budget: usize) -> Arc<Self> {
+        let state = State {
+            budget,
+            ..State::default()
+        };
         Arc::new(Self {
             driver,
-            budget,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             grown: Condvar::new(),
         })
     }
@@ -82,7 +85,7 @@ impl PinnedPool {
     pub(crate) fn usage(&self) -> PinnedUsage {
         let state = lock(&self.state);
         PinnedUsage {
-            budget: self.budget,
+            budget: state.budget,
             pinned: state.pinned,
             leased: state.leased,
             peak: state.peak,
@@ -109,6 +112,15 @@ impl PinnedPool {
         self.lease_from(bytes, true)
     }
 
+    /// Changes the budget. Regions that no lease uses go back to the system until it holds; what is leased beyond it stays,
+    /// and nothing more is pinned before enough of that has been given back.
+    pub(crate) fn set_budget(&self, bytes: usize) {
+        let mut state = lock(&self.state);
+        state.budget = bytes;
+        let beyond = state.pinned.saturating_sub(bytes);
+        state.release_idle(beyond);
+    }
+
     /// Gives every region that no lease uses back to the system; returns the bytes given back.
     pub(crate) fn trim(&self) -> usize {
         lock(&self.state).release_idle(usize::MAX)
@@ -128,9 +140,9 @@ impl PinnedPool {
                     return Ok(lease);
                 }
                 let limit = if reserved {
-                    self.budget
+                    state.budget
                 } else {
-                    self.budget.saturating_sub(state.reserved)
+                    state.budget.saturating_sub(state.reserved)
                 };
                 let room = limit.saturating_sub(state.pinned);
                 state.release_idle(exact.saturating_sub(room));
@@ -143,7 +155,7 @@ impl PinnedPool {
                         asked,
                         leased: state.leased,
                         reserved: if reserved { 0 } else { state.reserved },
-                        budget: self.budget,
+                        budget: state.budget,
                     });
                 }
                 // The region that another thread is making may have room for both.

@@ -84,6 +84,12 @@ impl Flights {
         all
     }
 
+    /// Blocks until every job has filled its slots; says whether none has failed by then.
+    pub(crate) fn wait_settled(&self) -> bool {
+        self.jobs.iter().for_each(|flight| flight.job.wait_settled());
+        self.failed.is_none() && !self.jobs.iter().any(|flight| flight.job.is_cancelled())
+    }
+
     /// Makes `stream` wait for every job.
     pub(crate) fn fence(&self, stream: &Stream) -> Result<()> {
         self.jobs.iter().try_for_each(|flight| flight.job.fence(stream))

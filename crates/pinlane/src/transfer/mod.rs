@@ -114,6 +114,15 @@ impl<T> Transfer<T> {
         self.flights.fence(stream)
     }
 
+    /// Blocks until every source that goes through a slot has been read: pageable memory, strided memory, files. Sources that
+    /// the device reads by itself (pinned memory, memory of a device) are read when the transfer has landed, not before.
+    ///
+    /// Says whether all has gone well so far. If not, [`wait`](Self::wait) returns soon, with the error.
+    #[must_use = "after a failure the sources may be unread, and the results will not come"]
+    pub fn wait_staged(&self) -> bool {
+        self.flights.wait_settled()
+    }
+
     /// How each part of the transfer goes, and why.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
         self.flights.plans()

@@ -1,0 +1,335 @@
+//! Transfers on their way, and the tensors that show what they bring.
+//!
+//! The tensors are there from the start and given to nobody before the bytes are: [`Flight::result`] gives them once, after
+//! [`Flight::land`] has returned, or [`Flight::fence`] for the stream that they are used on.
+//!
+//! The lock is taken only while the thread is detached from the interpreter, and nobody attaches to wait for it: whoever
+//! holds it may wait for the device, and for the interpreter.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    task::{Context, Poll, Wake, Waker},
+};
+
+use pinlane::{
+    Device, Error, Tensor, Transfer,
+    driver::{RawStream, Stream},
+};
+use pyo3::{intern, prelude::*};
+
+use crate::{
+    errors,
+    moving::Names,
+    process,
+    tree::{self, Tree},
+};
+
+/// A tree's transfers.
+#[pyclass(frozen, module = "pinlane._native")]
+pub(crate) struct Flight {
+    tree: Py<Tree>,
+    parts: Mutex<Vec<Part>>,
+    /// Whether nothing had to move.
+    is_empty: bool,
+    results: Mutex<Option<Vec<Option<Py<PyAny>>>>>,
+    finishes: Vec<(usize, Py<PyAny>)>,
+    sources: Vec<Source>,
+}
+
+/// What comes from one place.
+pub(crate) struct Part {
+    state: State,
+    target: Device,
+    /// Whether some source is read where it lies, and not through a slot: it is free when the bytes have landed, not sooner.
+    reads_in_place: bool,
+}
+
+enum State {
+    Flying(Transfer<Leaves>),
+    Landed,
+    Failed(Error),
+}
+
+/// Tensors of the engine, in the order of a group's leaves.
+pub(crate) struct Leaves {
+    tensors: Vec<Tensor>,
+    names: Arc<Names>,
+}
+
+/// A tensor that must not change while it is read.
+pub(crate) struct Source {
+    /// Its number in the tree.
+    number: usize,
+    tensor: Py<PyAny>,
+    /// How often it had been written at the start.
+    version: u64,
+}
+
+impl Part {
+    pub(crate) fn new(transfer: Transfer<Leaves>, target: &Device, reads_in_place: bool) -> Self {
+        Self {
+            state: State::Flying(transfer),
+            target: target.clone(),
+            reads_in_place,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.state {
+            State::Flying(transfer) => transfer.is_done(),
+            State::Landed | State::Failed(_) => true,
+        }
+    }
+
+    fn land(&mut self) {
+        if let State::Flying(transfer) = std::mem::replace(&mut self.state, State::Landed)
+            && let Err(error) = transfer.wait()
+        {
+            self.state = State::Failed(error);
+        }
+    }
+
+    /// Waits until the sources are free to change.
+    fn settle(&mut self) {
+        let is_free = match &self.state {
+            State::Flying(transfer) => !self.reads_in_place && transfer.wait_staged(),
+            State::Landed | State::Failed(_) => true,
+        };
+        if !is_free {
+            self.land();
+        }
+    }
+
+    /// Makes `stream`, a stream of the target, wait for the bytes.
+    fn fence(&mut self, stream: u64) {
+        if let State::Flying(transfer) = &self.state
+            && let Some(driver) = self.target.driver()
+        {
+            // SAFETY: the caller names a stream of the target, which lives at least as long as this call.
+            let stream = unsafe { Stream::adopt(driver, RawStream::from_raw(stream)) };
+            if let Err(error) = transfer.fence(&stream) {
+                self.state = State::Failed(error);
+            }
+        }
+    }
+}
+
+impl Flight {
+    pub(crate) fn new(
+        tree: Py<Tree>,
+        parts: Vec<Part>,
+        results: Vec<Option<Py<PyAny>>>,
+        finishes: Vec<(usize, Py<PyAny>)>,
+        sources: Vec<Source>,
+    ) -> Self {
+        Self {
+            tree,
+            is_empty: parts.is_empty(),
+            parts: Mutex::new(parts),
+            results: Mutex::new(Some(results)),
+            finishes,
+            sources,
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<Part>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to each part, detached, and raises the first error there is.
+    fn bring_in(&self, py: Python<'_>, each: impl Fn(&mut Part) + Send + Sync) -> PyResult<()> {
+        if self.is_empty {
+            return Ok(());
+        }
+        process::check(py)?;
+        let failed = py.detach(|| {
+            let mut parts = self.parts();
+            parts.iter_mut().for_each(each);
+            parts.iter().find_map(|part| match &part.state {
+                State::Failed(error) => Some(Failure::of(error)),
+                _ => None,
+            })
+        });
+        failed.map_or(Ok(()), |failure| Err(failure.raised(py)))
+    }
+}
+
+#[pymethods]
+impl Flight {
+    /// Whether [`land`](Self::land) would return at once.
+    fn done(&self, py: Python<'_>) -> PyResult<bool> {
+        process::check(py)?;
+        Ok(py.detach(|| match self.parts.try_lock() {
+            Ok(parts) => parts.iter().all(Part::is_done),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().iter().all(Part::is_done),
+            // Somebody is waiting for it.
+            Err(TryLockError::WouldBlock) => false,
+        }))
+    }
+
+    /// Blocks until the bytes are there.
+    fn land(&self, py: Python<'_>) -> PyResult<()> {
+        self.bring_in(py, Part::land)
+    }
+
+    /// Blocks until the sources are free to change.
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        self.bring_in(py, Part::settle)
+    }
+
+    /// Makes `stream`, a stream of the target, wait for the bytes. Blocks while slots are filled.
+    fn fence(&self, py: Python<'_>, stream: u64) -> PyResult<()> {
+        self.bring_in(py, |part| part.fence(stream))
+    }
+
+    /// Calls `callback` from a thread of the engine when more of the bytes may be there; says whether all are already, and
+    /// does not call it then. The latest callback counts.
+    fn notify(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<bool> {
+        process::check(py)?;
+        let waker = Waker::from(Arc::new(Callback(callback)));
+        Ok(py.detach(|| {
+            let mut parts = self.parts();
+            for part in parts.iter_mut() {
+                let State::Flying(transfer) = &mut part.state else {
+                    continue;
+                };
+                match Pin::new(transfer).poll(&mut Context::from_waker(&waker)) {
+                    Poll::Pending => return false,
+                    Poll::Ready(Ok(_)) => part.state = State::Landed,
+                    Poll::Ready(Err(error)) => part.state = State::Failed(error),
+                }
+            }
+            true
+        }))
+    }
+
+    /// Where a source that has changed since the start is in the tree.
+    fn changed_source(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        for source in &self.sources {
+            if Source::version(source.tensor.bind(py))? != source.version {
+                return Ok(Some(tree::named(&self.tree.get().path_of(py, source.number))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The tree of results in a tuple of one, once; `None` when it was given already. To be asked after the bytes are there, or on a stream
+    /// that waits for them.
+    fn result(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>,)>> {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(results) = results else {
+            return Ok(None);
+        };
+        let mut results: Vec<Bound<'_, PyAny>> = results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(|| py.None()).into_bound(py))
+            .collect();
+        for (number, finish) in &self.finishes {
+            results[*number] = finish.bind(py).call1((&results[*number],))?;
+        }
+        Ok(Some((self.tree.get().with(py, &results)?.unbind(),)))
+    }
+}
+
+impl Drop for Flight {
+    /// In a forked child nothing is given back: the engine's locks may be held for ever there.
+    fn drop(&mut self) {
+        if !process::may_use_devices() {
+            let parts = self.parts.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(std::mem::take(parts));
+        }
+    }
+}
+
+/// An error of the engine, to be raised when the thread is attached again.
+struct Failure {
+    class: &'static str,
+    message: String,
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        Self {
+            class: errors::class_of(error),
+            message: error.to_string(),
+        }
+    }
+
+    fn raised(self, py: Python<'_>) -> PyErr {
+        errors::raise(py, self.class, self.message)
+    }
+}
+
+/// Calls into Python from a thread of the engine.
+struct Callback(Py<PyAny>);
+
+impl Wake for Callback {
+    fn wake(self: Arc<Self>) {
+        // A process that is exiting has nobody to tell.
+        let _told = Python::try_attach(|py| {
+            if let Err(error) = self.0.call0(py) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+}
+
+impl Source {
+    /// Leaf number `number` with the version that it has; `None` for a tensor that counts none, as in inference mode.
+    pub(crate) fn of(number: usize, tensor: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
+        if tensor
+            .call_method0(intern!(tensor.py(), "is_inference"))?
+            .is_truthy()?
+        {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            number,
+            version: Self::version(tensor)?,
+            tensor: tensor.clone().unbind(),
+        }))
+    }
+
+    fn version(tensor: &Bound<'_, PyAny>) -> PyResult<u64> {
+        tensor.getattr(intern!(tensor.py(), "_version"))?.extract()
+    }
+}
+
+impl Leaves {
+    pub(crate) fn new(tensors: Vec<Tensor>, names: &Arc<Names>) -> Self {
+        Self {
+            tensors,
+            names: Arc::clone(names),
+        }
+    }
+}
+
+impl fmt::Debug for Leaves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaves")
+            .field("tensors", &self.tensors.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl pinlane::Tree for Leaves {
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+        self.tensors.iter().for_each(visit);
+    }
+
+    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+        Self::new(self.tensors.iter().map(|_| next()).collect(), &self.names)
+    }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
+        self.tensors.iter_mut().for_each(visit);
+        true
+    }
+
+    fn path(&self, index: usize) -> String {
+        self.names.name(index)
+    }
+}

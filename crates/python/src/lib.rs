@@ -1,0 +1,40 @@
+//! The native half of the Python package: between Python objects and the engine, and nothing else.
+//!
+//! - [`tree`] takes a nesting of containers apart into leaves, and puts one with other leaves together.
+//! - [`exchange`] reads what a tensor is, through the C table that torch offers; [`form`] is what leaves of one kind share.
+//! - [`memory`] is host memory, and a simulated device's, as something that torch and numpy can look at.
+//! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
+//! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
+//! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
+//!   engine's, as Python exceptions.
+
+mod devices;
+mod errors;
+mod exchange;
+mod flight;
+mod form;
+mod kept;
+mod memory;
+mod moving;
+mod pinning;
+mod process;
+mod simulated;
+mod tree;
+
+/// The module `pinlane._native`.
+#[pyo3::pymodule(gil_used = true)]
+mod _native {
+    #[pymodule_export]
+    use crate::{
+        devices::{
+            device_names, device_stats, kept_bytes, open_device, set_kept_limit, set_pinned_budget,
+            simulated_device_of, trim,
+        },
+        flight::Flight,
+        memory::Memory,
+        moving::start,
+        pinning::{is_pinned, pinned_memory},
+        simulated::{SimulatedStream, simulate},
+        tree::Tree,
+    };
+}

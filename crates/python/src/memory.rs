@@ -1,0 +1,165 @@
+//! Memory for results that is not torch's: the host's, and a simulated device's, which is host memory too.
+//!
+//! Torch and numpy look at it as one run of bytes, by DLPack and by the array interface, and make tensors and arrays over
+//! parts of it. It lives as long as any of them.
+
+use std::{any::Any, ffi::CStr, ptr::NonNull, sync::Arc};
+
+use pinlane::{DType, Device, Error, HostMemory, driver::Backend};
+use pyo3::{ffi, prelude::*, types::PyDict};
+
+use crate::{exchange, simulated::SimulatedMemory};
+
+/// A run of bytes that Python looks at.
+#[pyclass(frozen, module = "pinlane._native")]
+pub(crate) struct Memory {
+    ptr: NonNull<u8>,
+    bytes: usize,
+    /// The family of drivers that has pinned it.
+    pinned: Option<Backend>,
+    owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: a run of bytes has no thread; who reads and writes them is up to Python, as with any tensor.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Host memory whose content does not matter: pinned for `pinned`, where a device is named.
+    pub(crate) fn on_host(bytes: usize, pinned: Option<&Device>) -> Result<Self, Error> {
+        let memory = pinned.map_or(HostMemory::Pageable, HostMemory::Pinned);
+        let mut tensor = memory.empty(DType::U8, &[bytes.max(1)])?;
+        let ptr = NonNull::from(tensor.as_mut_slice::<u8>()?).cast();
+        Ok(Self {
+            ptr,
+            bytes,
+            pinned: pinned.and_then(Device::id).map(|id| id.backend),
+            owner: Arc::new(tensor),
+        })
+    }
+
+    /// Memory of a simulated device.
+    pub(crate) fn on_simulated(device: &Device, bytes: usize) -> Result<Self, Error> {
+        let memory = SimulatedMemory::new(device, bytes)?;
+        Ok(Self {
+            ptr: memory.ptr(),
+            bytes,
+            pinned: None,
+            owner: memory,
+        })
+    }
+
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    pub(crate) fn pinned(&self) -> Option<Backend> {
+        self.pinned
+    }
+
+    pub(crate) fn owner(&self) -> &Arc<dyn Any + Send + Sync> {
+        &self.owner
+    }
+}
+
+#[pymethods]
+impl Memory {
+    /// The bytes as numpy asks for them.
+    #[getter]
+    fn __array_interface__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let memory = slf.get();
+        let interface = PyDict::new(slf.py());
+        interface.set_item("version", 3)?;
+        interface.set_item("shape", (memory.bytes,))?;
+        interface.set_item("typestr", "|u1")?;
+        interface.set_item("data", (memory.ptr.addr().get(), false))?;
+        Ok(interface)
+    }
+
+    /// The bytes as torch asks for them.
+    #[pyo3(signature = (**_options))]
+    fn __dlpack__<'py>(
+        slf: &Bound<'py, Self>,
+        _options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let memory = slf.get();
+        let managed = Managed::over(memory.ptr, memory.bytes, Arc::clone(&memory.owner));
+        // SAFETY: the name is static, and the destructor takes the tensor back where nobody has taken it.
+        let capsule = unsafe { ffi::PyCapsule_New(managed.as_ptr().cast(), UNTAKEN.as_ptr(), Some(give_up)) };
+        if capsule.is_null() {
+            // SAFETY: nobody else knows the tensor.
+            unsafe { Managed::delete(managed.as_ptr()) };
+        }
+        // SAFETY: a new reference, or null with an exception set.
+        unsafe { Bound::from_owned_ptr_or_err(slf.py(), capsule) }
+    }
+
+    /// The host, as DLPack numbers it.
+    fn __dlpack_device__(&self) -> (i32, i32) {
+        (1, 0)
+    }
+
+    /// How many bytes there are.
+    fn __len__(&self) -> usize {
+        self.bytes
+    }
+}
+
+const UNTAKEN: &CStr = c"dltensor";
+
+/// `DLManagedTensor`, and what it manages.
+#[repr(C)]
+struct Managed {
+    tensor: exchange::Tensor,
+    context: *mut std::ffi::c_void,
+    deleter: unsafe extern "C" fn(*mut Managed),
+    shape: [i64; 1],
+    strides: [i64; 1],
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+impl Managed {
+    fn over(ptr: NonNull<u8>, bytes: usize, owner: Arc<dyn Any + Send + Sync>) -> NonNull<Self> {
+        let mut managed = Box::new(Self {
+            tensor: exchange::Tensor {
+                data: ptr.as_ptr().cast(),
+                rank: 1,
+                code: 1,
+                bits: 8,
+                lanes: 1,
+                ..exchange::Tensor::default()
+            },
+            context: std::ptr::null_mut(),
+            deleter: Self::delete,
+            shape: [bytes as i64],
+            strides: [1],
+            _owner: owner,
+        });
+        managed.tensor.shape = managed.shape.as_ptr();
+        managed.tensor.strides = managed.strides.as_ptr();
+        NonNull::from(Box::leak(managed))
+    }
+
+    /// # Safety
+    ///
+    /// `managed` comes from [`over`](Self::over), and nobody uses it afterwards.
+    unsafe extern "C" fn delete(managed: *mut Self) {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Box::from_raw(managed) });
+    }
+}
+
+/// The destructor of a capsule: deletes the tensor unless somebody has taken it, and renamed the capsule.
+///
+/// # Safety
+///
+/// Called by Python alone, with a capsule that `__dlpack__` made.
+unsafe extern "C" fn give_up(capsule: *mut ffi::PyObject) {
+    // SAFETY: a live capsule; the name decides whether the tensor is still ours to delete.
+    unsafe {
+        if ffi::PyCapsule_IsValid(capsule, UNTAKEN.as_ptr()) != 0 {
+            Managed::delete(ffi::PyCapsule_GetPointer(capsule, UNTAKEN.as_ptr()).cast());
+        }
+    }
+}

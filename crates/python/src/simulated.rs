@@ -1,0 +1,187 @@
+//! The simulated devices: whose memory a CPU tensor lies in, and devices made to order for tests.
+//!
+//! A simulated device's memory is host memory, so what moves there is a CPU tensor, or a numpy array, over it. Which these
+//! are is known by their addresses: every allocation made for Python is listed here as long as it lives.
+
+use std::{
+    collections::BTreeMap,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use pinlane::{
+    Device, DeviceOptions, Error,
+    driver::{
+        DeviceMemory, Stream, Timing,
+        sim::{DeviceConfig, Machine},
+    },
+};
+use pyo3::{exceptions::PyValueError, prelude::*};
+
+use crate::{devices, errors, process};
+
+/// What Python has of simulated devices' memory: by first address, the number of bytes and the device.
+static LIVE: Mutex<BTreeMap<usize, (usize, Device)>> = Mutex::new(BTreeMap::new());
+
+fn live() -> std::sync::MutexGuard<'static, BTreeMap<usize, (usize, Device)>> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The simulated device whose memory holds an address.
+pub(crate) fn device_of(address: usize) -> Option<Device> {
+    let live = live();
+    let (first, (bytes, device)) = live.range(..=address).next_back()?;
+    (address - first < *bytes).then(|| device.clone())
+}
+
+/// An allocation on a simulated device.
+pub(crate) struct SimulatedMemory {
+    /// Taken on drop.
+    memory: Option<DeviceMemory>,
+    ptr: NonNull<u8>,
+}
+
+// SAFETY: the pointer is an address; who reads and writes there is up to Python, as with any tensor.
+unsafe impl Send for SimulatedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SimulatedMemory {}
+
+impl SimulatedMemory {
+    pub(crate) fn new(device: &Device, bytes: usize) -> Result<Arc<Self>, Error> {
+        let driver = device.driver().ok_or_else(|| Error::Unsupported {
+            doing: "making room on a simulated device",
+            reason: "the host is none".to_owned(),
+        })?;
+        let memory = DeviceMemory::new(driver, bytes.max(1)).map_err(|source| Error::Driver {
+            doing: "making room for tensors on the device".to_owned(),
+            source,
+        })?;
+        let address = memory.ptr().0 as usize;
+        let ptr = NonNull::new(std::ptr::with_exposed_provenance_mut(address))
+            .expect("the simulator allocates no block at address 0");
+        live().insert(address, (bytes.max(1), device.clone()));
+        Ok(Arc::new(Self {
+            memory: Some(memory),
+            ptr,
+        }))
+    }
+
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+}
+
+impl Drop for SimulatedMemory {
+    fn drop(&mut self) {
+        if process::may_use_devices() {
+            live().remove(&self.ptr.addr().get());
+        } else {
+            // A forked child: the device's locks may be held for ever, and its memory is the parent's.
+            std::mem::forget(self.memory.take());
+        }
+    }
+}
+
+/// Opens a simulated device of its own under `name`, with a link and a memory as they are said to be.
+#[pyfunction]
+#[pyo3(signature = (name, *, memory_bytes=None, bytes_per_second=None, copy_latency=0.0, pinned_budget=None, lanes=None, slot_bytes=None))]
+#[expect(clippy::too_many_arguments, reason = "each is a keyword in Python")]
+pub(crate) fn simulate(
+    py: Python<'_>,
+    name: &str,
+    memory_bytes: Option<u64>,
+    bytes_per_second: Option<f64>,
+    copy_latency: f64,
+    pinned_budget: Option<usize>,
+    lanes: Option<usize>,
+    slot_bytes: Option<usize>,
+) -> PyResult<()> {
+    process::check(py)?;
+    let default = DeviceConfig::default();
+    let config = DeviceConfig {
+        memory_bytes: memory_bytes.unwrap_or(default.memory_bytes),
+        bytes_per_second,
+        copy_latency: seconds(copy_latency)?,
+        ..default
+    };
+    let options = DeviceOptions {
+        pinned_budget,
+        lanes,
+        slot_bytes,
+        ..DeviceOptions::default()
+    };
+    let open = || {
+        let driver = Machine::new(config).device(0).map_err(|source| Error::Driver {
+            doing: "making a simulated device".to_owned(),
+            source,
+        })?;
+        Device::with_options(driver, &options)
+    };
+    let device = open().map_err(|error| errors::from_engine(py, &error))?;
+    devices::add(name, device)
+}
+
+/// A stream of a simulated device, for tests of order: what torch's streams are on a GPU.
+#[pyclass(frozen, module = "pinlane._native")]
+pub(crate) struct SimulatedStream {
+    device: String,
+    stream: Stream,
+}
+
+#[pymethods]
+impl SimulatedStream {
+    #[new]
+    fn new(py: Python<'_>, name: String) -> PyResult<Self> {
+        let device = devices::open(py, &name)?;
+        let driver = device
+            .driver()
+            .filter(|driver| driver.properties().simulated)
+            .ok_or_else(|| PyValueError::new_err(format!("{device} is no simulated device")))?;
+        let stream = Stream::new(driver).map_err(|source| driver_error(py, "making a stream", source))?;
+        Ok(Self { device: name, stream })
+    }
+
+    /// The name of the device.
+    #[getter]
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// The driver's handle.
+    #[getter]
+    fn handle(&self) -> u64 {
+        self.stream.raw().as_raw()
+    }
+
+    /// Keeps the stream busy for so many seconds.
+    fn busy(&self, py: Python<'_>, duration: f64) -> PyResult<()> {
+        let enqueued = self.stream.driver().busy(seconds(duration)?, self.stream.raw());
+        enqueued.map_err(|source| driver_error(py, "keeping a stream busy", source))
+    }
+
+    /// Whether everything enqueued so far is done.
+    fn query(&self, py: Python<'_>) -> PyResult<bool> {
+        let event = self.stream.record(Timing::Disabled);
+        event
+            .and_then(|event| event.query())
+            .map_err(|source| driver_error(py, "asking whether a stream is done", source))
+    }
+
+    /// Blocks until everything enqueued so far is done.
+    fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
+        let done = py.detach(|| self.stream.synchronize());
+        done.map_err(|source| driver_error(py, "waiting for a stream", source))
+    }
+}
+
+/// The exception for an error of a driver.
+pub(crate) fn driver_error(py: Python<'_>, doing: &str, source: pinlane::driver::Error) -> PyErr {
+    let doing = doing.to_owned();
+    errors::from_engine(py, &Error::Driver { doing, source })
+}
+
+fn seconds(number: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(number)
+        .map_err(|_| PyValueError::new_err(format!("{number} is no number of seconds to wait")))
+}

@@ -1,0 +1,69 @@
+"""The exceptions of pinlane. What the engine reports is raised as one of them by :func:`error`."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+
+class Error(Exception):
+    """Anything that pinlane itself refuses or fails at. Its text says what was being done, to what, and what to do."""
+
+
+class DeviceError(Error, RuntimeError):
+    """A device failed, or refused a call."""
+
+
+class NoSuchDeviceError(DeviceError):
+    """There is no device of that name. Torch raises ``RuntimeError`` for it, and this is one."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device has no room for the results; the sources are as they were. Where torch is imported, it is a
+    ``torch.OutOfMemoryError`` too."""
+
+
+class HostMemoryError(Error, MemoryError):
+    """The host has no room for the results; the sources are as they were."""
+
+
+class PinnedBudgetError(Error, MemoryError):
+    """The pinned budget, or the system's limit for pinned memory, has no room."""
+
+
+class UnsupportedLeafError(Error, NotImplementedError, TypeError):
+    """A leaf of the tree can't be moved. Torch raises ``NotImplementedError`` or ``TypeError`` for such tensors, and this is
+    both; the text says where the leaf is in the tree."""
+
+
+class SourceChangedError(Error, RuntimeError):
+    """A tensor was written in place while a transfer still read it. The result is thrown away."""
+
+
+class TransferError(Error, RuntimeError):
+    """A transfer was asked for its result a second time."""
+
+
+class ForkError(Error, RuntimeError):
+    """Devices were used in a process forked from one that had used them."""
+
+
+def error(name: str) -> type[Error]:
+    """The class to raise for the exception called ``name``."""
+    if name == "OutOfMemoryError":
+        return out_of_memory()
+    found: type[Error] = globals()[name]
+    return found
+
+
+def out_of_memory() -> type[OutOfMemoryError]:
+    """The class to raise where a device has no room: one that ``except torch.OutOfMemoryError`` catches too."""
+    torch = sys.modules.get("torch")
+    theirs = getattr(torch, "OutOfMemoryError", None)
+    return OutOfMemoryError if theirs is None else _out_of_memory_like(theirs)
+
+
+@functools.cache
+def _out_of_memory_like(theirs: type[RuntimeError]) -> type[OutOfMemoryError]:
+    names = {"__module__": "pinlane", "__doc__": OutOfMemoryError.__doc__}
+    return type("OutOfMemoryError", (OutOfMemoryError, theirs), names)

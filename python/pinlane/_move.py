@@ -1,0 +1,151 @@
+"""Moving a tree."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from . import _native, _trees
+from ._devices import name_of
+from ._errors import UnsupportedLeafError
+from ._plan import Plan
+from ._transfer import Transfer
+
+if TYPE_CHECKING:
+    from typing import Union
+
+    import torch
+
+    from ._devices import DeviceLike
+    from ._native import SimulatedStream
+
+    Stream = Union[torch.cuda.Stream, SimulatedStream]
+
+T = TypeVar("T")
+
+
+@overload
+def to(
+    tree: T,
+    device: DeviceLike,
+    *,
+    non_blocking: Literal[False] = False,
+    stream: Stream | None = None,
+    dtype: torch.dtype | None = None,
+    slab: bool = True,
+    pin: bool = False,
+) -> T: ...
+
+
+@overload
+def to(
+    tree: T,
+    device: DeviceLike,
+    *,
+    non_blocking: Literal[True],
+    stream: Stream | None = None,
+    dtype: torch.dtype | None = None,
+    slab: bool = True,
+    pin: bool = False,
+) -> Transfer[T]: ...
+
+
+def to(
+    tree: Any,
+    device: DeviceLike,
+    *,
+    non_blocking: bool = False,
+    stream: Stream | None = None,
+    dtype: torch.dtype | None = None,
+    slab: bool = True,
+    pin: bool = False,
+) -> Any:
+    """Moves every tensor in ``tree`` to ``device``, and gives a tree of the same types.
+
+    A tree is any nesting of dicts, lists, tuples, named tuples, dataclasses, mappings, TensorDicts, what Hugging Face's
+    tokenizers give, packed sequences, and whatever is registered with torch's pytree. Its leaves are torch tensors, numpy
+    arrays, and what speaks DLPack; everything else passes through as it is.
+
+    >>> import numpy, pinlane
+    >>> batch = {"x": numpy.ones((2, 2)), "names": ["a", "b"]}
+    >>> there = pinlane.to(batch, "sim")
+    >>> pinlane.to(there, "cpu")
+    {'x': array([[1., 1.],
+           [1., 1.]]), 'names': ['a', 'b']}
+
+    The results are what torch's ``tensor.to(device)`` gives, leaf by leaf:
+
+    - a tensor that is there already is itself; one that is in the tree twice is moved once, and stays one object;
+    - strides are kept where the elements fill their memory, as in channels-last; views of one storage become tensors of
+      their own; bits that say "conjugate" or "negative" are resolved;
+    - where gradients are tracked, the result of a tensor that requires them is no leaf: its gradient flows back to where the
+      tensor was;
+    - sparse and quantised tensors, and tensors of types of their own, are moved by torch, one by one.
+
+    On a GPU they lie in torch's own allocator, all in one allocation, and are ordered on torch's current stream: use them at
+    once. From the host, numpy arrays become torch tensors. On a simulated device (``"sim"``), tensors are CPU tensors and
+    arrays are arrays, over memory of the device.
+
+    :param device: ``"cuda"``, ``"cuda:1"``, ``"cpu"``, ``"sim"``, a ``torch.device``, or a GPU's index.
+    :param non_blocking: gives a :class:`Transfer` instead of the tree, and goes on while the bytes move. Without it the
+        sources are free to change when the call returns.
+    :param stream: a stream to order the copies on, in place of torch's current one: they start when what is enqueued on it
+        is done.
+    :param dtype: what tensors of floating-point numbers are converted to, as ``module.to`` does; others keep theirs.
+    :param slab: whether the results share one allocation. It is freed when the last of them is, and saving one of them with
+        ``torch.save`` saves all; with ``False`` each has its own.
+    :param pin: whether results on the host lie in pinned memory, out of the budget of the device that they come from.
+    :raises NoSuchDeviceError: for a device that is not there.
+    :raises UnsupportedLeafError: for a leaf that can't move; its text says where in the tree it is.
+    :raises OutOfMemoryError: where the device has no room; nothing has changed then.
+    """
+    target = name_of(device)
+    _refuse_module(tree)
+    if not (non_blocking or stream or dtype or pin) and target[:3] != "sim":
+        alone = _moved_alone(tree, target)
+        if alone is not None:
+            return alone
+    plan = Plan(target, stream, dtype, slab=slab, pin=pin, watch=non_blocking)
+    flight = _native.start(_native.Tree(tree, plan.tensor_type, _trees.open), target, plan)
+    if non_blocking:
+        return Transfer(flight, plan)
+    if plan.stream is None or not target.startswith("cuda"):
+        flight.land()
+    else:
+        flight.settle()
+        flight.fence(plan.stream)
+    given = flight.result()
+    assert given is not None, "a flight gives its result once, and nobody else has asked"
+    return given[0]
+
+
+def _refuse_module(tree: Any) -> None:
+    """A module would pass through as it is, which nobody wants who moves one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(tree, torch.nn.Module):
+        raise UnsupportedLeafError(
+            "moving a module: it is no tree of tensors, but changes where it is: use `module.to(device)`, or move its "
+            "`state_dict()`"
+        )
+
+
+#: The longest lone tensor that is read from a device the driver's own way, in bytes: of longer ones, a part is copied out of
+#: pinned memory while the rest arrives.
+_READ_ALONE = 64 << 10
+
+
+def _moved_alone(tree: Any, target: str) -> Any:
+    """A small tensor that is a tree of its own, moved by torch; ``None`` where it is better moved by the engine."""
+    torch = sys.modules.get("torch")
+    if torch is None or type(tree) is not torch.Tensor:
+        return None
+    from . import _torch
+
+    return _torch.moved_alone(tree, target, _READ_ALONE if target == "cpu" else _sent_alone(target))
+
+
+@functools.cache
+def _sent_alone(target: str) -> int:
+    """The longest lone tensor that is sent to a device the driver's own way, in bytes."""
+    return _native.open_device(target)

@@ -1,0 +1,233 @@
+"""How the leaves of one tree are to be moved: what the caller asked for, and what the native half leaves to torch and numpy.
+
+The native half reads the attributes, and calls the methods for leaves that need more than their bytes copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from . import _native
+from ._errors import UnsupportedLeafError, out_of_memory
+
+#: Equal leaves one after the other: see `pinlane._torch.Run`.
+Run = tuple[Any, tuple[int, ...], tuple[int, ...], int, int, int]
+
+#: The result, what to move instead, whether that is a numpy array, and what to do with what arrives.
+Prepared = tuple[Any, Any, bool, "Callable[[Any], Any] | None"]
+
+
+class Plan:
+    """What is to become of one tree."""
+
+    __slots__ = (
+        "_stream",
+        "convert",
+        "dtype",
+        "grads",
+        "is_neg",
+        "parameter_type",
+        "pin",
+        "slab",
+        "stream",
+        "stream_device",
+        "target",
+        "tensor_type",
+        "torch",
+        "watch",
+    )
+
+    def __init__(self, target: str, stream: Any, dtype: Any, *, slab: bool, pin: bool, watch: bool) -> None:
+        if target != "cpu":
+            _native.open_device(target)
+        self.torch: Any = torch_side(needed=target.startswith("cuda"))
+        self.target = target
+        self.dtype = dtype
+        self.convert = dtype is not None
+        self.slab = slab
+        self.pin = pin
+        self.watch = watch
+        self.tensor_type = None
+        self.parameter_type = None
+        self.is_neg = None
+        self.grads = False
+        self._stream = stream
+        if self.torch is not None:
+            self.tensor_type = self.torch.Tensor
+            self.parameter_type = self.torch.Parameter
+            self.is_neg = self.torch.is_neg
+            self.grads = self.torch.torch.is_grad_enabled()
+        self.stream_device, self.stream = self.stream_now()
+
+    # ---- streams
+
+    def stream_now(self) -> tuple[str | None, int | None]:
+        """The stream to be ordered on: the caller's, or torch's current one where the target is a GPU."""
+        given = self._stream
+        if given is not None:
+            return name_of_stream(given)
+        if self.target.startswith("cuda"):
+            return self.target, self.torch.current_stream(int(self.target[5:]))
+        return None, None
+
+    def stream_of(self, device: int) -> int:
+        """The handle of torch's current stream on a GPU."""
+        return int(self.torch.current_stream(device))
+
+    # ---- memory
+
+    def room(self, bytes: int) -> tuple[Any, int]:
+        """Memory on the target GPU, out of torch's own allocator, as a tensor of bytes."""
+        torch = self.torch.torch
+        given = contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        try:
+            with given:
+                memory = torch.empty(bytes, dtype=torch.uint8, device=self.target)
+        except self.torch.OutOfMemoryError as full:
+            message = f"making room for {bytes} bytes of tensors on {self.target}: {full}"
+            raise out_of_memory()(message) from full
+        return memory, memory.data_ptr()
+
+    def tensors(self, memory: Any, runs: Sequence[Run]) -> list[Any]:
+        """Tensors over ``memory``, as the runs say."""
+        if isinstance(memory, _native.Memory):
+            memory = self.torch.over(memory)
+        made: list[Any] = self.torch.parts(memory, runs)
+        return made
+
+    def arrays(self, memory: Any, runs: Sequence[Run]) -> list[Any]:
+        """Numpy arrays over ``memory``, as the runs say."""
+        import numpy
+
+        whole = numpy.asarray(memory)
+        made = []
+        for example, shape, strides, offset, count, step in runs:
+            dtype = example.dtype
+            steps = tuple(stride * dtype.itemsize for stride in strides)
+            for index in range(count):
+                made.append(numpy.ndarray(shape, dtype, whole, offset + index * step, steps))
+        return made
+
+    # ---- leaves that are more than their bytes
+
+    def packed(self, leaf: Any) -> Any:
+        """A tensor on a device that leaves gaps, without them."""
+        if self.torch is None or not isinstance(leaf, self.torch.Tensor):
+            return leaf.copy(order="K")
+        return leaf.clone(memory_format=self.torch.torch.preserve_format)
+
+    def prepare(self, leaf: Any, path: str) -> Prepared:
+        """What to do with a leaf that the native half does not move as it is."""
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and isinstance(leaf, numpy.ndarray):
+            return self._prepare_array(numpy, leaf, path)
+        self.torch = torch_side(needed=True)
+        if not isinstance(leaf, self.torch.Tensor):
+            try:
+                leaf = self.torch.torch.from_dlpack(leaf)
+            except (BufferError, RuntimeError, TypeError) as error:
+                raise unsupported(leaf, path, f"it can't be exported by DLPack: {error}") from error
+        if not self.torch.is_ordinary(leaf):
+            return self._moved_by_torch(leaf, path), None, False, None
+        dtype = self._dtype_for(leaf.is_floating_point(), leaf.dtype)
+        if dtype is None and self._is_there(leaf):
+            return leaf, None, False, None
+        source = leaf.detach().resolve_conj().resolve_neg()
+        finish: Callable[[Any], Any] | None = None
+        if dtype is not None:
+            # Where there are fewer bytes to move; what torch makes of a simulated device's tensor is the host's.
+            if dtype.itemsize <= leaf.dtype.itemsize or self.target.startswith("sim"):
+                source = source.to(dtype)
+            else:
+                finish = _converter(dtype)
+        if self.grads and leaf.requires_grad:
+            finish = _grower(self.torch.Moved, leaf, finish)
+        return None, source, False, finish
+
+    def _prepare_array(self, numpy: ModuleType, leaf: Any, path: str) -> Prepared:
+        if leaf.dtype.hasobject:
+            raise unsupported(leaf, path, "its elements are Python objects")
+        size = leaf.dtype.itemsize
+        movable = all(stride >= 0 and size and stride % size == 0 for stride in leaf.strides)
+        if self.target.startswith("cuda"):
+            # Torch warns of arrays that it could write to and must not.
+            is_torchs = movable and leaf.dtype.isnative and leaf.flags.writeable
+            source = leaf if is_torchs else numpy.array(leaf, leaf.dtype.newbyteorder("="))
+            try:
+                tensor = self.torch.torch.from_numpy(source)
+            except TypeError as error:
+                raise unsupported(leaf, path, str(error)) from error
+            return self.prepare(tensor, path)
+        if not movable:
+            leaf = numpy.array(leaf, order="C")
+        dtype = self._dtype_for(leaf.dtype.kind == "f", str(leaf.dtype))
+        if dtype is not None:
+            leaf = leaf.astype(_numpy_name(dtype), copy=False)
+        return None, leaf, True, None
+
+    def _dtype_for(self, is_floating: bool, dtype: Any) -> Any:
+        """The dtype that a leaf is to be converted to; ``None`` where it keeps its own."""
+        if self.dtype is None or not is_floating:
+            return None
+        mine = self.dtype if not isinstance(dtype, str) else _numpy_name(self.dtype)
+        return None if mine == dtype else self.dtype
+
+    def _is_there(self, leaf: Any) -> bool:
+        device = leaf.device
+        if device.type == "cuda":
+            return bool(self.target == f"cuda:{device.index}")
+        simulated = _native.simulated_device_of(leaf.data_ptr())
+        return self.target == (simulated or "cpu")
+
+    def _moved_by_torch(self, leaf: Any, path: str) -> Any:
+        """What torch's own ``to`` makes of a sparse, quantised or nested tensor, or of one of a type of its own."""
+        if self.target.startswith("sim"):
+            raise unsupported(leaf, path, "a simulated device holds ordinary dense tensors only")
+        try:
+            return leaf.to(self.target, self._dtype_for(leaf.is_floating_point(), leaf.dtype))
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            raise unsupported(leaf, path, f"torch says: {error}") from error
+
+
+def torch_side(*, needed: bool) -> ModuleType | None:
+    """The part of this package that uses torch, where torch is imported or needed."""
+    if not needed and sys.modules.get("torch") is None:
+        return None
+    from . import _torch
+
+    return _torch
+
+
+def name_of_stream(stream: Any) -> tuple[str, int]:
+    """The device and the handle of a stream: torch's, or a simulated device's."""
+    if isinstance(stream, _native.SimulatedStream):
+        return stream.device, stream.handle
+    handle = getattr(stream, "cuda_stream", None)
+    if handle is None:
+        raise TypeError(f"a stream is a torch.cuda.Stream, not {stream!r}")
+    return f"cuda:{stream.device.index}", handle
+
+
+def unsupported(leaf: Any, path: str, reason: str) -> UnsupportedLeafError:
+    """The error for a leaf that can't move."""
+    kind = type(leaf)
+    return UnsupportedLeafError(f"moving {path or 'itself'}: {kind.__module__}.{kind.__qualname__}: {reason}")
+
+
+def _numpy_name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _converter(dtype: Any) -> Callable[[Any], Any]:
+    return lambda moved: moved.to(dtype)
+
+
+def _grower(moved_function: Any, leaf: Any, first: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    def grow(moved: Any) -> Any:
+        return moved_function.apply(leaf, moved if first is None else first(moved))
+
+    return grow

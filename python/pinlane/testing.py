@@ -1,0 +1,55 @@
+"""Simulated devices made to order, for tests of code that moves tensors.
+
+A simulated device is a real asynchronous machine in threads: a result that is read too early is garbage, as on hardware. It
+shows behaviour, never hardware's speed.
+
+>>> import numpy, pinlane
+>>> from pinlane.testing import SimulatedStream, simulate
+>>> slow = simulate("sim:slow", bytes_per_second=1e6)
+>>> transfer = pinlane.to(numpy.zeros(50_000, "u1"), slow, non_blocking=True)
+>>> transfer.done()
+False
+>>> int(transfer.result().sum())
+0
+"""
+
+from __future__ import annotations
+
+from . import _native
+from ._native import SimulatedStream
+
+__all__ = ["SimulatedStream", "simulate"]
+
+
+def simulate(
+    name: str,
+    *,
+    memory_bytes: int | None = None,
+    bytes_per_second: float | None = None,
+    copy_latency: float = 0.0,
+    pinned_budget: int | None = None,
+    lanes: int | None = None,
+    slot_bytes: int | None = None,
+) -> str:
+    """Makes a simulated device called ``name``, which begins with ``sim:``; gives the name.
+
+    :param memory_bytes: how much memory it has; 4 GiB unless told.
+    :param bytes_per_second: the rate of its link; as fast as memory unless told.
+    :param copy_latency: seconds that each copy over the link takes on top.
+    :param pinned_budget: the most host memory that may be pinned for it, in bytes.
+    :param lanes: how many threads carry large transfers.
+    :param slot_bytes: the longest piece that one of them moves at once.
+    :raises ValueError: for a name that another device has, or that does not begin with ``sim:``.
+    """
+    if not name.startswith("sim:"):
+        raise ValueError(f"a simulated device is called sim:something, not {name!r}")
+    _native.simulate(
+        name,
+        memory_bytes=memory_bytes,
+        bytes_per_second=bytes_per_second,
+        copy_latency=copy_latency,
+        pinned_budget=pinned_budget,
+        lanes=lanes,
+        slot_bytes=slot_bytes,
+    )
+    return name

@@ -1,0 +1,183 @@
+"""Every kind of container comes back as what it was, with the tensors in it moved."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import types
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+import pinlane
+
+
+class Point(NamedTuple):
+    x: torch.Tensor
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    x: torch.Tensor
+    size: int = 3
+    derived: torch.Tensor = dataclasses.field(init=False, default_factory=lambda: torch.zeros(1))
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    x: torch.Tensor
+
+
+class Bag(dict[str, Any]):
+    label = "a dict of its own kind"
+
+
+class Row(list[Any]):
+    pass
+
+
+class Registered:
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x = x
+
+
+torch.utils._pytree.register_pytree_node(
+    Registered, lambda thing: ([thing.x], None), lambda children, _: Registered(*children)
+)
+
+
+def back_and_forth(tree: Any, device: str) -> Any:
+    there = pinlane.to(tree, device)
+    return pinlane.to(there, "cpu")
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a is not b and torch.equal(a, b)
+
+
+def test_dicts_lists_and_tuples_come_back_as_such(device: str) -> None:
+    x, y = torch.randn(3, 4), torch.arange(5)
+    tree = {"a": x, 7: [y, (x.t(), "text", 2.5, None)], "empty": [{}, (), []]}
+    back = back_and_forth(tree, device)
+    assert list(back) == ["a", 7, "empty"]
+    assert same(back["a"], x) and same(back[7][0], y) and same(back[7][1][0], x.t())
+    assert back[7][1][1:] == ("text", 2.5, None)
+    assert back["empty"] == [{}, (), []]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: collections.OrderedDict(b=x, a=1),
+        lambda x: collections.defaultdict(list, b=x),
+        lambda x: Bag(b=x),
+        lambda x: collections.UserDict(b=x),
+        lambda x: types.MappingProxyType({"b": x}),
+    ],
+)
+def test_mappings_keep_their_type_and_their_source_is_left_alone(make: Any, device: str) -> None:
+    x = torch.randn(3)
+    tree = make(x)
+    back = back_and_forth(tree, device)
+    assert type(back) is type(tree) and back is not tree
+    assert same(back["b"], x) and tree["b"] is x
+    if isinstance(tree, collections.defaultdict):
+        assert back["new"] == []
+
+
+def test_sequences_keep_their_type(device: str) -> None:
+    x = torch.randn(3)
+    point, row, queue = back_and_forth((Point(x, "p"), Row([x]), collections.deque([x], maxlen=4)), device)
+    assert type(point) is Point and point.name == "p" and same(point.x, x)
+    assert type(row) is Row and same(row[0], x)
+    assert queue.maxlen == 4 and same(queue[0], x)
+
+
+def test_dataclasses_keep_their_type_and_every_field(device: str) -> None:
+    tree = Frozen(torch.randn(3), 5), Slotted(torch.randn(2))
+    frozen, slotted = back_and_forth(tree, device)
+    assert type(frozen) is Frozen and frozen.size == 5
+    assert same(frozen.x, tree[0].x) and same(frozen.derived, tree[0].derived)
+    assert type(slotted) is Slotted and same(slotted.x, tree[1].x)
+
+
+def test_what_is_registered_with_torchs_pytree_moves(device: str) -> None:
+    tree = Registered(torch.randn(3))
+    back = back_and_forth(tree, device)
+    assert type(back) is Registered and same(back.x, tree.x)
+
+
+def test_packed_sequences_keep_their_batch_sizes_on_the_host(device: str) -> None:
+    sequences = [torch.randn(length, 2) for length in (2, 5, 3)]
+    packed = torch.nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False)
+    there = pinlane.to(packed, device)
+    assert type(there) is type(packed) and there.batch_sizes is packed.batch_sizes
+    back = pinlane.to(there, "cpu")
+    assert torch.equal(back.data, packed.data)
+    assert torch.equal(back.sorted_indices, packed.sorted_indices)
+    for sequence, again in zip(sequences, torch.nn.utils.rnn.unpack_sequence(back), strict=True):
+        assert torch.equal(sequence, again)
+
+
+def test_tensordicts_keep_names_nesting_and_batch_size(device: str) -> None:
+    tensordict = pytest.importorskip("tensordict")
+    tree = tensordict.TensorDict(
+        {"a": torch.randn(4, 2), "inner": {"b": torch.arange(4)}}, batch_size=[4]
+    )
+    back = back_and_forth(tree, device)
+    assert type(back) is type(tree) and back.batch_size == tree.batch_size
+    assert same(back["a"], tree["a"]) and same(back["inner", "b"], tree["inner", "b"])
+
+
+def test_what_tokenizers_give_keeps_its_type(device: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    tree = transformers.BatchEncoding({"input_ids": torch.arange(6).view(2, 3), "text": "words"})
+    back = back_and_forth(tree, device)
+    assert type(back) is type(tree) and same(back["input_ids"], tree["input_ids"]) and back["text"] == "words"
+
+
+def test_what_holds_no_tensor_passes_through_as_it_is(device: str) -> None:
+    config = Bag(depth=3)
+    things = [config, torch.Size([2, 3]), "text", {1, 2}, print, torch.float32]
+    there = pinlane.to([torch.zeros(1), *things], device)
+    assert all(a is b for a, b in zip(there[1:], things, strict=True))
+
+
+def test_the_same_tensor_twice_stays_one_object(device: str) -> None:
+    x = torch.randn(3)
+    there = pinlane.to({"a": x, "b": [x]}, device)
+    assert there["a"] is there["b"][0]
+
+
+def test_views_of_one_storage_become_tensors_of_their_own(device: str) -> None:
+    x = torch.zeros(6)
+    first, second = pinlane.to((x[:4], x[2:]), device)
+    first.fill_(1)
+    assert pinlane.to(second, "cpu").eq(0).all()
+    assert not first._is_view() and first._version == 1 and second._version == 0
+
+
+def test_a_tensor_that_is_there_already_is_itself(device: str) -> None:
+    x = torch.randn(3)
+    there = pinlane.to(x, device)
+    assert pinlane.to(there, device) is there
+    assert pinlane.to(x, "cpu") is x
+
+
+def test_a_tree_that_holds_itself_is_refused(device: str) -> None:
+    tree: list[Any] = [torch.zeros(1)]
+    tree.append(tree)
+    with pytest.raises(RecursionError):
+        pinlane.to(tree, device)
+
+
+def test_trees_as_deep_as_python_goes_move(device: str) -> None:
+    tree: Any = torch.ones(2)
+    for _ in range(300):
+        tree = [tree]
+    back = back_and_forth(tree, device)
+    for _ in range(300):
+        (back,) = back
+    assert same(back, torch.ones(2))
