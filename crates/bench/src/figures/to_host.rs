@@ -4,7 +4,7 @@ use pinlane::{DType, Tensor, Tree};
 use pinlane_driver::{MemCopy, Stream};
 
 use super::{
-    Context, Draft, Unit,
+    Context, Draft, NothingKept, Unit,
     judge::Asked::{AtLeast, AtMost, OfLimit},
     race_plain, work,
 };
@@ -34,8 +34,13 @@ pub(super) fn pinned_1gib(context: &Context<'_>) -> Result<Draft> {
 
 pub(super) fn fresh_1gib(context: &Context<'_>) -> Result<Draft> {
     let cell = work::one_gib(Direction::D2h, Memory::Pageable, context.scale);
+    let (again, _) = race_to_host(context, cell)?;
+    let _nothing_kept = NothingKept::new();
     let draft = rate(context, "d2h-fresh-1gib", cell, "plain_cpu")?;
-    Ok(draft.asked([AtLeast(30.0)]))
+    Ok(draft.asked([AtLeast(30.0)]).detail(format!(
+        "{:.1} GB/s into memory that an earlier result has left",
+        cell.total() as f64 / again / 1e9
+    )))
 }
 
 /// Into pageable memory that exists and was touched, beside one driver call into it.
