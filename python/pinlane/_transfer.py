@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,6 +11,8 @@ from ._errors import SourceChangedError, TransferError
 from ._plan import Plan, name_of_stream
 
 if TYPE_CHECKING:
+    import asyncio
+
     import torch
 
 T = TypeVar("T")
@@ -90,6 +91,9 @@ class Transfer(Generic[T]):
         >>> asyncio.run(there(numpy.ones(2)))
         array([1., 1.])
         """
+        # Not before it is needed: it takes longer to import than the rest of the package.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         while True:
             landed = loop.create_future()
