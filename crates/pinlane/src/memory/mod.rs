@@ -6,6 +6,7 @@
 //! - [`numa`]: which part of the host pages come from.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
 //! - [`recycled`]: large pageable memory that is kept for the next result.
+//! - [`residency`]: whether memory has pages yet.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
 
@@ -15,5 +16,6 @@ pub(crate) mod mapping;
 mod numa;
 pub(crate) mod pool;
 pub(crate) mod recycled;
+pub(crate) mod residency;
 pub(crate) mod slots;
 pub(crate) mod storage;

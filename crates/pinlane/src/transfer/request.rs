@@ -21,7 +21,7 @@ use crate::{
     Device, Error, Result, Tensor,
     landing::landing,
     memory::{
-        buffer,
+        buffer, residency,
         storage::{Landing, Place},
     },
 };
@@ -219,6 +219,22 @@ impl<'a> Request<'a> {
     }
 
     /// Decides how the group goes.
+    /// Whether results on the host, if they are long, lie in memory that nobody has written yet. Those that are not made yet
+    /// may.
+    fn lands_in_fresh_memory(&self, direction: Direction, engine: &Engine) -> bool {
+        let Some(into) = self.into.filter(|_| direction == Direction::ToHost) else {
+            return true;
+        };
+        let middle = into.get(self.leaves.len() / 2);
+        match middle.storage().place() {
+            Place::Host(host) => {
+                let bytes = middle.bytes().unwrap_or(0);
+                bytes > engine.profile.inline_bytes && !residency::has_pages(host.ptr().as_ptr(), bytes)
+            }
+            Place::Device(_) | Place::File(_) => false,
+        }
+    }
+
     fn plan_group(
         &self,
         group: &Group<'_>,
@@ -259,7 +275,7 @@ impl<'a> Request<'a> {
                     self.options.route,
                 ),
                 lent,
-                fresh: self.into.is_none(),
+                fresh: self.lands_in_fresh_memory(direction, engine),
                 ..means(engine, direction)
             },
         )
