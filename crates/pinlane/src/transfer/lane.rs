@@ -149,7 +149,7 @@ impl Lane {
             Ok(mark) if job.plan.direction() == Direction::ToDevice || !chunk.is_staged() => {
                 self.engine
                     .slots
-                    .put_flying(slot, Arc::clone(&mark), self.index, !job.may_start());
+                    .put_flying(slot, Arc::clone(&mark), !job.may_start());
                 Ok(Some(mark))
             }
             Ok(mark) => {
@@ -174,11 +174,11 @@ impl Lane {
             self.empty_oldest();
         }
         loop {
-            match self
-                .engine
-                .slots
-                .acquire(self.index, self.pending.is_empty(), job.plan.pace.reuse)?
-            {
+            match self.engine.slots.acquire(
+                Some(&self.stream),
+                self.pending.is_empty(),
+                job.plan.pace.reuse,
+            )? {
                 Some(slot) => return Ok(slot),
                 None => self.empty_oldest(),
             }
