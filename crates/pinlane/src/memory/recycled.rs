@@ -8,7 +8,7 @@ use std::{collections::VecDeque, ptr::NonNull};
 
 use pinlane_driver::sync::{Mutex, OnceLock, lock};
 
-use super::mapping::Mapping;
+use super::{buffer::MAPPED_FROM, mapping::Mapping};
 use crate::Result;
 
 /// The most that is kept unless told otherwise, in bytes: this, or what [`SHARE`] of the system's memory is.
@@ -62,7 +62,7 @@ impl Drop for Recycled {
 
 /// Whether something is kept that a result of `bytes` bytes would lie in.
 pub(crate) fn has(bytes: usize) -> bool {
-    lock(kept()).place_for(bytes).is_some()
+    bytes >= MAPPED_FROM && lock(kept()).place_for(bytes).is_some()
 }
 
 /// The bytes that are kept.
