@@ -24,6 +24,7 @@ from ._errors import (
 )
 from ._move import to
 from ._pinning import is_pinned, pin
+from ._prefetch import Prefetch, PrefetchIterator, prefetch
 from ._transfer import Transfer
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "NoSuchDeviceError",
     "OutOfMemoryError",
     "PinnedBudgetError",
+    "Prefetch",
+    "PrefetchIterator",
     "SourceChangedError",
     "Transfer",
     "TransferError",
@@ -43,6 +46,7 @@ __all__ = [
     "devices",
     "is_pinned",
     "pin",
+    "prefetch",
     "set_pinned_budget",
     "stats",
     "to",
