@@ -9,7 +9,16 @@
 
 from __future__ import annotations
 
-from ._devices import DeviceInfo, DeviceStats, devices, set_pinned_budget, stats, trim
+from ._devices import (
+    DeviceInfo,
+    DeviceStats,
+    Stats,
+    devices,
+    set_kept_limit,
+    set_pinned_budget,
+    stats,
+    trim,
+)
 from ._errors import (
     DeviceError,
     Error,
@@ -40,6 +49,7 @@ __all__ = [
     "Prefetch",
     "PrefetchIterator",
     "SourceChangedError",
+    "Stats",
     "Transfer",
     "TransferError",
     "UnsupportedLeafError",
@@ -47,6 +57,7 @@ __all__ = [
     "is_pinned",
     "pin",
     "prefetch",
+    "set_kept_limit",
     "set_pinned_budget",
     "stats",
     "to",

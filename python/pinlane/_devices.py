@@ -45,6 +45,15 @@ class DeviceStats(NamedTuple):
     """Given up on because a lost device may still use it."""
 
 
+class Stats(NamedTuple):
+    """What pinlane holds in this process."""
+
+    devices: dict[str, DeviceStats]
+    """What the engine of each device that was used holds, by the device's name."""
+    kept: int
+    """Bytes of ordinary host memory that are kept for later results: see :func:`set_kept_limit`."""
+
+
 def devices() -> list[DeviceInfo]:
     """The devices of this process. The simulated ones are always there.
 
@@ -55,20 +64,30 @@ def devices() -> list[DeviceInfo]:
     return [DeviceInfo(*told) for told in _native.device_names()]
 
 
-def stats() -> dict[str, DeviceStats]:
-    """What the engine of each device that was used holds.
+def stats() -> Stats:
+    """What pinlane holds at this moment.
 
     >>> import numpy, pinlane
     >>> there = pinlane.to(numpy.ones(3), "sim")
-    >>> pinlane.stats()["sim:0"].leaked
+    >>> pinlane.stats().devices["sim:0"].leaked
     0
     """
-    return {name: DeviceStats(*told) for name, told in _native.device_stats().items()}
+    engines = {name: DeviceStats(*told) for name, told in _native.device_stats().items()}
+    return Stats(engines, _native.kept_bytes())
 
 
 def trim() -> int:
-    """Gives host memory that is kept for later use back to the system; returns the bytes given back."""
+    """Gives host memory that is kept for later use, pinned or not, back to the system; returns the bytes given back."""
     return _native.trim()
+
+
+def set_kept_limit(bytes: int) -> None:
+    """Changes how much ordinary host memory is kept for later results; 2 GiB unless told, or a sixteenth of what the system
+    has where that is less.
+
+    Memory of large results on the host is kept when they are dropped: the next that lies in it arrives twice as fast.
+    """
+    _native.set_kept_limit(bytes)
 
 
 def set_pinned_budget(bytes: int, device: DeviceLike = "cuda") -> None:

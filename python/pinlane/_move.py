@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from . import _native, _trees
@@ -98,6 +100,10 @@ def to(
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
     target = name_of(device)
+    if not (non_blocking or stream or dtype or pin) and target[:3] != "sim":
+        alone = _moved_alone(tree, target)
+        if alone is not None:
+            return alone
     plan = Plan(target, stream, dtype, slab=slab, pin=pin, watch=non_blocking)
     flight = _native.start(_native.Tree(tree, plan.tensor_type, _trees.open), target, plan)
     if non_blocking:
@@ -110,3 +116,24 @@ def to(
     given = flight.result()
     assert given is not None, "a flight gives its result once, and nobody else has asked"
     return given[0]
+
+
+#: The longest lone tensor that is read from a device the driver's own way, in bytes: of longer ones, a part is copied out of
+#: pinned memory while the rest arrives.
+_READ_ALONE = 64 << 10
+
+
+def _moved_alone(tree: Any, target: str) -> Any:
+    """A small tensor that is a tree of its own, moved by torch; ``None`` where it is better moved by the engine."""
+    torch = sys.modules.get("torch")
+    if torch is None or type(tree) is not torch.Tensor:
+        return None
+    from . import _torch
+
+    return _torch.moved_alone(tree, target, _READ_ALONE if target == "cpu" else _sent_alone(target))
+
+
+@functools.cache
+def _sent_alone(target: str) -> int:
+    """The longest lone tensor that is sent to a device the driver's own way, in bytes."""
+    return _native.open_device(target)

@@ -90,7 +90,8 @@ def _copy(leaf: Any, memory: _native.Memory, place: int) -> Any:
         torch = torch_side(needed=True)
         assert torch is not None
         like = torch.torch.empty_like(leaf, device="meta")
-        (copy,) = torch.parts(torch.over(memory), leaf.dtype, tuple(like.shape), like.stride(), place, 1, 0)
+        run = (leaf, tuple(like.shape), like.stride(), place, 1, 0)
+        (copy,) = torch.parts(torch.over(memory), [run])
         return copy.copy_(leaf.detach())
     import numpy
 

@@ -14,6 +14,9 @@ from typing import Any
 from . import _native
 from ._errors import UnsupportedLeafError, out_of_memory
 
+#: Equal leaves one after the other: see `pinlane._torch.Run`.
+Run = tuple[Any, tuple[int, ...], tuple[int, ...], int, int, int]
+
 #: The result, what to move instead, whether that is a numpy array, and what to do with what arrives.
 Prepared = tuple[Any, Any, bool, "Callable[[Any], Any] | None"]
 
@@ -22,11 +25,11 @@ class Plan:
     """What is to become of one tree."""
 
     __slots__ = (
-        "_over",
         "_stream",
         "convert",
         "dtype",
         "grads",
+        "is_neg",
         "parameter_type",
         "pin",
         "slab",
@@ -50,12 +53,13 @@ class Plan:
         self.watch = watch
         self.tensor_type = None
         self.parameter_type = None
+        self.is_neg = None
         self.grads = False
         self._stream = stream
-        self._over: dict[int, Any] = {}
         if self.torch is not None:
             self.tensor_type = self.torch.Tensor
             self.parameter_type = self.torch.Parameter
+            self.is_neg = self.torch.is_neg
             self.grads = self.torch.torch.is_grad_enabled()
         self.stream_device, self.stream = self.stream_now()
 
@@ -83,48 +87,30 @@ class Plan:
         try:
             with given:
                 memory = torch.empty(bytes, dtype=torch.uint8, device=self.target)
-        except torch.OutOfMemoryError as full:
+        except self.torch.OutOfMemoryError as full:
             message = f"making room for {bytes} bytes of tensors on {self.target}: {full}"
             raise out_of_memory()(message) from full
         return memory, memory.data_ptr()
 
-    def tensors(
-        self,
-        memory: Any,
-        example: Any,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        offset: int,
-        count: int,
-        step: int,
-    ) -> Sequence[Any]:
-        """``count`` tensors like ``example`` over ``memory``."""
+    def tensors(self, memory: Any, runs: Sequence[Run]) -> list[Any]:
+        """Tensors over ``memory``, as the runs say."""
         if isinstance(memory, _native.Memory):
-            whole = self._over.get(id(memory))
-            if whole is None:
-                whole = self._over[id(memory)] = self.torch.over(memory)
-            memory = whole
-        made: Sequence[Any] = self.torch.parts(memory, example.dtype, shape, strides, offset, count, step)
+            memory = self.torch.over(memory)
+        made: list[Any] = self.torch.parts(memory, runs)
         return made
 
-    def arrays(
-        self,
-        memory: Any,
-        example: Any,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        offset: int,
-        count: int,
-        step: int,
-    ) -> Sequence[Any]:
-        """``count`` numpy arrays like ``example`` over ``memory``."""
+    def arrays(self, memory: Any, runs: Sequence[Run]) -> list[Any]:
+        """Numpy arrays over ``memory``, as the runs say."""
         import numpy
 
         whole = numpy.asarray(memory)
-        size = example.dtype.itemsize
-        steps = tuple(stride * size for stride in strides)
-        starts = (offset + index * step for index in range(count))
-        return [numpy.ndarray(shape, example.dtype, whole, start, steps) for start in starts]
+        made = []
+        for example, shape, strides, offset, count, step in runs:
+            dtype = example.dtype
+            steps = tuple(stride * dtype.itemsize for stride in strides)
+            for index in range(count):
+                made.append(numpy.ndarray(shape, dtype, whole, offset + index * step, steps))
+        return made
 
     # ---- leaves that are more than their bytes
 
@@ -209,7 +195,7 @@ class Plan:
 
 def torch_side(*, needed: bool) -> ModuleType | None:
     """The part of this package that uses torch, where torch is imported or needed."""
-    if not needed and "torch" not in sys.modules:
+    if not needed and sys.modules.get("torch") is None:
         return None
     from . import _torch
 

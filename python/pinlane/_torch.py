@@ -6,19 +6,38 @@ Some of what is used of torch is not documented by it: each has a way to go on w
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from ._errors import DeviceError
+
 Tensor = torch.Tensor
 Parameter = torch.nn.Parameter
+OutOfMemoryError: type[RuntimeError] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+is_neg = torch.Tensor.is_neg
+
+#: Equal tensors one after the other: one like them, shape and strides of each, where the first begins in bytes, how many
+#: there are, and how far apart they begin.
+Run = tuple[Any, tuple[int, ...], tuple[int, ...], int, int, int]
 
 _RAW_STREAM = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 
 
+@functools.cache
+def _initialise() -> None:
+    """Has torch start CUDA, which it does at its own first use."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (AssertionError, RuntimeError) as error:
+        raise DeviceError(f"moving tensors to a GPU: torch can't use it: {error}") from error
+
+
 def current_stream(device: int) -> int:
     """The handle of the stream that torch enqueues work of this thread on."""
+    _initialise()
     if _RAW_STREAM is not None:
         return int(_RAW_STREAM(device))
     return int(torch.cuda.current_stream(device).cuda_stream)
@@ -53,22 +72,22 @@ def over(memory: Any) -> Tensor:
     return tensor
 
 
-def parts(
-    memory: Tensor,
-    dtype: torch.dtype,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    offset: int,
-    count: int,
-    step: int,
-) -> Sequence[Tensor]:
-    """``count`` equal tensors over ``memory``, a tensor of bytes: the first at ``offset``, each ``step`` bytes on."""
+def parts(memory: Tensor, runs: Sequence[Run]) -> list[Tensor]:
+    """Tensors over ``memory``, a tensor of bytes: those of all runs in their order."""
+    made: list[Tensor] = []
+    typed: dict[torch.dtype, Tensor] = {}
     with _unwatched():
-        typed = memory if dtype == torch.uint8 else memory.view(dtype)
-        size = dtype.itemsize
-        if count == 1:
-            return (typed.as_strided(shape, strides, offset // size),)
-        return typed.as_strided((count, *shape), (step // size, *strides), offset // size).unbind(0)
+        for example, shape, strides, offset, count, step in runs:
+            dtype: torch.dtype = example.dtype
+            whole = typed.get(dtype)
+            if whole is None:
+                whole = typed[dtype] = memory if dtype is torch.uint8 else memory.view(dtype)
+            size = dtype.itemsize
+            if count == 1:
+                made.append(whole.as_strided(shape, strides, offset // size))
+            else:
+                made += whole.as_strided((count, *shape), (step // size, *strides), offset // size).unbind(0)
+    return made
 
 
 def is_ordinary(leaf: Tensor) -> bool:
@@ -79,6 +98,21 @@ def is_ordinary(leaf: Tensor) -> bool:
         and leaf.device.type in ("cpu", "cuda")
         and not leaf.is_quantized
     )
+
+
+def moved_alone(tensor: Tensor, device: str, longest: int) -> Tensor | None:
+    """A lone tensor moved by torch itself, where it is no longer than ``longest`` bytes; else ``None``.
+
+    Nothing is faster for it than one call of the driver's, which is what torch makes. A source that is not pinned has been
+    read when that call returns, so torch does not have to wait for the stream.
+    """
+    if tensor.layout is not torch.strided or tensor.nbytes > longest:
+        return None
+    if device == "cpu":
+        return tensor.to("cpu") if tensor.is_cuda else None
+    if not tensor.is_cpu:
+        return None
+    return tensor.to(device, non_blocking=not tensor.is_pinned())
 
 
 class Moved(torch.autograd.Function):

@@ -196,6 +196,21 @@ def test_results_outlive_what_they_came_from(device: str) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(back)), torch.arange(5))
 
 
+def test_memory_of_large_results_is_kept_for_the_next_and_can_be_given_back(device: str) -> None:
+    pinlane.trim()
+    there = pinlane.to(torch.arange(4 << 20, dtype=torch.int32), device)
+    first = pinlane.to(there, "cpu")
+    address = first.data_ptr()
+    assert pinlane.stats().kept == 0
+    del first
+    assert pinlane.stats().kept == 16 << 20
+    again = pinlane.to(there[: 15 << 18], "cpu")
+    assert again.data_ptr() == address and pinlane.stats().kept == 0
+    assert torch.equal(again, torch.arange(15 << 18, dtype=torch.int32))
+    del again
+    assert pinlane.trim() >= 16 << 20 and pinlane.stats().kept == 0
+
+
 class TestArrays:
     """Numpy arrays, on a simulated device: there they stay arrays."""
 

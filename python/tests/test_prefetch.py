@@ -375,7 +375,7 @@ def test_a_loader_without_workers_is_prefetched(device: str) -> None:
 
 
 def test_an_error_in_a_worker_comes_behind_the_batches_before_it(device: str) -> None:
-    loader = DataLoader(Squares(10, fails_at=6), num_workers=2, multiprocessing_context="fork")
+    loader = DataLoader(Squares(10, fails_at=6), num_workers=1, multiprocessing_context="fork")
     got = []
     with pytest.raises(LookupError, match="no square of 6"):
         for batch in pinlane.prefetch(loader, device, depth=4):

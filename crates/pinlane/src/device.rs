@@ -6,7 +6,7 @@ use pinlane_driver::{DeviceId, Driver, sync::Arc};
 
 use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
-    memory::pool::PinnedPool,
+    memory::{pool::PinnedPool, recycled},
     profile::SLOT_GRANULE,
     registry,
     transfer::{engine::Engine, running::RunningEngine},
@@ -194,10 +194,12 @@ impl Device {
         Ok(())
     }
 
-    /// Gives pinned memory that nothing uses back to the system; returns the bytes given back.
+    /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory of an
+    /// accelerator, or what the host keeps of pageable results.
     pub fn trim(&self) -> usize {
-        self.accelerator()
-            .map_or(0, |accelerator| accelerator.running.engine().pool.trim())
+        self.accelerator().map_or_else(recycled::trim, |accelerator| {
+            accelerator.running.engine().pool.trim()
+        })
     }
 
     /// The accelerator behind it, if it is one.

@@ -1,7 +1,9 @@
 //! Making tensors in host memory, pageable or pinned.
 
 use crate::{
-    DType, Device, Element, Layout, Result, Scalar, Tensor, fill, memory::storage::Storage, random,
+    DType, Device, Element, Layout, Result, Scalar, Tensor, fill,
+    memory::{recycled, storage::Storage},
+    random,
     tensor::check_count,
 };
 
@@ -25,6 +27,23 @@ pub enum HostMemory<'a> {
     Pinned(&'a Device),
 }
 
+/// # Kept memory
+///
+/// Large pageable results are kept when they are dropped, for the next of about their size: touching fresh pages takes longer
+/// than copying into them. [`Device::trim`] of the host gives what is kept back to the system.
+impl HostMemory<'_> {
+    /// How many bytes of pageable memory are kept at this moment, for the whole process.
+    #[must_use]
+    pub fn kept() -> usize {
+        recycled::bytes()
+    }
+
+    /// Changes the most that is kept, in bytes; unless told, 2 GiB, or a sixteenth of the system's memory where that is less.
+    pub fn set_kept_limit(bytes: usize) {
+        recycled::set_limit(bytes);
+    }
+}
+
 /// Every method fails with [`Error::Layout`](crate::Error::Layout) where the size overflows and with
 /// [`Error::HostMemory`](crate::Error::HostMemory) or [`Error::PinnedBudget`](crate::Error::PinnedBudget) where there
 /// is no room.
@@ -42,14 +61,20 @@ impl HostMemory<'_> {
         })
     }
 
-    /// Elements of no particular value, for whoever overwrites them: zeros in pageable memory, and in pinned memory what
-    /// its last user left there.
+    /// Elements of no particular value, for whoever overwrites them: zeros, or what the memory's last user left there.
     ///
     /// # Errors
     ///
     /// As for all.
     pub fn empty(self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        self.build(dtype, shape, |_| Ok(()))
+        match self {
+            Self::Pageable => {
+                let layout = Layout::contiguous(shape)?;
+                let bytes = dtype.bytes_for(layout.elements())?;
+                Ok(Tensor::new(dtype, layout, Storage::initialised(bytes)?))
+            }
+            Self::Pinned(_) => self.build(dtype, shape, |_| Ok(())),
+        }
     }
 
     /// All zeros.

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use pinlane::Device;
+use pinlane::{Device, HostMemory};
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
 use crate::{errors, process, simulated};
@@ -117,6 +117,18 @@ pub(crate) fn device_stats<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>>
     Ok(all)
 }
 
+/// How many bytes of pageable host memory are kept for later results.
+#[pyfunction]
+pub(crate) fn kept_bytes() -> usize {
+    HostMemory::kept()
+}
+
+/// Changes the most pageable host memory that is kept, in bytes.
+#[pyfunction]
+pub(crate) fn set_kept_limit(py: Python<'_>, bytes: usize) {
+    py.detach(|| HostMemory::set_kept_limit(bytes));
+}
+
 /// Changes how many bytes of host memory may be pinned for a device.
 #[pyfunction]
 pub(crate) fn set_pinned_budget(py: Python<'_>, name: &str, bytes: usize) -> PyResult<()> {
@@ -129,6 +141,7 @@ pub(crate) fn set_pinned_budget(py: Python<'_>, name: &str, bytes: usize) -> PyR
 #[pyfunction]
 pub(crate) fn trim(py: Python<'_>) -> PyResult<usize> {
     process::check(py)?;
-    let devices: Vec<Device> = lock().values().cloned().collect();
+    let mut devices: Vec<Device> = lock().values().cloned().collect();
+    devices.push(Device::host());
     Ok(py.detach(|| devices.iter().map(Device::trim).sum()))
 }

@@ -33,6 +33,8 @@ pub(crate) struct Description<'a> {
     pub(crate) dtype: u64,
     /// Bytes of an element.
     pub(crate) item: usize,
+    /// Whether the elements are complex numbers, or that is not known.
+    pub(crate) may_be_complex: bool,
     pub(crate) shape: &'a [i64],
     /// In elements.
     pub(crate) strides: &'a [i64],
@@ -73,6 +75,7 @@ pub(crate) fn with_array<T>(
         address: data.get_item(0)?.extract()?,
         dtype: dtype.as_ptr() as u64,
         item,
+        may_be_complex: false,
         shape: &shape,
         strides: &strides,
     }))
@@ -102,6 +105,7 @@ fn by_attributes<T>(
         address: tensor.call_method0(intern!(py, "data_ptr"))?.extract()?,
         dtype: tensor.getattr(intern!(py, "dtype"))?.as_ptr() as u64,
         item: tensor.call_method0(intern!(py, "element_size"))?.extract()?,
+        may_be_complex: true,
         shape: &shape,
         strides: &strides,
     })))
@@ -198,6 +202,7 @@ impl Exchange {
             address: seen.data as usize + seen.offset as usize,
             dtype: u64::from(seen.code) | u64::from(seen.bits) << 8 | u64::from(seen.lanes) << 16,
             item: bits / 8,
+            may_be_complex: seen.code == COMPLEX,
             shape: numbers(seen.shape),
             strides: numbers(seen.strides),
         })))
@@ -210,6 +215,8 @@ static TABLE: PyOnceLock<Option<Exchange>> = PyOnceLock::new();
 const CPU: i32 = 1;
 const CUDA: i32 = 2;
 const CUDA_HOST: i32 = 3;
+/// `kDLComplex`.
+const COMPLEX: u8 = 5;
 
 /// `DLPackVersion`.
 #[repr(C)]

@@ -32,6 +32,8 @@ use crate::{
 pub(crate) struct Flight {
     tree: Py<Tree>,
     parts: Mutex<Vec<Part>>,
+    /// Whether nothing had to move.
+    is_empty: bool,
     results: Mutex<Option<Vec<Option<Py<PyAny>>>>>,
     finishes: Vec<(usize, Py<PyAny>)>,
     sources: Vec<Source>,
@@ -125,6 +127,7 @@ impl Flight {
     ) -> Self {
         Self {
             tree,
+            is_empty: parts.is_empty(),
             parts: Mutex::new(parts),
             results: Mutex::new(Some(results)),
             finishes,
@@ -138,6 +141,9 @@ impl Flight {
 
     /// Does something to each part, detached, and raises the first error there is.
     fn bring_in(&self, py: Python<'_>, each: impl Fn(&mut Part) + Send + Sync) -> PyResult<()> {
+        if self.is_empty {
+            return Ok(());
+        }
         process::check(py)?;
         let failed = py.detach(|| {
             let mut parts = self.parts();

@@ -23,6 +23,8 @@ pub(crate) struct Form {
     pub(crate) span: usize,
     /// Whether the elements fill their memory without gaps, each place once.
     pub(crate) is_dense: bool,
+    /// Whether the elements may be complex numbers.
+    pub(crate) may_be_conjugate: bool,
     /// How the engine reads it.
     pub(crate) source: (DType, Layout),
     /// How the engine writes it.
@@ -115,6 +117,7 @@ impl Form {
             bytes,
             span,
             is_dense,
+            may_be_conjugate: leaf.may_be_complex,
             source,
             place: flat.clone(),
         };

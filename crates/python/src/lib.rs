@@ -3,6 +3,7 @@
 //! - [`tree`] takes a nesting of containers apart into leaves, and puts one with other leaves together.
 //! - [`exchange`] reads what a tensor is, through the C table that torch offers; [`form`] is what leaves of one kind share.
 //! - [`memory`] is host memory, and a simulated device's, as something that torch and numpy can look at.
+//! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
 //! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
 //! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
 //!   engine's, as Python exceptions.
@@ -12,6 +13,7 @@ mod errors;
 mod exchange;
 mod flight;
 mod form;
+mod kept;
 mod memory;
 mod moving;
 mod pinning;
@@ -24,7 +26,10 @@ mod tree;
 mod _native {
     #[pymodule_export]
     use crate::{
-        devices::{device_names, device_stats, open_device, set_pinned_budget, simulated_device_of, trim},
+        devices::{
+            device_names, device_stats, kept_bytes, open_device, set_kept_limit, set_pinned_budget,
+            simulated_device_of, trim,
+        },
         flight::Flight,
         memory::Memory,
         moving::start,

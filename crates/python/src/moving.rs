@@ -16,9 +16,9 @@ use pinlane::{
 };
 use pyo3::{
     exceptions::PyValueError,
-    intern,
+    ffi, intern,
     prelude::*,
-    types::{PyIterator, PyTuple, PyType},
+    types::{PyList, PyTuple, PyType},
 };
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     exchange::{self, Space},
     flight::{Flight, Leaves, Part, Source},
     form::Forms,
+    kept::Kept,
     memory::Memory,
     simulated,
     tree::Tree,
@@ -43,6 +44,8 @@ struct Wishes<'py> {
     tensor_type: Option<Bound<'py, PyType>>,
     /// Torch's type of parameters, which move like tensors.
     parameter_type: Option<Bound<'py, PyType>>,
+    /// Torch's function that says whether a tensor's elements are to be negated when they are read.
+    is_neg: Option<Bound<'py, PyAny>>,
     /// The device and the handle of the caller's stream, where torch's current ones are not meant.
     stream_device: Option<String>,
     stream: Option<u64>,
@@ -80,6 +83,7 @@ pub(crate) fn start<'py>(
         finishes: Vec::new(),
         sources: Vec::new(),
         groups: Vec::new(),
+        last_gpu: None,
     };
     start.survey()?;
     start.start()
@@ -99,6 +103,7 @@ struct Start<'a, 'py> {
     /// Tensors that must not change while they are read, with the version they have.
     sources: Vec<Source>,
     groups: Vec<Group<'py>>,
+    last_gpu: Option<(u32, Device)>,
 }
 
 /// Leaves that come from one place.
@@ -157,8 +162,20 @@ impl<'py> Start<'_, 'py> {
         if self.wishes.grads && leaf.getattr(intern!(py, "requires_grad"))?.is_truthy()? {
             return Ok(false);
         }
-        Ok(!leaf.call_method0(intern!(py, "is_neg"))?.is_truthy()?
-            && !leaf.call_method0(intern!(py, "is_conj"))?.is_truthy()?)
+        let Some(is_neg) = &self.wishes.is_neg else {
+            return Ok(false);
+        };
+        // SAFETY: the function and its one argument are alive, and null ends the arguments. A new reference comes back, or
+        // null with an exception. (Calling it so makes no tuple and no bound method: this is asked of every leaf.)
+        let told = unsafe {
+            let told = ffi::PyObject_CallFunctionObjArgs(
+                is_neg.as_ptr(),
+                leaf.as_ptr(),
+                std::ptr::null_mut::<ffi::PyObject>(),
+            );
+            Bound::from_owned_ptr_or_err(py, told)?
+        };
+        Ok(!told.is_truthy()?)
     }
 
     /// Looks at a leaf that the engine can move as it is; says whether it can.
@@ -179,8 +196,14 @@ impl<'py> Start<'_, 'py> {
         let (space, address, Some(form)) = seen else {
             return Ok(false);
         };
+        if self.forms.get(form).may_be_conjugate
+            && !is_array
+            && leaf.call_method0(intern!(self.py, "is_conj"))?.is_truthy()?
+        {
+            return Ok(false);
+        }
         let from = match space {
-            Space::Cuda(ordinal) => devices::open(self.py, &format!("cuda:{ordinal}"))?,
+            Space::Cuda(ordinal) => self.gpu(ordinal)?,
             Space::Host => simulated::device_of(address).unwrap_or_else(Device::host),
         };
         if from == self.target {
@@ -211,6 +234,18 @@ impl<'py> Start<'_, 'py> {
             }
         }
         Ok(true)
+    }
+
+    /// A GPU that a leaf lies on: mostly the one of the leaf before.
+    fn gpu(&mut self, ordinal: u32) -> PyResult<Device> {
+        match &self.last_gpu {
+            Some((known, device)) if *known == ordinal => Ok(device.clone()),
+            _ => {
+                let device = devices::open(self.py, &format!("cuda:{ordinal}"))?;
+                self.last_gpu = Some((ordinal, device.clone()));
+                Ok(device)
+            }
+        }
     }
 
     /// Has the package say what to do with a leaf.
@@ -307,7 +342,7 @@ impl<'py> Start<'_, 'py> {
             let (object, address): (Bound<'py, PyAny>, usize) =
                 self.plan.call_method1(intern!(py, "room"), (bytes,))?.extract()?;
             return Ok(Room {
-                owner: Arc::new(object.clone().unbind()),
+                owner: Arc::new(Kept::new(vec![object.clone().unbind()])),
                 object,
                 address,
                 bytes,
@@ -339,7 +374,7 @@ impl<'py> Start<'_, 'py> {
             .iter()
             .map(|leaf| leaf.object.clone().unbind())
             .collect();
-        let kept: Arc<dyn Any + Send + Sync> = Arc::new(kept);
+        let kept: Arc<dyn Any + Send + Sync> = Arc::new(Kept::new(kept));
         let names = Arc::new(Names {
             tree: self.tree.clone().unbind(),
             numbers: group.leaves.iter().map(|leaf| leaf.number).collect(),
@@ -517,48 +552,62 @@ impl<'py> Start<'_, 'py> {
             .extract()
     }
 
-    /// Makes the tensors over the rooms: equal neighbours in one call.
+    /// Makes the tensors over the rooms: those over one room in one call, and equal neighbours of them at once.
     fn make_views(&mut self, group: &Group<'py>, rooms: &[Room<'py>], places: &[Place]) -> PyResult<()> {
         let py = self.py;
         let mut first = 0;
         while first < group.leaves.len() {
-            let leaf = &group.leaves[first];
-            let (room, offset) = places[first];
-            let is_equal = |other: usize| {
-                let next = &group.leaves[other];
-                next.form == leaf.form && next.is_array == leaf.is_array && places[other].0 == room
+            let (room, is_array) = (places[first].0, group.leaves[first].is_array);
+            let end = (first..group.leaves.len())
+                .find(|&other| places[other].0 != room || group.leaves[other].is_array != is_array)
+                .unwrap_or(group.leaves.len());
+            let runs = self.runs(&group.leaves[first..end], &places[first..end])?;
+            let method = if is_array {
+                intern!(py, "arrays")
+            } else {
+                intern!(py, "tensors")
             };
-            let count = (first..group.leaves.len())
-                .take_while(|&other| is_equal(other))
+            let views = self.plan.call_method1(method, (&rooms[room].object, runs))?;
+            let views = views.cast_into::<PyList>()?;
+            if views.len() != end - first {
+                return Err(PyValueError::new_err(format!(
+                    "{} views were made of {} leaves",
+                    views.len(),
+                    end - first
+                )));
+            }
+            for (leaf, view) in group.leaves[first..end].iter().zip(views) {
+                self.results[leaf.number] = Some(view.unbind());
+            }
+            first = end;
+        }
+        Ok(())
+    }
+
+    /// Leaves in one room as runs of equal neighbours: one of them, shape and strides of each, where the first begins, how many
+    /// there are, and how far apart they begin.
+    fn runs(&self, leaves: &[Leaf<'py>], places: &[Place]) -> PyResult<Bound<'py, PyList>> {
+        let py = self.py;
+        let runs = PyList::empty(py);
+        let mut first = 0;
+        while first < leaves.len() {
+            let leaf = &leaves[first];
+            let count = leaves[first..]
+                .iter()
+                .take_while(|next| next.form == leaf.form)
                 .count();
+            let offset = places[first].1;
             let step = if count > 1 {
                 places[first + 1].1 - offset
             } else {
                 0
             };
             let form = self.forms.get(leaf.form);
-            let arguments = (
-                &rooms[room].object,
-                &leaf.object,
-                PyTuple::new(py, &form.shape)?,
-                PyTuple::new(py, &form.strides)?,
-                offset,
-                count,
-                step,
-            );
-            let method = if leaf.is_array {
-                intern!(py, "arrays")
-            } else {
-                intern!(py, "tensors")
-            };
-            let views = self.plan.call_method1(method, arguments)?;
-            let leaves = &group.leaves[first..first + count];
-            for (leaf, view) in leaves.iter().zip(PyIterator::from_object(&views)?) {
-                self.results[leaf.number] = Some(view?.unbind());
-            }
+            let (shape, strides) = (PyTuple::new(py, &form.shape)?, PyTuple::new(py, &form.strides)?);
+            runs.append((&leaf.object, shape, strides, offset, count, step))?;
             first += count;
         }
-        Ok(())
+        Ok(runs)
     }
 }
 

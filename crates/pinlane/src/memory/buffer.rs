@@ -5,21 +5,21 @@ use std::{
     ptr::NonNull,
 };
 
-use super::mapping::Mapping;
+use super::recycled::Recycled;
 use crate::{Error, Result};
 
 /// Alignment of every allocation: a cache line, which is also the widest vector register.
 pub(crate) const ALIGNMENT: usize = 64;
 
-/// From here on the memory comes from the kernel, in huge pages: the pages of a large allocation are touched for the first
-/// time when a result is written, and huge ones cost a third of what small ones do.
+/// From here on the memory comes from the kernel, in huge pages, and is kept when it is given back: the pages of a large
+/// allocation are touched for the first time when a result is written, and huge ones cost a third of what small ones do.
 const MAPPED_FROM: usize = 4 << 20;
 
 /// Owns `bytes` bytes of pageable memory. Says nothing of who may read or write them: that is its owner's duty.
 #[derive(Debug)]
 pub(crate) enum Buffer {
     Heap { ptr: NonNull<u8>, layout: Layout },
-    Mapped(Mapping),
+    Mapped(Recycled),
 }
 
 // SAFETY: the buffer owns its memory, as a `Box<[u8]>` does; access goes through its owner.
@@ -30,18 +30,29 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// Memory whose content is undefined, for someone who writes all of it before anyone reads.
     pub(crate) fn uninit(bytes: usize) -> Result<Self> {
-        Self::with(bytes, alloc::alloc)
+        match bytes {
+            MAPPED_FROM.. => Ok(Self::Mapped(Recycled::any(bytes)?)),
+            _ => Self::on_heap(bytes, alloc::alloc),
+        }
+    }
+
+    /// Memory that reads as zeros, or as what its last user left there.
+    pub(crate) fn initialised(bytes: usize) -> Result<Self> {
+        match bytes {
+            MAPPED_FROM.. => Ok(Self::Mapped(Recycled::any(bytes)?)),
+            _ => Self::on_heap(bytes, alloc::alloc_zeroed),
+        }
     }
 
     /// Memory that reads as zeros; large blocks come from the kernel untouched.
     pub(crate) fn zeroed(bytes: usize) -> Result<Self> {
-        Self::with(bytes, alloc::alloc_zeroed)
+        match bytes {
+            MAPPED_FROM.. => Ok(Self::Mapped(Recycled::fresh(bytes)?)),
+            _ => Self::on_heap(bytes, alloc::alloc_zeroed),
+        }
     }
 
-    fn with(bytes: usize, allocate: unsafe fn(Layout) -> *mut u8) -> Result<Self> {
-        if bytes >= MAPPED_FROM {
-            return Ok(Self::Mapped(Mapping::reserve(bytes)?));
-        }
+    fn on_heap(bytes: usize, allocate: unsafe fn(Layout) -> *mut u8) -> Result<Self> {
         let layout =
             Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| Error::HostMemory { bytes })?;
         // SAFETY: the layout's size is at least 1.

@@ -130,10 +130,19 @@ impl HostBytes {
 impl Storage {
     /// Fresh pageable bytes that read as zeros.
     pub(crate) fn zeroed(bytes: usize) -> Result<Self> {
-        let buffer = Buffer::zeroed(bytes)?;
+        Ok(Self::pageable(Buffer::zeroed(bytes)?, bytes))
+    }
+
+    /// Pageable bytes that read as zeros, or as what their last user left there.
+    pub(crate) fn initialised(bytes: usize) -> Result<Self> {
+        Ok(Self::pageable(Buffer::initialised(bytes)?, bytes))
+    }
+
+    /// The bytes of a buffer, which are initialised.
+    fn pageable(buffer: Buffer, bytes: usize) -> Self {
         let ptr = buffer.ptr();
         // SAFETY: the buffer holds `bytes` initialised bytes and lives in the storage.
-        Ok(unsafe { Self::host(ptr, bytes, None, true, Arc::new(buffer)) })
+        unsafe { Self::host(ptr, bytes, None, true, Arc::new(buffer)) }
     }
 
     /// Fresh pinned bytes: zeros, or what an earlier lease left there.

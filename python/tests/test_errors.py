@@ -1,0 +1,152 @@
+"""What can't be done is refused, with the leaf's place in the tree and a fitting exception."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+import torch
+
+import pinlane
+
+
+@pytest.mark.parametrize("name", ["gpu", "cudas", "meta", "cuda:x", "cuda:-1", "", "cpu:1", "mps"])
+def test_an_unknown_device_is_refused_as_torch_refuses_it(name: str) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(repr(name))) as caught:
+        pinlane.to(torch.zeros(1), name)
+    assert isinstance(caught.value, pinlane.NoSuchDeviceError)
+
+
+@pytest.mark.parametrize("name", ["sim:2", "sim:nowhere", "cuda:99", torch.device("cuda:99"), 99])
+def test_an_index_out_of_range_is_refused(name: Any) -> None:
+    with pytest.raises(pinlane.NoSuchDeviceError):
+        pinlane.to(torch.zeros(1), name)
+
+
+@pytest.mark.parametrize("device", [None, 1.5, True, ["cuda"]])
+def test_what_is_no_device_is_a_type_error(device: Any) -> None:
+    with pytest.raises(TypeError, match="a device is"):
+        pinlane.to(torch.zeros(1), device)
+
+
+def test_devices_may_be_named_as_torch_names_them() -> None:
+    x = torch.zeros(1)
+    assert pinlane.to(x, torch.device("cpu")) is x
+
+
+def _quantized() -> torch.Tensor:
+    return torch._empty_affine_quantized([3], scale=1.0, zero_point=0, dtype=torch.quint8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(3, device="meta"),
+        lambda: torch.eye(3).to_sparse(),
+        _quantized,
+        lambda: torch.zeros(3).as_subclass(type("Mine", (torch.Tensor,), {})),
+    ],
+)
+def test_tensors_that_a_device_does_not_hold_are_refused_by_path(make: Any) -> None:
+    tree = {"batch": [torch.zeros(2), {"odd": make()}]}
+    with pytest.raises(pinlane.UnsupportedLeafError, match=re.escape("['batch'][1]['odd']")):
+        pinlane.to(tree, "sim")
+
+
+def test_sparse_tensors_and_subclasses_of_the_host_stay_there() -> None:
+    tree = [torch.eye(3).to_sparse(), torch.zeros(3).as_subclass(type("Mine", (torch.Tensor,), {})), _quantized()]
+    assert all(a is b for a, b in zip(pinlane.to(tree, "cpu"), tree, strict=True))
+
+
+def test_a_meta_tensor_is_refused_as_torch_refuses_it() -> None:
+    with pytest.raises(NotImplementedError, match="itself.*meta"):
+        pinlane.to(torch.zeros(3, device="meta"), "cpu")
+
+
+def test_what_is_no_stream_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="a stream is"):
+        pinlane.to(torch.zeros(1), "sim", stream=7)  # type: ignore[arg-type]
+
+
+def test_a_budget_that_is_too_small_says_what_to_do() -> None:
+    with pytest.raises(pinlane.PinnedBudgetError, match="budget"):
+        pinlane.pin(torch.empty(1 << 30, dtype=torch.uint8), "sim:1")
+    with pytest.raises(pinlane.Error, match="slots"):
+        pinlane.set_pinned_budget(1, "sim:1")
+    pinlane.set_pinned_budget(2 << 30, "sim:1")
+    assert pinlane.stats().devices["sim:1"].pinned_budget == 2 << 30
+    pinned = pinlane.pin(torch.empty(300 << 20, dtype=torch.uint8), "sim:1")
+    assert pinlane.is_pinned(pinned, "sim:1")
+    del pinned
+    pinlane.set_pinned_budget(256 << 20, "sim:1")
+    assert pinlane.stats().devices["sim:1"].pinned <= 256 << 20
+
+
+def run(script: str, *flags: str) -> str:
+    """Runs a script in a Python of its own."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_forked_child_gets_an_error_and_exits_in_peace() -> None:
+    script = """
+        import os, sys
+        import numpy, pinlane
+        there = pinlane.to(numpy.ones(1000), "sim")
+        flying = pinlane.to(numpy.ones(1000), "sim", non_blocking=True)
+        child = os.fork()
+        if child == 0:
+            for ask in (lambda: pinlane.to(there, "cpu"), flying.result, lambda: pinlane.to(numpy.ones(1), "sim")):
+                try:
+                    ask()
+                except pinlane.ForkError as error:
+                    assert "spawn" in str(error)
+                else:
+                    os._exit(3)
+            assert pinlane.to(numpy.ones(1), "cpu") == 1
+            del there, flying
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert flying.result().sum() == 1000
+    """
+    run(script)
+
+
+def test_a_process_exits_while_transfers_are_under_way() -> None:
+    script = """
+        import numpy, pinlane
+        from pinlane.testing import simulate
+        simulate("sim:slow", bytes_per_second=1e6)
+        kept = [pinlane.to(numpy.ones(100_000), "sim:slow", non_blocking=True) for _ in range(5)]
+    """
+    run(script)
+
+
+def test_numpy_alone_is_enough() -> None:
+    script = """
+        import sys
+        sys.modules["torch"] = None  # as where it is not installed
+        import numpy, pinlane
+        tree = {"x": numpy.arange(6.0).reshape(2, 3).T, "y": [numpy.zeros(0), "text"]}
+        back = pinlane.to(pinlane.to(tree, "sim"), "cpu")
+        assert (back["x"] == tree["x"]).all() and back["x"].strides == tree["x"].strides
+    """
+    run(script)
+
+
+def test_importing_it_imports_neither_torch_nor_numpy() -> None:
+    loaded = run("import sys, pinlane; print(*(name for name in ('torch', 'numpy') if name in sys.modules))")
+    assert loaded.split() == []

@@ -1,0 +1,190 @@
+"""What only a GPU shows: torch's allocator, torch's streams, and the order between them and ours.
+
+Runs where ``PINLANE_TEST_DEVICE`` names a GPU, as do the other tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+import pinlane
+
+from .conftest import DEVICE
+
+pytestmark = pytest.mark.skipif(not DEVICE.startswith("cuda"), reason="PINLANE_TEST_DEVICE names no GPU")
+
+#: Clock cycles that keep a stream busy for a good tenth of a second.
+LONG = 200_000_000
+
+
+def batch(value: int = 1) -> dict[str, torch.Tensor]:
+    tensors = {f"x{index}": torch.full((1000,), value, dtype=torch.float32) for index in range(100)}
+    return {**tensors, "large": torch.full((3_000_000,), value, dtype=torch.float32)}
+
+
+def all_equal(tree: dict[str, torch.Tensor], value: int) -> bool:
+    return all(bool(tensor.eq(value).all()) for tensor in tree.values())
+
+
+def test_results_lie_in_torchs_allocator_and_go_back_to_it() -> None:
+    pinlane.to(batch(), DEVICE)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    there = pinlane.to(batch(), DEVICE)
+    assert torch.cuda.memory_allocated() >= before + 12_400_000
+    assert there["x0"].is_cuda
+    del there
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() == before
+
+
+def test_results_are_ordered_on_the_current_stream_without_a_wait() -> None:
+    for value in range(1, 30):
+        there = pinlane.to(batch(value), DEVICE)
+        total = sum(tensor.sum() for tensor in there.values())
+        assert int(total) == value * 3_100_000
+
+
+def test_a_pageable_source_does_not_wait_for_what_the_stream_still_does() -> None:
+    pinlane.to(batch(), DEVICE)
+    stream = torch.cuda.current_stream()
+    torch.cuda._sleep(LONG)
+    there = pinlane.to([torch.ones(1000) for _ in range(10)], DEVICE)
+    assert not stream.query(), "the call waited for the stream"
+    assert all(bool(tensor.eq(1).all()) for tensor in there)
+
+
+def test_memory_that_the_stream_still_reads_is_not_overwritten() -> None:
+    old = torch.ones(3_000_000, device=DEVICE)
+    torch.cuda._sleep(LONG)
+    copy = old.clone()  # behind the sleep
+    del old  # its memory is free again, for work of this stream
+    there = pinlane.to(torch.full((3_000_000,), 2.0), DEVICE)
+    assert bool(copy.eq(1).all()) and bool(there.eq(2).all())
+
+
+def test_what_the_stream_still_writes_is_waited_for() -> None:
+    source = torch.zeros(3_000_000, device=DEVICE)
+    small = [torch.zeros(1000, device=DEVICE) for _ in range(100)]
+    torch.cuda._sleep(LONG)
+    for tensor in (source, *small):
+        tensor.fill_(3)
+    back = pinlane.to([source, *small], "cpu")
+    assert all(bool(tensor.eq(3).all()) for tensor in back)
+
+
+def test_a_stream_of_ones_own_is_the_one_to_be_ordered_on() -> None:
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(LONG)
+    there = pinlane.to(batch(4), DEVICE, stream=stream)
+    with torch.cuda.stream(stream):
+        assert all_equal(there, 4)
+
+
+def test_record_stream_on_a_result_keeps_its_memory() -> None:
+    side = torch.cuda.Stream()
+    there = pinlane.to([torch.full((500_000,), 5.0) for _ in range(4)], DEVICE)
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(LONG)
+        total = there[2].sum()  # behind the sleep
+    there[2].record_stream(side)
+    del there
+    # Of the size of the slab, so that the allocator would give out its memory again.
+    others = [torch.zeros(2_000_000, device=DEVICE) for _ in range(4)]
+    side.synchronize()
+    assert int(total) == 2_500_000 and all(bool(other.eq(0).all()) for other in others)
+
+
+def test_pinned_sources_are_free_to_change_when_the_call_returns() -> None:
+    pinned = {name: tensor.pin_memory() for name, tensor in batch(6).items()}
+    assert pinlane.is_pinned(pinned, DEVICE)
+    there = pinlane.to(pinned, DEVICE)
+    for tensor in pinned.values():
+        tensor.zero_()
+    assert all_equal(there, 6)
+
+
+def test_small_lone_tensors_are_free_to_change_when_the_call_returns() -> None:
+    for make in (torch.Tensor.clone, torch.Tensor.pin_memory):
+        for size in (1, 1000, 100_000):
+            source = make(torch.full((size,), 7.0))
+            torch.cuda._sleep(1_000_000)
+            there = pinlane.to(source, DEVICE)
+            source.zero_()
+            assert bool(there.eq(7).all())
+
+
+def test_transfers_are_ordered_where_their_results_are_taken() -> None:
+    transfer = pinlane.to(batch(8), DEVICE, non_blocking=True)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        there = transfer.result()
+        assert all_equal(there, 8)
+    transfer = pinlane.to(batch(9), DEVICE, non_blocking=True)
+    transfer.wait(stream)
+    assert all_equal(transfer.result(), 9)
+
+
+def test_results_on_the_host_are_pinned_where_asked_as_torch_sees_it() -> None:
+    back = pinlane.to(pinlane.to(batch(), DEVICE), "cpu", pin=True)
+    assert back["large"].is_pinned() and all_equal(back, 1)
+
+
+def test_strided_tensors_of_the_gpu_arrive_as_torch_lays_them_out() -> None:
+    base = torch.arange(60.0, device=DEVICE).reshape(3, 4, 5)
+    for tensor in (base.permute(2, 0, 1), base[:, ::2], base[..., 1:4], base[0].expand(2, 4, 5)):
+        back = pinlane.to([tensor], "cpu")[0]
+        expected = tensor.to("cpu")
+        assert torch.equal(back, expected) and back.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("array", [numpy.arange(5.0), numpy.arange(5)[::-1], numpy.arange(3, dtype=">i4")])
+def test_arrays_become_tensors(array: Any) -> None:
+    there = pinlane.to({"a": array}, DEVICE)["a"]
+    assert isinstance(there, torch.Tensor) and there.is_cuda
+    assert numpy.array_equal(there.cpu().numpy(), array)
+
+
+def test_what_torch_alone_can_move_is_moved_by_torch() -> None:
+    sparse = pinlane.to([torch.eye(3).to_sparse()], DEVICE)[0]
+    assert sparse.is_cuda and sparse.is_sparse
+    with pytest.raises(pinlane.UnsupportedLeafError, match=r"\[0\]"):
+        pinlane.to([torch.zeros(3, device="meta")], DEVICE)
+
+
+def test_gradients_come_back_to_the_host() -> None:
+    x = torch.ones(3, requires_grad=True)
+    (pinlane.to([x], DEVICE)[0] * 3).sum().backward()
+    assert x.grad is not None and x.grad.device.type == "cpu" and x.grad.eq(3).all()
+
+
+def test_too_much_for_the_gpu_is_torchs_error_and_ours() -> None:
+    much = torch.empty(1, dtype=torch.uint8).expand(1 << 44)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        pinlane.to([much], DEVICE)
+    assert isinstance(caught.value, pinlane.OutOfMemoryError)
+    assert all_equal(pinlane.to(batch(2), DEVICE), 2)
+
+
+def test_a_stream_under_graph_capture_is_refused_and_the_next_transfer_works() -> None:
+    pinlane.to(batch(), DEVICE)
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises((pinlane.Error, RuntimeError)), torch.cuda.graph(graph):
+        pinlane.to(batch(), DEVICE)
+    torch.cuda.synchronize()
+    assert all_equal(pinlane.to(batch(3), DEVICE), 3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+def test_tensors_move_between_gpus() -> None:
+    first = pinlane.to(batch(5), "cuda:0")
+    second = pinlane.to(first, "cuda:1")
+    assert second["large"].device == torch.device("cuda:1")
+    with torch.cuda.device(1):
+        assert all_equal(second, 5)

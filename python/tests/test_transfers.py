@@ -1,0 +1,248 @@
+"""Transfers: nothing can be read too early, and what goes wrong is told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+import weakref
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+import pinlane
+from pinlane.testing import SimulatedStream, simulate
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def slow() -> str:
+    """A device whose link takes a tenth of a second for 100 kB."""
+    return simulate(f"sim:slow-{next(_numbers)}", bytes_per_second=1e6)
+
+
+BYTES = 100_000
+
+
+def test_a_result_is_given_once(device: str) -> None:
+    transfer = pinlane.to(torch.arange(4), device, non_blocking=True)
+    assert torch.equal(pinlane.to(transfer.result(), "cpu"), torch.arange(4))
+    with pytest.raises(pinlane.TransferError, match="taken already"):
+        transfer.result()
+
+
+def test_a_transfer_is_done_when_it_has_landed_and_not_before(slow: str) -> None:
+    transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True)
+    assert not transfer.done() and "on its way" in repr(transfer)
+    there = transfer.result()
+    assert transfer.done() and "done" in repr(transfer)
+    assert there.eq(1).all()
+
+
+def test_a_result_is_never_garbage(slow: str) -> None:
+    for value in range(1, 20):
+        tree = [torch.full((2000,), value, dtype=torch.uint8) for _ in range(3)]
+        there = pinlane.to(tree, slow, non_blocking=True).result()
+        back = pinlane.to(there, "cpu", non_blocking=True).result()
+        assert all(tensor.eq(value).all() for tensor in back)
+
+
+def test_the_copies_start_when_the_callers_stream_is_done(device: str) -> None:
+    name = simulate(f"sim:ordered-{next(_numbers)}")
+    stream = SimulatedStream(name)
+    stream.busy(0.2)
+    transfer = pinlane.to(torch.ones(1000), name, non_blocking=True, stream=stream)
+    assert not transfer.done()
+    there = transfer.result()
+    assert there.eq(1).all()
+    stream.busy(0.2)
+    there.fill_(2)
+    back = pinlane.to(there, "cpu", non_blocking=True, stream=stream)
+    assert not back.done()
+    assert back.result().eq(2).all()
+
+
+def test_a_stream_waits_for_a_transfer(slow: str) -> None:
+    stream = SimulatedStream(slow)
+    transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True)
+    transfer.wait(stream)
+    stream.synchronize()
+    assert transfer.done()
+
+
+def test_a_source_that_is_written_in_flight_is_noticed(slow: str) -> None:
+    tree = {"x": [torch.ones(10), torch.ones(BYTES, dtype=torch.uint8)]}
+    transfer = pinlane.to(tree, slow, non_blocking=True)
+    tree["x"][1].fill_(2)
+    with pytest.raises(pinlane.SourceChangedError, match=r"\['x'\]\[1\]"):
+        transfer.result()
+    assert isinstance(transfer.exception(), pinlane.SourceChangedError)
+
+
+def test_a_source_may_be_written_once_the_transfer_is_done(device: str) -> None:
+    x = torch.ones(10)
+    transfer = pinlane.to(x, device, non_blocking=True)
+    assert transfer.exception() is None
+    x.fill_(2)
+    assert pinlane.to(transfer.result(), "cpu").eq(1).all()
+
+
+def test_awaiting_gives_the_result_and_leaves_the_loop_free(slow: str) -> None:
+    async def both() -> tuple[torch.Tensor, int]:
+        ticks = 0
+        transfer = asyncio.ensure_future(there(torch.ones(BYTES, dtype=torch.uint8)))
+        while not transfer.done():
+            ticks += 1
+            await asyncio.sleep(0.001)
+        return transfer.result(), ticks
+
+    async def there(x: torch.Tensor) -> torch.Tensor:
+        return await pinlane.to(x, slow, non_blocking=True)
+
+    result, ticks = asyncio.run(both())
+    assert result.eq(1).all() and ticks > 3
+
+
+def test_many_transfers_are_awaited_together(device: str) -> None:
+    async def all_of_them() -> list[torch.Tensor]:
+        async def one(value: int) -> torch.Tensor:
+            return await pinlane.to(torch.full((50,), value), device, non_blocking=True)
+
+        return await asyncio.gather(*(one(value) for value in range(50)))
+
+    for value, result in enumerate(asyncio.run(all_of_them())):
+        assert pinlane.to(result, "cpu").eq(value).all()
+
+
+def test_an_awaited_transfer_can_be_given_up(slow: str) -> None:
+    async def give_up() -> None:
+        async def there() -> Any:
+            return await pinlane.to(torch.ones(BYTES), slow, non_blocking=True)
+
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(there(), 0.02)
+
+    asyncio.run(give_up())
+    assert pinlane.to(torch.ones(3), slow).eq(1).all()
+
+
+def test_a_dropped_transfer_lets_its_sources_go(slow: str) -> None:
+    x = torch.ones(BYTES, dtype=torch.uint8)
+    gone = weakref.ref(x)
+    transfer = pinlane.to([x], slow, non_blocking=True)
+    del x, transfer
+    for _ in range(1000):
+        if gone() is None:
+            break
+        time.sleep(0.01)  # without a call of pinlane's
+    assert gone() is None
+
+
+def test_sources_are_let_go_when_a_blocking_call_returns(device: str) -> None:
+    x = torch.ones(1000)
+    gone = weakref.ref(x)
+    there = pinlane.to([x], device)
+    del x
+    assert gone() is None
+    assert pinlane.to(there[0], "cpu").eq(1).all()
+
+
+def test_memory_of_a_device_is_given_back_with_the_last_tensor_over_it() -> None:
+    name = simulate(f"sim:small-{next(_numbers)}", memory_bytes=1 << 20)
+    large = [torch.ones(200_000, dtype=torch.uint8) for _ in range(4)]
+    for _ in range(10):
+        kept = pinlane.to(large, name)[0]
+        with pytest.raises(pinlane.OutOfMemoryError):
+            pinlane.to(large, name)
+        del kept
+
+
+def test_a_device_without_room_says_so_and_goes_on_working() -> None:
+    name = simulate(f"sim:tiny-{next(_numbers)}", memory_bytes=1 << 20)
+    x = torch.ones(2 << 20, dtype=torch.uint8)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        pinlane.to(x, name)
+    assert isinstance(caught.value, pinlane.OutOfMemoryError)
+    assert pinlane.to(x[:1000].clone(), name).eq(1).all()
+
+
+def test_threads_move_at_the_same_time(device: str) -> None:
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            generator = torch.Generator().manual_seed(seed)
+            for size in (10, 1000, 200_000):
+                tree = [torch.randn(size, generator=generator) for _ in range(20)]
+                back = pinlane.to(pinlane.to(tree, device), "cpu")
+                assert all(torch.equal(a, b) for a, b in zip(tree, back, strict=True))
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_other_threads_run_while_bytes_move(slow: str) -> None:
+    moving = threading.Event()
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        moving.wait()
+        while moving.is_set():
+            ticks += 1
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    moving.set()
+    pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow)
+    moving.clear()
+    thread.join()
+    assert ticks > 1000
+
+
+def test_several_threads_may_ask_one_transfer(slow: str) -> None:
+    transfer = pinlane.to(numpy.ones(BYTES, "u1"), slow, non_blocking=True)
+    given: list[Any] = []
+
+    def ask() -> None:
+        try:
+            given.append(transfer.result())
+        except pinlane.TransferError as refused:
+            given.append(refused)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while not transfer.done():
+        pass
+    for thread in threads:
+        thread.join()
+    results = [one for one in given if isinstance(one, numpy.ndarray)]
+    assert len(given) == 4 and len(results) == 1 and (results[0] == 1).all()
+
+
+def test_tensors_move_between_devices() -> None:
+    x = [torch.randn(100), torch.randn(4, 5).t(), torch.randn(6, 6)[:, ::2]]
+    first = pinlane.to(x, "sim:0")
+    second = pinlane.to(first, "sim:1")
+    assert pinlane.to(second, "sim:1")[0] is second[0] and second[0] is not first[0]
+    for a, b in zip(x, pinlane.to(second, "cpu"), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_tree_from_several_places_comes_together() -> None:
+    host = torch.arange(4)
+    one, two = pinlane.to(host, "sim:0"), pinlane.to(host + 1, "sim:1")
+    assert [t.tolist() for t in pinlane.to([one, host, two], "cpu")] == [[0, 1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 4]]
+    there = pinlane.to([one, host, two], "sim:1")
+    assert there[2] is two and [t.tolist() for t in there[:2]] == [[0, 1, 2, 3]] * 2
