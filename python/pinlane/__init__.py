@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from ._collate import Collate, collate
 from ._devices import (
     DeviceInfo,
     DeviceStats,
@@ -37,6 +38,7 @@ from ._prefetch import Prefetch, PrefetchIterator, prefetch
 from ._transfer import Transfer
 
 __all__ = [
+    "Collate",
     "DeviceError",
     "DeviceInfo",
     "DeviceStats",
@@ -53,6 +55,7 @@ __all__ = [
     "Transfer",
     "TransferError",
     "UnsupportedLeafError",
+    "collate",
     "devices",
     "is_pinned",
     "pin",

@@ -383,6 +383,7 @@ def test_an_error_in_a_worker_comes_behind_the_batches_before_it(device: str) ->
     assert got == [index**2 for index in range(6)]
 
 
+@pytest.mark.usefixtures("noticed_when_asked")
 def test_a_killed_worker_is_an_error_and_leaves_no_process(device: str) -> None:
     loader = DataLoader(Squares(10, dies_at=7), num_workers=2, multiprocessing_context="fork")
     before = set(children())

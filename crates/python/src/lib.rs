@@ -5,6 +5,7 @@
 //! - [`memory`] is host memory, and a simulated device's, as something that torch and numpy can look at.
 //! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
 //! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
+//! - [`slabs`] are memory that worker processes fill and the process that started them reads; a [`slab_file`] is where.
 //! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
 //!   engine's, as Python exceptions.
 
@@ -19,6 +20,8 @@ mod moving;
 mod pinning;
 mod process;
 mod simulated;
+mod slab_file;
+mod slabs;
 mod tree;
 
 /// The module `pinlane._native`.
@@ -35,6 +38,7 @@ mod _native {
         moving::start,
         pinning::{is_pinned, pinned_memory},
         simulated::{SimulatedStream, simulate},
+        slabs::Slabs,
         tree::Tree,
     };
 }

@@ -1,5 +1,6 @@
 //! Host memory, pageable and pinned, and what a tensor's bytes lie in.
 //!
+//! - [`adopted`]: memory of others, pinned within the budget.
 //! - [`buffer`]: one pageable allocation.
 //! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
 //! - [`numa`]: which part of the host pages come from.
@@ -9,6 +10,7 @@
 //! - [`streaming`]: copying past the caches.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
 
+pub(crate) mod adopted;
 pub(crate) mod buffer;
 pub(crate) mod mapping;
 mod numa;
