@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from . import _native, _trees
 from ._devices import name_of
+from ._errors import UnsupportedLeafError
 from ._plan import Plan
 from ._transfer import Transfer
 
@@ -100,6 +101,7 @@ def to(
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
     target = name_of(device)
+    _refuse_module(tree)
     if not (non_blocking or stream or dtype or pin) and target[:3] != "sim":
         alone = _moved_alone(tree, target)
         if alone is not None:
@@ -116,6 +118,16 @@ def to(
     given = flight.result()
     assert given is not None, "a flight gives its result once, and nobody else has asked"
     return given[0]
+
+
+def _refuse_module(tree: Any) -> None:
+    """A module would pass through as it is, which nobody wants who moves one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(tree, torch.nn.Module):
+        raise UnsupportedLeafError(
+            "moving a module: it is no tree of tensors, but changes where it is: use `module.to(device)`, or move its "
+            "`state_dict()`"
+        )
 
 
 #: The longest lone tensor that is read from a device the driver's own way, in bytes: of longer ones, a part is copied out of

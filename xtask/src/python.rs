@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     command::{program, run},
-    workspace,
+    venv, workspace,
 };
 
 /// What the tests need beside the package.
@@ -33,20 +33,15 @@ fn install() -> Result<PathBuf> {
     let python = environment()?;
     run(program(&python)
         .args(["-m", "maturin", "develop", "--quiet"])
-        .env("VIRTUAL_ENV", workspace::target("venv")))?;
+        .env("VIRTUAL_ENV", venv::folder()))?;
     Ok(python)
 }
 
-/// An environment with what the tests need, made or brought up to date where it is not there; gives its interpreter.
+/// The environment with what the tests need, installed where the list of that has changed; gives its interpreter.
 fn environment() -> Result<PathBuf> {
-    let folder = workspace::target("venv");
-    let python = folder.join("bin/python");
-    if !python.exists() {
-        run(program("python3").args(["-m", "venv"]).arg(&folder))
-            .context("making a Python environment; it wants Python 3.10 or later with its `venv` module")?;
-    }
+    let python = venv::interpreter()?;
     let wanted = wanted(&fs::read(workspace::root().join(REQUIREMENTS))?);
-    let stamp = folder.join("requirements.stamp");
+    let stamp = venv::folder().join("requirements.stamp");
     if !is_stamped(&stamp, &wanted) {
         run(program(&python)
             .args(["-m", "pip", "install", "--quiet", "--no-input"])

@@ -5,7 +5,10 @@
 //! width of an element. They land as torch's own `to` lays them out: dense tensors with their strides, others without gaps in
 //! the order of their strides.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
 
 use pinlane::{DType, Layout};
 
@@ -14,9 +17,13 @@ use crate::exchange::Description;
 /// One kind of leaf.
 #[derive(Debug)]
 pub(crate) struct Form {
-    pub(crate) shape: Vec<i64>,
-    /// The strides that it lands with, in elements.
-    pub(crate) strides: Vec<i64>,
+    dtype: u64,
+    item: usize,
+    pub(crate) shape: Box<[i64]>,
+    /// The strides that it has, in elements.
+    found: Box<[i64]>,
+    /// The strides that it lands with, where these are others.
+    landed: Option<Box<[i64]>>,
     /// Bytes of all elements.
     pub(crate) bytes: usize,
     /// Bytes from the first element to the end of the last.
@@ -35,55 +42,34 @@ pub(crate) struct Form {
 #[derive(Debug, Default)]
 pub(crate) struct Forms {
     forms: Vec<Form>,
-    numbers: HashMap<Key, usize>,
+    /// The number of a form, by a hash of what tells it from others. Of two with the same hash the later is here.
+    numbers: HashMap<u64, usize>,
+    hasher: RandomState,
     /// The last that was asked for: mostly the next one's too.
-    last: Option<(Key, usize)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    dtype: u64,
-    item: usize,
-    shape: Vec<i64>,
-    strides: Vec<i64>,
-}
-
-impl Key {
-    fn is_of(&self, leaf: &Description<'_>) -> bool {
-        self.dtype == leaf.dtype
-            && self.item == leaf.item
-            && self.shape == leaf.shape
-            && self.strides == leaf.strides
-    }
+    last: usize,
 }
 
 impl Forms {
     /// The number of a leaf's form; `None` for elements of a width that the engine can't gather.
     pub(crate) fn number_of(&mut self, leaf: &Description<'_>) -> Result<Option<usize>, pinlane::Error> {
-        if let Some((key, number)) = &self.last
-            && key.is_of(leaf)
-        {
-            return Ok(Some(*number));
+        if self.forms.get(self.last).is_some_and(|form| form.is_of(leaf)) {
+            return Ok(Some(self.last));
         }
-        let key = Key {
-            dtype: leaf.dtype,
-            item: leaf.item,
-            shape: leaf.shape.into(),
-            strides: leaf.strides.into(),
-        };
-        let number = match self.numbers.get(&key) {
-            Some(number) => *number,
-            None => {
+        let hash = self
+            .hasher
+            .hash_one((leaf.dtype, leaf.item, leaf.shape, leaf.strides));
+        self.last = match self.numbers.get(&hash) {
+            Some(&number) if self.forms[number].is_of(leaf) => number,
+            _ => {
                 let Some(form) = Form::of(leaf)? else {
                     return Ok(None);
                 };
+                self.numbers.insert(hash, self.forms.len());
                 self.forms.push(form);
-                self.numbers.insert(key.clone(), self.forms.len() - 1);
                 self.forms.len() - 1
             }
         };
-        self.last = Some((key, number));
-        Ok(Some(number))
+        Ok(Some(self.last))
     }
 
     pub(crate) fn get(&self, number: usize) -> &Form {
@@ -100,55 +86,92 @@ struct Dim {
 }
 
 impl Form {
+    /// The strides that it lands with, in elements.
+    pub(crate) fn strides(&self) -> &[i64] {
+        self.landed.as_ref().unwrap_or(&self.found)
+    }
+
+    fn is_of(&self, leaf: &Description<'_>) -> bool {
+        self.dtype == leaf.dtype
+            && self.item == leaf.item
+            && *self.shape == *leaf.shape
+            && *self.found == *leaf.strides
+    }
+
+    /// `None` for gaps between elements of a width that the engine can't gather.
     fn of(leaf: &Description<'_>) -> Result<Option<Self>, pinlane::Error> {
+        if let Some(elements) = contiguous_elements(leaf) {
+            return Self::dense(leaf, elements).map(Some);
+        }
         let number = |number: &i64| usize::try_from(*number).unwrap_or(usize::MAX);
         let shape: Vec<usize> = leaf.shape.iter().map(number).collect();
         let strides: Vec<usize> = leaf.strides.iter().map(number).collect();
         let layout = Layout::with_strides(&shape, &strides, 0, usize::MAX)?;
-        let elements = layout.elements();
-        let bytes = DType::U8
-            .bytes_for(elements.saturating_mul(leaf.item))
-            .map_err(pinlane::Error::from)?;
-        let span = layout.span().end * leaf.item;
-        let flat = (DType::U8, Layout::contiguous(&[bytes])?);
-        let form = |is_dense, strides, source| Self {
-            shape: leaf.shape.into(),
-            strides,
-            bytes,
-            span,
-            is_dense,
-            may_be_conjugate: leaf.may_be_complex,
-            source,
-            place: flat.clone(),
-        };
         if layout.is_dense() {
-            return Ok(Some(form(true, leaf.strides.into(), flat.clone())));
+            return Self::dense(leaf, layout.elements()).map(Some);
         }
         let Some(dtype) = of_width(leaf.item) else {
             return Ok(None);
         };
-        let dims: Vec<Dim> = (0..shape.len())
-            .map(|number| Dim {
-                number,
-                size: shape[number],
-                stride: strides[number],
-            })
-            .collect();
-        let order = landing_order(dims);
+        let dims = shape.iter().zip(&strides).enumerate();
+        let order = landing_order(dims.map(|(number, (&size, &stride))| Dim { number, size, stride }));
         let mut landed = vec![0; order.len()];
         let mut stride = 1;
         for dim in order.iter().rev() {
-            landed[dim.number] = stride as i64;
-            stride *= dim.size.max(1);
+            landed[dim.number] = stride;
+            stride *= dim.size.max(1) as i64;
         }
         let (sizes, steps): (Vec<usize>, Vec<usize>) = order.iter().map(|dim| (dim.size, dim.stride)).unzip();
         let packed = Layout::contiguous(&sizes)?;
         let gathered = Layout::with_strides(&sizes, &steps, 0, usize::MAX)?;
         Ok(Some(Self {
+            dtype: leaf.dtype,
+            item: leaf.item,
+            shape: leaf.shape.into(),
+            found: leaf.strides.into(),
+            landed: Some(landed.into()),
+            bytes: dtype.bytes_for(layout.elements())?,
+            span: dtype.bytes_for(layout.span().end)?,
+            is_dense: false,
+            may_be_conjugate: leaf.may_be_complex,
+            source: (dtype, gathered),
             place: (dtype, packed),
-            ..form(false, landed, (dtype, gathered))
         }))
     }
+
+    /// The form of a leaf whose `elements` elements fill their memory.
+    fn dense(leaf: &Description<'_>, elements: usize) -> Result<Self, pinlane::Error> {
+        let bytes = DType::U8.bytes_for(elements.saturating_mul(leaf.item))?;
+        let flat = (DType::U8, Layout::contiguous(&[bytes])?);
+        Ok(Self {
+            dtype: leaf.dtype,
+            item: leaf.item,
+            shape: leaf.shape.into(),
+            found: leaf.strides.into(),
+            landed: None,
+            bytes,
+            span: bytes,
+            is_dense: true,
+            may_be_conjugate: leaf.may_be_complex,
+            source: flat.clone(),
+            place: flat,
+        })
+    }
+}
+
+/// The number of elements of a leaf that is contiguous, as nearly all are; `None` for any other.
+fn contiguous_elements(leaf: &Description<'_>) -> Option<usize> {
+    let mut elements = 1usize;
+    for (&size, &stride) in leaf.shape.iter().zip(leaf.strides).rev() {
+        let (size, stride) = (usize::try_from(size).ok()?, usize::try_from(stride).ok()?);
+        match size {
+            0 => return Some(0),
+            1 => {}
+            _ if stride == elements => elements = elements.checked_mul(size)?,
+            _ => return None,
+        }
+    }
+    Some(elements)
 }
 
 /// The dimensions of a tensor with gaps, outermost first, in the order in which torch lands them: by stride, as far as the
@@ -157,8 +180,8 @@ impl Form {
 /// A stride of zero tells nothing of where its dimension belongs, so it stays between the neighbours it has; of equal strides
 /// the larger dimension is the outer one. That is no order in the mathematical sense, so it matters how it is sorted: by
 /// insertion, from the innermost dimension on, each past neighbours that clearly belong further in.
-fn landing_order(dims: Vec<Dim>) -> Vec<Dim> {
-    let mut inner_first: Vec<Dim> = dims.into_iter().rev().collect();
+fn landing_order(dims: impl DoubleEndedIterator<Item = Dim>) -> Vec<Dim> {
+    let mut inner_first: Vec<Dim> = dims.rev().collect();
     for start in 1..inner_first.len() {
         let mut moving = start;
         for other in (0..start).rev() {

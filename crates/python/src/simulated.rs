@@ -13,7 +13,7 @@ use std::{
 use pinlane::{
     Device, DeviceOptions, Error,
     driver::{
-        DeviceMemory, Stream,
+        DeviceMemory, Stream, Timing,
         sim::{DeviceConfig, Machine},
     },
 };
@@ -158,6 +158,14 @@ impl SimulatedStream {
     fn busy(&self, py: Python<'_>, duration: f64) -> PyResult<()> {
         let enqueued = self.stream.driver().busy(seconds(duration)?, self.stream.raw());
         enqueued.map_err(|source| driver_error(py, "keeping a stream busy", source))
+    }
+
+    /// Whether everything enqueued so far is done.
+    fn query(&self, py: Python<'_>) -> PyResult<bool> {
+        let event = self.stream.record(Timing::Disabled);
+        event
+            .and_then(|event| event.query())
+            .map_err(|source| driver_error(py, "asking whether a stream is done", source))
     }
 
     /// Blocks until everything enqueued so far is done.

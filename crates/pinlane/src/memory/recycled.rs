@@ -1,4 +1,4 @@
-//! Large pageable memory that is kept when it is given back, for the next result of about its size.
+//! Pageable memory of some size that is kept when it is given back, for the next result of about its size.
 //!
 //! Touching fresh pages costs more than copying into them does: a result in memory that an earlier one lay in arrives twice as
 //! fast. What is kept stays below a limit for the whole process; what would not fit goes back to the system, the longest kept

@@ -1,0 +1,179 @@
+"""Torch and pinlane side by side: one process, the two taking turns, every result checked, medians as JSON.
+
+    python bench/torch_side_by_side.py --device cuda --out results.json
+
+On a simulated device (`--device sim --quick`) it only shows that it works: nothing measured there says anything of hardware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import pinlane
+
+Work = Callable[[], Any]
+
+
+class Bench:
+    """Measures ways of doing the same work, in turns."""
+
+    def __init__(self, device: str, rounds: int, quick: bool) -> None:
+        self.device = device
+        self.is_gpu = device.startswith("cuda")
+        self.rounds = rounds
+        self.quick = quick
+        self.results: list[dict[str, Any]] = []
+
+    def compare(self, name: str, ways: dict[str, Work], check: Callable[[Any], bool], *, bytes: int) -> None:
+        """Times each way, the device idle before and done after; `check` judges what each gives, outside the time."""
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for turn in range(self.rounds + 2):
+            for way, work in ways.items():
+                self.synchronize()
+                start = time.perf_counter()
+                result = work()
+                self.synchronize()
+                took = time.perf_counter() - start
+                if turn in (0, self.rounds + 1) and not check(result):
+                    sys.exit(f"{name}: {way} gave other bytes")
+                del result
+                if turn >= 2:  # the first turns warm up
+                    times[way].append(took)
+        row: dict[str, Any] = {"id": name, "bytes": bytes}
+        for way, taken in times.items():
+            median = statistics.median(taken)
+            row[way] = {"ms": median * 1e3, "min_ms": min(taken) * 1e3, "gb_per_s": bytes / median / 1e9}
+        self.results.append(row)
+        told = "  ".join(f"{way} {row[way]['ms']:.3f} ms ({row[way]['gb_per_s']:.1f} GB/s)" for way in ways)
+        print(f"{name:28} {told}", flush=True)
+        gc.collect()
+
+    def synchronize(self) -> None:
+        if self.is_gpu:
+            torch.cuda.synchronize()
+
+    def torch_to(self, tensor: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+        return tensor.to(self.device, non_blocking=non_blocking) if self.is_gpu else tensor.clone()
+
+    # ---- the work
+
+    def many_small(self) -> None:
+        tensors = [torch.randn(1000) for _ in range(1000)]
+        there = pinlane.to(tensors, self.device)
+        up: dict[str, Work] = {
+            "torch": lambda: [self.torch_to(tensor, True) for tensor in tensors],
+            "pinlane": lambda: pinlane.to(tensors, self.device),
+        }
+        down: dict[str, Work] = {
+            "torch": lambda: [tensor.cpu() for tensor in there],
+            "pinlane": lambda: pinlane.to(there, "cpu"),
+        }
+        size = 4_000_000
+        self.compare("py-h2d-small-1000", up, self.equal_to(tensors), bytes=size)
+        self.compare("py-d2h-small-1000", down, self.equal_to(tensors), bytes=size)
+
+    def large(self) -> None:
+        count = (1 << 20 if self.quick else 1 << 30) // 4
+        tensor = torch.arange(count, dtype=torch.int32)
+        there = pinlane.to(tensor, self.device)
+        up: dict[str, Work] = {
+            "torch": lambda: [self.torch_to(tensor)],
+            "pinlane": lambda: [pinlane.to(tensor, self.device)],
+        }
+        check = self.equal_to([tensor])
+        self.compare("py-h2d-1gib", up, check, bytes=count * 4)
+
+        def fresh() -> Any:
+            pinlane.trim()
+            return [pinlane.to(there, "cpu")]
+
+        first: dict[str, Work] = {"torch": lambda: [there.cpu()], "pinlane": fresh}
+        self.compare("py-d2h-1gib-first", first, check, bytes=count * 4)
+        again: dict[str, Work] = {"torch": lambda: [there.cpu()], "pinlane": lambda: [pinlane.to(there, "cpu")]}
+        self.compare("py-d2h-1gib-again", again, check, bytes=count * 4)
+        pinlane.set_pinned_budget((512 << 20) + 2 * count * 4, self.device)
+        pinned: dict[str, Work] = {
+            "torch": lambda: [there.cpu()],
+            "pinlane": lambda: [pinlane.to(there, "cpu", pin=True)],
+        }
+        self.compare("py-d2h-1gib-pinned", pinned, check, bytes=count * 4)
+        pinlane.trim()
+
+    def one_tensor(self) -> None:
+        for size in (4, 4096, 400_000):
+            for kind in ("pageable", "pinned"):
+                tensor = torch.arange(size // 4, dtype=torch.int32)
+                if kind == "pinned":
+                    tensor = pinlane.pin(tensor, self.device)
+                there = pinlane.to([tensor], self.device)[0]
+                up: dict[str, Work] = {
+                    "torch": lambda t=tensor: [self.torch_to(t)],  # type: ignore[misc]
+                    "pinlane": lambda t=tensor: [pinlane.to(t, self.device)],  # type: ignore[misc]
+                }
+                self.compare(f"py-one-tensor-h2d-{size}-{kind}", up, self.equal_to([tensor]), bytes=size)
+            down: dict[str, Work] = {
+                "torch": lambda t=there: [t.cpu()],  # type: ignore[misc]
+                "pinlane": lambda t=there: [pinlane.to(t, "cpu")],  # type: ignore[misc]
+            }
+            self.compare(f"py-one-tensor-d2h-{size}", down, self.equal_to([tensor]), bytes=size)
+
+    def tensordict(self) -> None:
+        try:
+            from tensordict import TensorDict
+        except ImportError:
+            print("py-tensordict-100x1m         tensordict is not installed")
+            return
+        count = 1000 if self.quick else 1_000_000
+        tree = TensorDict({f"x{index}": torch.randn(count) for index in range(100)}, batch_size=[])
+        ways: dict[str, Work] = {
+            "torch": lambda: tree.to(self.device) if self.is_gpu else tree.clone(),
+            "pinlane": lambda: pinlane.to(tree, self.device),
+        }
+        if self.is_gpu:
+            ways["tensordict_best"] = lambda: tree.to(self.device, non_blocking_pin=True, num_threads=8)
+        wanted = list(tree.values())
+        check = self.equal_to(wanted)
+        self.compare("py-tensordict-100x1m", ways, lambda td: check(list(td.values())), bytes=400 * count)
+
+    def equal_to(self, wanted: list[torch.Tensor]) -> Callable[[list[torch.Tensor]], bool]:
+        return lambda given: all(torch.equal(a, b.cpu()) for a, b in zip(wanted, given, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="small sizes: only to see that it works")
+    parser.add_argument("--out", help="where the results go as JSON")
+    options = parser.parse_args()
+    bench = Bench(options.device, options.rounds, options.quick)
+    product = torch.cuda.get_device_name(options.device) if bench.is_gpu else "simulated: no figure of hardware"
+    print(f"{product}; torch {torch.__version__}; Python {platform.python_version()}; medians of {options.rounds}")
+    bench.many_small()
+    bench.one_tensor()
+    bench.tensordict()
+    bench.large()
+    if options.out:
+        document = {
+            "machine": product,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "rounds": options.rounds,
+            "results": bench.results,
+        }
+        with open(options.out, "w") as file:
+            json.dump(document, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

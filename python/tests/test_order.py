@@ -1,0 +1,75 @@
+"""The order between a GPU's streams and ours, on a simulated device that is called as a GPU is.
+
+What a GPU adds is torch's allocator, which `test_gpu.py` is about; here are the streams.
+"""
+
+from __future__ import annotations
+
+from .test_errors import run
+
+PREAMBLE = """
+    import torch, pinlane
+    from pinlane import _native, _torch
+    _native.simulate("cuda:0", bytes_per_second=5e8)
+    stream = _native.SimulatedStream("cuda:0")
+    _torch.current_stream = lambda device: stream.handle
+
+    def equal(a, b):
+        stream.synchronize()
+        return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+    small = [torch.randn(1000) for _ in range(10)]
+    large = [*small, torch.randn(300_000), torch.randn(30, 30)[:, ::2], torch.empty(0)]
+"""
+
+
+def test_results_are_there_for_what_the_stream_does_next() -> None:
+    run(PREAMBLE + """
+    for tree in (small, large):
+        assert equal(tree, pinlane.to(tree, "cuda"))
+        stream.busy(0.05)
+        assert equal(tree, pinlane.to(tree, "cuda"))
+    """)
+
+
+def test_sources_may_change_when_the_call_returns_before_the_bytes_have_landed() -> None:
+    run(PREAMBLE + """
+    stream.busy(1.0)
+    there = pinlane.to(small, "cuda")
+    assert not stream.query(), "the call waited for the stream"
+    clones = [tensor.clone() for tensor in small]
+    for tensor in small:
+        tensor.zero_()
+    assert equal(clones, there)
+    """)
+
+
+def test_pinned_sources_may_change_when_the_call_returns() -> None:
+    run(PREAMBLE + """
+    pinned = pinlane.pin(large, "cuda")
+    there = pinlane.to(pinned, "cuda")
+    for tensor in pinned:
+        tensor.zero_()
+    assert equal(large, there)
+    """)
+
+
+def test_a_transfers_result_is_ordered_on_the_stream_that_is_current_when_it_is_taken() -> None:
+    run(PREAMBLE + """
+    transfer = pinlane.to(large, "cuda", non_blocking=True)
+    stream = _native.SimulatedStream("cuda:0")
+    there = transfer.result()
+    assert equal(large, there)
+    assert transfer.done()
+    """)
+
+
+def test_what_a_stream_still_writes_is_waited_for_on_the_way_back() -> None:
+    run(PREAMBLE + """
+    there = pinlane.to(large, "cuda")
+    stream.synchronize()
+    stream.busy(0.1)
+    transfer = pinlane.to(there, "cpu", stream=stream, non_blocking=True)
+    assert not transfer.done()
+    assert equal(large, transfer.result())
+    """)
