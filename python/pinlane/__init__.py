@@ -35,6 +35,7 @@ from ._errors import (
 from ._move import to
 from ._pinning import is_pinned, pin
 from ._prefetch import Prefetch, PrefetchIterator, prefetch
+from ._profile import profile
 from ._transfer import Transfer
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "is_pinned",
     "pin",
     "prefetch",
+    "profile",
     "set_kept_limit",
     "set_pinned_budget",
     "stats",

@@ -305,14 +305,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _is_movable(torch: Any, tensor: torch.Tensor) -> bool:
-    """Whether a tensor is its elements in memory of the host, and nothing more."""
+    """Whether a tensor is its elements in memory of the host. (Copying resolves bits that say "conjugate" or "negative".)"""
     return (
         tensor.layout is torch.strided
         and tensor.device.type == "cpu"
         and not tensor.requires_grad
         and not tensor.is_quantized
-        and not tensor.is_conj()
-        and not tensor.is_neg()
     )
 
 

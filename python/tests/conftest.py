@@ -18,12 +18,19 @@ def device() -> str:
 
 
 @pytest.fixture
-def noticed_when_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Has DataLoader notice the death of a worker when it waits for it, and soon: as it is, a signal handler of torch's raises
-    in the main thread, wherever that is, and once more for each further worker that ends."""
+def impatient_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has DataLoaders wait shorter than five seconds at a time for workers that die or end."""
     from torch.utils.data import _utils
 
     monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
+
+
+@pytest.fixture
+def deaths_noticed_when_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Has DataLoaders notice the death of a worker when they wait for it: as it is, a signal handler of torch's raises in the
+    main thread, wherever that is, and once more for each further worker that ends."""
+    from torch.utils.data import _utils
+
     monkeypatch.setattr(_utils.signal_handling, "_SIGCHLD_handler_set", True)
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     yield

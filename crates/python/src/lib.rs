@@ -6,6 +6,7 @@
 //! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
 //! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
 //! - [`slabs`] are memory that worker processes fill and the process that started them reads; a [`slab_file`] is where.
+//! - [`profiling`] collects what the engine says of itself while somebody asks.
 //! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
 //!   engine's, as Python exceptions.
 
@@ -19,6 +20,7 @@ mod memory;
 mod moving;
 mod pinning;
 mod process;
+mod profiling;
 mod simulated;
 mod slab_file;
 mod slabs;
@@ -37,6 +39,7 @@ mod _native {
         memory::Memory,
         moving::start,
         pinning::{is_pinned, pinned_memory},
+        profiling::{start_profile, stop_profile},
         simulated::{SimulatedStream, simulate},
         slabs::Slabs,
         tree::Tree,
