@@ -23,6 +23,8 @@ import torch
 from pinlane.testing import simulate
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from .conftest import DEVICE
+
 
 def our_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("pinlane-prefetch")]
@@ -320,6 +322,22 @@ def test_a_process_exits_with_an_iteration_under_way() -> None:
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.skipif(not DEVICE.startswith("cuda"), reason="PINLANE_TEST_DEVICE names no GPU")
+@pytest.mark.parametrize("asks_elsewhere", [False, True])
+def test_memory_of_a_batch_is_not_used_again_before_the_stream_that_asked_for_it_is_done(asks_elsewhere: bool) -> None:
+    source = (torch.full((3_000_000,), float(number)) for number in range(30))
+    batches = iter(pinlane.prefetch(source, DEVICE))
+    stream = torch.cuda.Stream() if asks_elsewhere else torch.cuda.current_stream()
+    right = []
+    with torch.cuda.stream(stream):
+        for number, batch in enumerate(batches):
+            torch.cuda._sleep(20_000_000)
+            right.append(batch.eq(number).all())
+            del batch
+    torch.cuda.synchronize()
+    assert [bool(answer) for answer in right] == [True] * 30
 
 
 # ---- with DataLoader's worker processes
