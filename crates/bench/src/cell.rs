@@ -165,6 +165,40 @@ impl Axes {
         }
     }
 
+    /// Refuses a size or a count of nothing, and mixed lists alone where there is no list.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Word`].
+    pub fn check(&self) -> Result<()> {
+        let refuse = |word: &str, what, expected| {
+            Err(Error::Word {
+                word: word.to_owned(),
+                what,
+                expected,
+            })
+        };
+        if self.sizes.contains(&0) {
+            return refuse("0", "size of a tensor to time", "it has to have bytes: 1 or more");
+        }
+        if self.counts.contains(&0) {
+            return refuse(
+                "0",
+                "number of tensors to time",
+                "there have to be some: 1 or more",
+            );
+        }
+        let only_mixed = self.memory.iter().all(|memory| *memory == Memory::Mixed);
+        if only_mixed && self.counts.iter().all(|count| *count == 1) {
+            return refuse(
+                "1",
+                "number of tensors in mixed memory",
+                "there have to be 2 or more",
+            );
+        }
+        Ok(())
+    }
+
     /// The cells, those of the fewest bytes first: when the time is up, what is missing is the few largest. A mixed list
     /// has two tensors at least.
     #[must_use]

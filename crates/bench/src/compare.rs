@@ -31,6 +31,8 @@ pub struct Comparison {
     pub alone: usize,
     /// What ratio is still noise.
     pub tolerance: f64,
+    /// Whether both results are of simulated devices, so that neither says anything of hardware's speed.
+    pub simulated: bool,
 }
 
 impl Comparison {
@@ -97,6 +99,7 @@ impl Comparison {
             alone: all(before) + all(after) - 2 * changes.len(),
             changes,
             tolerance,
+            simulated: before.simulated && after.simulated,
         }
     }
 
@@ -104,6 +107,12 @@ impl Comparison {
     #[must_use]
     pub fn slower(&self) -> Vec<&Change> {
         self.beyond(|change| change.ratio > self.tolerance)
+    }
+
+    /// Whether nothing got slower on hardware.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.simulated || self.slower().is_empty()
     }
 
     /// Those that got faster by as much, the best last.

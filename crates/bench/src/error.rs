@@ -75,7 +75,8 @@ pub enum Error {
     },
     /// The grid has no cell.
     #[error(
-        "no cell is left: every size times every count is above the limit of {max_bytes} bytes; raise --max-bytes"
+        "no cell is left: each size times each count is more than {max_bytes} bytes, the limit; \
+         choose smaller ones, or raise --max-bytes"
     )]
     NoCells {
         /// The limit.

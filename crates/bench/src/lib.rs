@@ -17,6 +17,7 @@ mod error;
 pub mod figures;
 pub mod grid;
 pub mod landed;
+mod lent;
 pub mod link;
 pub mod machine;
 mod parallel;

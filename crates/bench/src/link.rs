@@ -9,7 +9,12 @@ use pinlane::{DType, Device, HostMemory, Tensor};
 use pinlane_driver::{DeviceMemory, Event, MemCopy, Stream, Timing};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Result, rounds::median};
+use crate::{
+    cell::Direction::{self, D2h, H2d},
+    error::Result,
+    lent::Lent,
+    rounds::median,
+};
 
 /// Timed copies of one direction.
 const COPIES: usize = 6;
@@ -35,29 +40,32 @@ pub struct LinkLimit {
 ///
 /// What the engine and the driver say.
 pub fn measure(device: &Device, bytes: usize) -> Result<LinkLimit> {
-    let lines = [Line::new(device, bytes)?, Line::new(device, bytes)?];
-    let [h2d, d2h] = &lines;
-    let rate = |ways: &[(&Line, bool)]| -> Result<f64> {
+    let driver = device.driver().expect("pinned memory belongs to an accelerator");
+    let ends = [Ends::new(device, bytes)?, Ends::new(device, bytes)?];
+    let streams = [Stream::new(driver)?, Stream::new(driver)?, Stream::new(driver)?];
+    let mut lines = Lent::new(ends, streams);
+    let mut rate = |directions: &[Direction]| -> Result<f64> {
         let mut seconds = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
-            seconds.push(round(ways, h2d)?.as_secs_f64());
+            seconds.push(round(&mut lines, directions)?.as_secs_f64());
         }
         seconds.sort_by(f64::total_cmp);
-        Ok((ways.len() * COPIES * bytes) as f64 / median(&seconds) / 1e9)
+        Ok((directions.len() * COPIES * bytes) as f64 / median(&seconds) / 1e9)
     };
     Ok(LinkLimit {
-        h2d: rate(&[(h2d, true)])?,
-        d2h: rate(&[(d2h, false)])?,
-        both: rate(&[(h2d, true), (d2h, false)])?,
+        h2d: rate(&[H2d])?,
+        d2h: rate(&[D2h])?,
+        both: rate(&[H2d, D2h])?,
         copy_bytes: bytes,
     })
 }
 
-/// A stream with memory at both of its ends.
-struct Line {
-    stream: Stream,
-    /// On which both directions wait for the copy that holds them.
-    gate: Stream,
+/// The memory of each direction, and the streams: the gate, on which both directions wait for the copy that holds them,
+/// and one for each direction.
+type Lines = Lent<[Ends; 2], 3>;
+
+/// Memory at both ends of the link.
+struct Ends {
     memory: DeviceMemory,
     /// The first byte of `pinned`, which nobody else touches.
     host: *mut u8,
@@ -65,13 +73,11 @@ struct Line {
     bytes: usize,
 }
 
-impl Line {
+impl Ends {
     fn new(device: &Device, bytes: usize) -> Result<Self> {
         let mut pinned = HostMemory::Pinned(device).zeros(DType::U8, &[bytes])?;
         let driver = device.driver().expect("pinned memory belongs to an accelerator");
         Ok(Self {
-            stream: Stream::new(driver)?,
-            gate: Stream::new(driver)?,
             memory: DeviceMemory::new(driver, bytes)?,
             host: pinned.as_mut_slice::<u8>()?.as_mut_ptr(),
             _pinned: pinned,
@@ -81,12 +87,11 @@ impl Line {
 
     /// # Safety
     ///
-    /// `stream` is synchronised before the line is dropped or its host memory touched.
-    unsafe fn copy(&self, stream: &Stream, to_device: bool) -> Result<()> {
-        let copy = if to_device {
-            MemCopy::to_device(self.memory.ptr(), self.host, self.bytes)
-        } else {
-            MemCopy::to_host(self.host, self.memory.ptr(), self.bytes)
+    /// `stream` is synchronised before the memory is dropped or its host end touched.
+    unsafe fn copy(&self, stream: &Stream, direction: Direction) -> Result<()> {
+        let copy = match direction {
+            H2d => MemCopy::to_device(self.memory.ptr(), self.host, self.bytes),
+            D2h => MemCopy::to_host(self.host, self.memory.ptr(), self.bytes),
         };
         // SAFETY: both ends have that many bytes and live until the stream was synchronised, as the caller promises.
         unsafe { stream.copy(copy)? };
@@ -95,33 +100,36 @@ impl Line {
 }
 
 /// The time from the gate's opening to the end of the last copy.
-fn round(ways: &[(&Line, bool)], holder: &Line) -> Result<Duration> {
-    let ends = enqueue(ways, holder);
-    // Whether or not all could be enqueued: nothing of a line is given back before its streams are done.
-    holder.gate.synchronize()?;
-    for (line, _) in ways {
-        line.stream.synchronize()?;
-    }
-    let ends = ends?;
-    let times = ends.iter().map(|(start, end)| end.elapsed_since(start));
+fn round(lines: &mut Lines, directions: &[Direction]) -> Result<Duration> {
+    let spans = lines.during(|ends, streams| enqueue(ends, streams, directions))?;
+    let times = spans.iter().map(|(start, end)| end.elapsed_since(start));
     let times: Vec<Duration> = times.collect::<Result<_, _>>()?;
     Ok(times.into_iter().max().unwrap_or_default())
 }
 
-/// Enqueues the copies behind one that holds them; gives the events before and after them. `round` waits for all.
-fn enqueue(ways: &[(&Line, bool)], holder: &Line) -> Result<Vec<(Event, Event)>> {
-    // SAFETY: `round` synchronises this stream, and those that wait for it.
-    unsafe { holder.copy(&holder.gate, true)? };
-    let open = holder.gate.record(Timing::Disabled)?;
-    let mut ends = Vec::with_capacity(ways.len());
-    for &(line, to_device) in ways {
-        line.stream.wait(&open)?;
-        let start = line.stream.record(Timing::Enabled)?;
+/// Enqueues the copies behind one that holds them; gives the events before and after them.
+fn enqueue(
+    [up, down]: &[Ends; 2],
+    [gate, up_stream, down_stream]: &[Stream; 3],
+    directions: &[Direction],
+) -> Result<Vec<(Event, Event)>> {
+    // SAFETY: for this copy and those below: `Lent` waits for its streams before it gives the memory back, and nobody
+    // touches the host ends.
+    unsafe { up.copy(gate, H2d)? };
+    let open = gate.record(Timing::Disabled)?;
+    let mut spans = Vec::with_capacity(directions.len());
+    for &direction in directions {
+        let (ends, stream) = match direction {
+            H2d => (up, up_stream),
+            D2h => (down, down_stream),
+        };
+        stream.wait(&open)?;
+        let start = stream.record(Timing::Enabled)?;
         for _ in 0..COPIES {
             // SAFETY: as above.
-            unsafe { line.copy(&line.stream, to_device)? };
+            unsafe { ends.copy(stream, direction)? };
         }
-        ends.push((start, line.stream.record(Timing::Enabled)?));
+        spans.push((start, stream.record(Timing::Enabled)?));
     }
-    Ok(ends)
+    Ok(spans)
 }

@@ -6,7 +6,7 @@
 use pinlane::{DType, Device, HostMemory, Tensor};
 use pinlane_driver::{DevicePtr, MemCopy, Stream};
 
-use crate::{error::Result, parallel};
+use crate::{error::Result, lent::Lent, parallel};
 
 /// Pinned memory that one round of bringing back fills.
 const ROUND: usize = 32 << 20;
@@ -27,8 +27,7 @@ pub(crate) struct Landing<'a> {
 /// Brings device memory back and compares it.
 #[derive(Debug)]
 pub(crate) struct Readback {
-    stream: Stream,
-    scratch: Tensor,
+    scratch: Lent<Tensor, 1>,
 }
 
 /// Bytes on the device in one piece, which `scratch` has room for at `offset`.
@@ -50,7 +49,9 @@ struct Round<'a> {
 impl Readback {
     pub(crate) fn new(device: &Device, stream: Stream) -> Result<Self> {
         let scratch = HostMemory::Pinned(device).empty(DType::U8, &[ROUND])?;
-        Ok(Self { stream, scratch })
+        Ok(Self {
+            scratch: Lent::new(scratch, [stream]),
+        })
     }
 
     /// The first tensor that does not hold what it should. All are overwritten afterwards. With `one_slab`, what lies
@@ -78,30 +79,33 @@ impl Readback {
 
     /// Brings one round back, compares and overwrites it.
     fn check(&mut self, round: &Round<'_>) -> Result<Option<usize>> {
-        let scratch: &mut [u8] = self.scratch.as_mut_slice()?;
-        let base = scratch.as_mut_ptr();
-        let driver = self.stream.driver();
-        let copies: Vec<MemCopy> = round
-            .runs
-            .iter()
-            // SAFETY: `Round::push` placed each run inside the scratch memory.
-            .map(|run| MemCopy::to_host(unsafe { base.add(run.offset) }, run.ptr, run.bytes))
-            .collect();
-        for batch in copies.chunks(BATCH) {
-            // SAFETY: the caller's tensors live, and the runs lie apart in the scratch memory; both are still there when
-            // the wait below is over. Nothing is written there meanwhile, since what is read has landed.
-            unsafe { driver.copy_batch(batch, self.stream.raw())? };
-        }
-        self.stream.synchronize()?;
-        let scratch = self.scratch.as_bytes()?;
+        self.scratch.during(|scratch, [stream]| {
+            let base = scratch.as_mut_slice::<u8>()?.as_mut_ptr();
+            let copies: Vec<MemCopy> = round
+                .runs
+                .iter()
+                // SAFETY: `Round::push` placed each run inside the scratch memory.
+                .map(|run| MemCopy::to_host(unsafe { base.add(run.offset) }, run.ptr, run.bytes))
+                .collect();
+            for batch in copies.chunks(BATCH) {
+                // SAFETY: the caller's tensors live, and the runs lie apart in the scratch memory; both are still there
+                // when `during` has waited. Nothing is written there meanwhile, since what is read has landed.
+                unsafe { stream.driver().copy_batch(batch, stream.raw())? };
+            }
+            Ok(())
+        })?;
+        let scratch = self.scratch.memory().as_bytes()?;
         let found = parallel::first(round.pieces.clone(), round.end, |(offset, expected, _)| {
             scratch[offset..][..expected.len()] != *expected
         });
-        for run in &round.runs {
-            // SAFETY: the same memory, which nobody reads any more: its tensors are dropped next, or checked no more.
-            unsafe { driver.memset(run.ptr, POISON, run.bytes, self.stream.raw())? };
-        }
-        self.stream.synchronize()?;
+        self.scratch.during(|_, [stream]| {
+            for run in &round.runs {
+                // SAFETY: the same memory, which nobody reads any more: its tensors are dropped next, or checked no
+                // more. `during` waits before they are.
+                unsafe { stream.driver().memset(run.ptr, POISON, run.bytes, stream.raw())? };
+            }
+            Ok(())
+        })?;
         Ok(found.map(|place| round.pieces[place].2))
     }
 }

@@ -75,10 +75,11 @@ impl Bench {
     ///
     /// # Errors
     ///
-    /// [`Error::Unknown`] and [`Error::NoCells`].
+    /// [`Error::Unknown`], [`Error::Word`] for sizes and counts that can't be, and [`Error::NoCells`].
     pub fn new(accelerator: Accelerator, options: Options) -> Result<Self> {
         let simulated = accelerator.driver.properties().simulated;
         let axes = options.axes.settle(simulated, options.quick);
+        axes.check()?;
         let cells = axes.cells();
         if cells.is_empty() {
             return Err(Error::NoCells {
@@ -162,6 +163,10 @@ impl Bench {
         found.extend(over.filter_map(|spec| spec.over(&cells, planned)));
         let order = |figure: &Figure| figures::ALL.iter().position(|spec| spec.id == figure.id);
         found.sort_by_key(order);
+        if properties.simulated {
+            // What is asked is asked of hardware.
+            found.iter_mut().for_each(|figure| figure.holds = None);
+        }
         Ok(Document {
             schema: SCHEMA,
             pinlane: env!("CARGO_PKG_VERSION").to_owned(),

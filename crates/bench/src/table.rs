@@ -40,7 +40,7 @@ pub fn document(document: &Document) -> String {
         ));
     }
     if !document.figures.is_empty() {
-        parts.push(figures(&document.figures));
+        parts.push(figures(&document.figures, document.simulated));
     }
     for failure in &document.failures {
         parts.push(format!("FAILED {}: {}", failure.id, failure.error));
@@ -184,25 +184,38 @@ fn worst(cells: &[CellReport], what: &str, ratio: fn(&CellReport) -> Option<f64>
     ))
 }
 
-fn figures(figures: &[Figure]) -> String {
+fn figures(figures: &[Figure], simulated: bool) -> String {
     let mut table = table();
-    table.set_header(["figure", "value", "limit", "peers", "asked", "holds"]);
+    let header = ["figure", "value", "limit", "peers", "asked", "holds"];
+    let columns = if simulated { 4 } else { header.len() };
+    table.set_header(&header[..columns]);
     for figure in figures {
         let peers = figure
             .peers
             .iter()
             .map(|(name, value)| format!("{name} {}", number(*value)));
-        table.add_row([
+        let row = [
             figure.id.clone(),
             format!("{} {}", number(figure.value), figure.unit),
             figure.limit.map_or_else(String::new, number),
             peers.collect::<Vec<_>>().join(", "),
             figure.asked.clone(),
-            if figure.holds { "yes" } else { "NO" }.to_owned(),
-        ]);
+            match figure.holds {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "",
+            }
+            .to_owned(),
+        ];
+        table.add_row(&row[..columns]);
     }
-    let hold = figures.iter().filter(|figure| figure.holds).count();
-    let mut text = format!("{hold} of {} figures hold\n{table}", figures.len());
+    let heading = if simulated {
+        "figures, not judged: their goals are asked of hardware, and this device is simulated".to_owned()
+    } else {
+        let hold = figures.iter().filter(|figure| figure.holds == Some(true));
+        format!("{} of {} figures hold", hold.count(), figures.len())
+    };
+    let mut text = format!("{heading}\n{table}");
     for figure in figures.iter().filter(|figure| !figure.detail.is_empty()) {
         let _infallible = write!(text, "\n{}: {}", figure.id, figure.detail);
     }
@@ -236,6 +249,9 @@ pub fn comparison(comparison: &Comparison) -> String {
         if !changes.is_empty() {
             parts.push(format!("{title}\n{}", change_table(&changes)));
         }
+    }
+    if comparison.simulated {
+        parts.push(format!("[{SIMULATED}: what got slower here has not failed]"));
     }
     parts.join("\n\n")
 }

@@ -43,7 +43,7 @@ fn figure(id: &str, value: f64, unit: Unit) -> Figure {
         limit: None,
         peers: BTreeMap::new(),
         asked: String::new(),
-        holds: true,
+        holds: Some(true),
         detail: String::new(),
     }
 }
@@ -103,9 +103,57 @@ fn what_got_slower_than_the_tolerance_is_found_and_noise_is_not() {
     assert_eq!(ids(comparison.slower()), ["rate", "d2h-mixed-16B-x2"]);
     assert_eq!(ids(comparison.faster()), ["time", "d2h-mixed-64B-x2"]);
     assert_eq!(comparison.alone, 1);
-    assert!(Comparison::of(&before, &before, 1.1).slower().is_empty());
+    assert!(!comparison.is_sound());
+    assert!(Comparison::of(&before, &before, 1.1).is_sound());
     let shown = table::comparison(&comparison);
     assert!(shown.contains("2 slower, 2 faster, 1 the same"), "{shown}");
+}
+
+#[test]
+fn what_got_slower_on_a_simulated_device_is_told_and_is_no_failure() {
+    let simulated = |seconds| Document {
+        simulated: true,
+        ..document(vec![cell(4, seconds)], Vec::new())
+    };
+    let comparison = Comparison::of(&simulated(1.0), &simulated(2.0), 1.1);
+    assert!(comparison.is_sound());
+    let shown = table::comparison(&comparison);
+    assert!(
+        shown.contains("1 slower") && shown.contains("simulated device"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn figures_of_hardware_are_judged_and_simulated_ones_are_not() {
+    let figure = Figure {
+        asked: "at least 60 GB/s".to_owned(),
+        holds: Some(false),
+        ..figure("rate", 50.0, Unit::GigabytesPerSecond)
+    };
+    let real = document(Vec::new(), vec![figure.clone()]);
+    let shown = table::document(&real);
+    assert!(
+        shown.contains("0 of 1 figures hold") && shown.contains("at least 60 GB/s"),
+        "{shown}"
+    );
+    let simulated = Document {
+        simulated: true,
+        figures: vec![Figure {
+            holds: None,
+            ..figure
+        }],
+        ..real
+    };
+    let shown = table::document(&simulated);
+    assert!(
+        shown.contains("not judged") && shown.contains("50.0 GB/s"),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("hold\n") && !shown.contains("at least 60"),
+        "{shown}"
+    );
 }
 
 fn written(folder: &Path, name: &str, document: &Document) -> std::path::PathBuf {

@@ -59,9 +59,11 @@ impl Config {
         };
         let grid_time = args
             .time
-            .map(Duration::try_from_secs_f64)
+            .map(|seconds| {
+                let time = Duration::try_from_secs_f64(seconds);
+                time.map_err(|_| anyhow!("--time {seconds}: a number of seconds, such as 60"))
+            })
             .transpose()
-            .context("--time is no number of seconds")
             .map_err(Failure::Usage)?;
         let options = Options {
             quick: args.quick,
@@ -92,7 +94,7 @@ impl Config {
     }
 
     /// Does it. `false` when something could not be measured or landed wrong bytes, and when a comparison shows something
-    /// slower.
+    /// slower on hardware.
     ///
     /// # Errors
     ///
@@ -101,7 +103,7 @@ impl Config {
         match self {
             Self::Compare(comparison) => {
                 print(&table::comparison(&comparison))?;
-                Ok(comparison.slower().is_empty())
+                Ok(comparison.is_sound())
             }
             Self::List(bench) => {
                 let selection = bench.selection();

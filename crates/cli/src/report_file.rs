@@ -44,6 +44,7 @@ impl ReportFile {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
+        fs::metadata(&folder)?;
         beside(&folder)?;
         Ok(Self::Replaced { path, folder })
     }
@@ -88,7 +89,9 @@ fn beside(folder: &Path) -> io::Result<NamedTempFile> {
         use std::os::unix::fs::PermissionsExt as _;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(folder)
+    let file = builder.tempfile_in(folder);
+    // The kind alone: whoever reports it names the file that was asked for, not one that nobody knows.
+    file.map_err(|error| error.kind().into())
 }
 
 #[cfg(test)]
@@ -134,7 +137,10 @@ mod tests {
     fn a_folder_is_no_file_to_write_to() {
         let folder = tempfile::tempdir().unwrap();
         assert!(ReportFile::check(folder.path()).is_err());
-        assert!(ReportFile::check(&folder.path().join("missing/report.json")).is_err());
+        let missing = ReportFile::check(&folder.path().join("missing/report.json"));
+        let error = missing.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!error.to_string().contains("pinlane-report"), "{error}");
     }
 
     #[cfg(unix)]

@@ -1,6 +1,10 @@
 //! The sizes of the tensors of a safetensors file, from its header alone.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read as _},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use safetensors::tensor::Metadata;
@@ -21,8 +25,13 @@ fn sizes(path: &Path) -> Result<Vec<u64>> {
     let mut file = File::open(path)?;
     let whole = file.metadata()?.len();
     let mut length = [0; 8];
-    file.read_exact(&mut length)
-        .context("it is shorter than the length of a header")?;
+    if let Err(error) = file.read_exact(&mut length) {
+        ensure!(
+            error.kind() != ErrorKind::UnexpectedEof,
+            "it is shorter than the length of a header"
+        );
+        return Err(error.into());
+    }
     let length = u64::from_le_bytes(length);
     let data = whole.checked_sub(8).and_then(|rest| rest.checked_sub(length));
     let data = data.with_context(|| format!("its header of {length} bytes goes beyond its end"))?;

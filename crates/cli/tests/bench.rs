@@ -59,44 +59,57 @@ fn a_tiny_grid_is_shown_and_written_whole_and_without_its_cells() {
     assert_eq!(figures["figures"], whole["figures"]);
 }
 
-#[test]
-fn a_result_is_as_fast_as_itself_and_slower_than_a_better_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("result.json");
-    let mut arguments = TINY.to_vec();
-    arguments.extend([
-        "--directions",
-        "h2d",
-        "--memory",
-        "pageable",
-        "--json",
-        path_text(&path),
-    ]);
-    assert_eq!(run(&arguments).status.code(), Some(0));
-    let same = run(&["--compare", path_text(&path), path_text(&path)]);
-    assert_eq!(same.status.code(), Some(0), "{}", text(&same.stderr));
-    assert!(text(&same.stdout).contains("0 slower"));
-
-    let mut better = read(&path);
-    let seconds = &mut better["cells"][1]["ways"][0]["seconds"];
-    *seconds = json!(seconds.as_f64().unwrap() / 2.0);
-    let better_path = folder.path().join("better.json");
-    fs::write(&better_path, better.to_string()).unwrap();
-    let slower = run(&["--compare", path_text(&better_path), path_text(&path)]);
-    assert_eq!(slower.status.code(), Some(1));
-    assert!(text(&slower.stdout).contains("2.00x"), "{}", text(&slower.stdout));
-    let tolerated = run(&[
-        "--compare",
-        path_text(&better_path),
-        path_text(&path),
-        "--tolerance",
-        "2.5",
-    ]);
-    assert_eq!(tolerated.status.code(), Some(0));
+/// The result of a tiny grid, with its second cell's time multiplied, and as if it were of hardware where asked.
+fn changed(result: &Path, folder: &Path, name: &str, times: f64, hardware: bool) -> std::path::PathBuf {
+    let mut result = read(result);
+    let seconds = &mut result["cells"][1]["ways"][0]["seconds"];
+    *seconds = json!(seconds.as_f64().unwrap() * times);
+    result["simulated"] = json!(!hardware);
+    let path = folder.join(name);
+    fs::write(&path, result.to_string()).unwrap();
+    path
 }
 
 #[test]
-fn a_figure_is_judged_by_the_peers_of_a_file() {
+fn a_result_is_as_fast_as_itself_and_on_hardware_one_that_is_slower_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("result.json");
+    let mut arguments = TINY.to_vec();
+    arguments.extend(["--directions", "h2d", "--memory", "pageable"]);
+    arguments.extend(["--json", path_text(&path)]);
+    assert_eq!(run(&arguments).status.code(), Some(0));
+
+    let folder = folder.path();
+    let compare = |before: &Path, after: &Path, more: &[&str]| {
+        let arguments = ["--compare", path_text(before), path_text(after)];
+        run(&[&arguments[..], more].concat())
+    };
+    let real = changed(&path, folder, "real.json", 1.0, true);
+    let slower = changed(&path, folder, "slower.json", 2.0, true);
+    let same = compare(&real, &real, &[]);
+    assert_eq!(same.status.code(), Some(0), "{}", text(&same.stderr));
+    assert!(text(&same.stdout).contains("0 slower"));
+    let lost = compare(&real, &slower, &[]);
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(text(&lost.stdout).contains("2.00x"), "{}", text(&lost.stdout));
+    let tolerated = compare(&real, &slower, &["--tolerance", "2.5"]);
+    assert_eq!(tolerated.status.code(), Some(0));
+
+    let simulated = changed(&path, folder, "simulated.json", 2.0, false);
+    let told = compare(&path, &simulated, &[]);
+    assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
+    let shown = text(&told.stdout);
+    assert!(
+        shown.contains("2.00x") && shown.contains("simulated device"),
+        "{shown}"
+    );
+    let mixed = compare(&path, &real, &[]);
+    assert_eq!(mixed.status.code(), Some(2));
+    assert!(text(&mixed.stderr).contains("simulated"));
+}
+
+#[test]
+fn peers_of_a_file_stand_beside_a_figure_and_a_simulated_one_is_not_judged() {
     let folder = tempfile::tempdir().unwrap();
     let (peers, result) = (
         folder.path().join("peers.json"),
@@ -115,7 +128,10 @@ fn a_figure_is_judged_by_the_peers_of_a_file() {
         path_text(&result),
     ]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert!(shown.contains("not judged") && !shown.contains("NO"), "{shown}");
     let figure = &read(&result)["figures"][0];
+    assert_eq!(figure["holds"], Value::Null);
     assert_eq!(figure["peers"]["torch_non_blocking"], 3_600_000.0);
     assert!(
         figure["asked"]
@@ -148,7 +164,13 @@ fn what_cannot_run_as_asked_exits_with_2_and_says_why() {
         (vec!["--directions", "up"], "h2d"),
         (vec!["--memory", "swap"], "pageable"),
         (vec!["--sizes", "1GiB", "--max-bytes", "1MiB"], "--max-bytes"),
-        (vec!["--time=-1"], "--time"),
+        (vec!["--sizes", "0"], "1 or more"),
+        (vec!["--counts", "0,1"], "1 or more"),
+        (vec!["--counts", "many"], "such as 1000"),
+        (vec!["--memory", "mixed", "--counts", "1"], "2 or more"),
+        (vec!["--device", "host"], "no accelerator"),
+        (vec!["--tolerance", "2"], "--compare"),
+        (vec!["--time=-1"], "--time -1: a number of seconds"),
         (vec!["--peers", path_text(&no_time)], "no time"),
         (
             vec!["--compare", path_text(&no_json), path_text(&no_json)],
@@ -171,5 +193,6 @@ fn what_cannot_run_as_asked_exits_with_2_and_says_why() {
         assert!(output.stdout.is_empty(), "{arguments:?}");
         let said = text(&output.stderr);
         assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(!said.contains("guide"), "{arguments:?}: {said}");
     }
 }

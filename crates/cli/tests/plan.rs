@@ -46,6 +46,8 @@ fn a_described_workload_is_planned_with_a_reason() {
         "{pinned}"
     );
     assert!(pinned.contains("already pinned"), "{pinned}");
+    let nothing = shown(&["--count", "0"]);
+    assert_eq!(nothing, "0 tensors, 0 bytes to the device: nothing to do\n");
     let separate = shown(&["--placement", "separate", "--memory", "strided"]);
     assert!(separate.contains("gathered"), "{separate}");
 }
@@ -67,6 +69,24 @@ fn an_explanation_shows_the_other_routes_and_the_profile() {
         assert!(explained.contains(part), "{part:?} is not in\n{explained}");
     }
     assert!(!shown(&["--size", "1GiB"]).contains("profile of"));
+}
+
+#[test]
+fn a_route_that_looks_faster_and_is_not_taken_has_a_reason() {
+    let explained = shown(&["--size", "64KiB", "--explain"]);
+    let plain = explained
+        .lines()
+        .find(|line| line.starts_with("  plain "))
+        .unwrap();
+    assert!(
+        plain.contains("not taken: ") && plain.contains("up to 4096 bytes"),
+        "{plain}"
+    );
+    let chosen = explained.lines().find(|line| line.ends_with("(chosen)"));
+    assert!(
+        chosen.is_some_and(|line| line.starts_with("  staged ")),
+        "{explained}"
+    );
 }
 
 #[test]

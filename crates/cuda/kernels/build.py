@@ -1,6 +1,7 @@
 """Compiles CUDA C++ files to PTX files beside them, with the NVRTC of this Python's environment. See build.sh."""
 
 import ctypes
+import hashlib
 import importlib.util
 import pathlib
 import sys
@@ -40,7 +41,9 @@ def main() -> None:
         source = pathlib.Path(argument)
         # NVRTC adds constants of its own headers, which nothing here uses.
         lines = [line for line in compile_to_ptx(nvrtc, source).splitlines() if "_INTERNAL_" not in line]
-        lines.insert(0, f"// {source.name}, compiled by build.sh. Do not edit.")
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        # A test compares the digest with the source's: see crates/cuda/src/kernels.rs.
+        lines.insert(0, f"// {source.name}, SHA-256 {digest}, compiled by build.sh. Do not edit.")
         source.with_suffix(".ptx").write_text("\n".join(lines).rstrip("\n") + "\n")
 
 

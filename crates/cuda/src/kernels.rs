@@ -99,10 +99,17 @@ impl Context {
     }
 }
 
-/// The image and the source of a kernel agree about its name, and the image is one that the driver can read.
+/// The image was compiled from the source as it is, and is one that the driver can read.
 #[cfg(test)]
 pub(crate) fn assert_matches(image: &str, source: &str, entry: &CStr, parameters: usize) {
     assert_eq!(image.find('\0'), Some(image.len() - 1));
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(source);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let heading = image.lines().next().unwrap();
+    assert!(
+        heading.contains(&digest),
+        "the source of this kernel has changed: run crates/cuda/kernels/build.sh\n{heading}"
+    );
     let entry = entry.to_str().unwrap();
     assert!(source.contains(&format!("extern \"C\" __global__ void {entry}(")));
     let (_, rest) = image

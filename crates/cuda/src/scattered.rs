@@ -1,7 +1,8 @@
 //! Many small copies by one kernel, which reads and writes pinned host memory by itself (see `kernels/scatter.cu`).
 //!
 //! The kernel finds its pieces in a table that is written here, into pinned memory of the caller's. A long copy is cut
-//! into several pieces, so that each is about as much work as the others.
+//! into several pieces, so that each is about as much work as the others. The kernel starts on the first entries while the
+//! others are written.
 //!
 //! There is no such verb where the kernel can't be loaded, or where the device knows registered host memory by another
 //! address than the host does (WSL): [`copy_batch`](pinlane_driver::Driver::copy_batch) serves there.
@@ -30,6 +31,10 @@ const THREADS: c_uint = 256;
 const WARPS: usize = THREADS as usize / 32;
 /// The most blocks. A few dozen fill the link; more would only take room from whoever computes on the device meanwhile.
 const MOST_BLOCKS: usize = 128;
+
+/// How many entries the kernel is started with first; each time after with twice as many. A launch takes a few microseconds,
+/// as long as so many entries take to write.
+const FIRST_ENTRIES: usize = 128;
 
 /// Two rounds of a warp's loads: long enough to be worth its entry in the table, short enough that 64 KiB occupy many warps.
 const PIECE: usize = 8 << 10;
@@ -117,6 +122,7 @@ impl Scattered {
             ));
         }
         let mut pieces = Pieces::new(table);
+        let mut started = 0;
         for copy in copies {
             let way = way_of(context, copy)?;
             let (host, dst, src) = match way {
@@ -139,23 +145,40 @@ impl Scattered {
             }
             // SAFETY: the table has room for the copies' pieces and is the caller's to write, by its promise.
             unsafe { pieces.push(dst, src, copy.bytes) };
+            if pieces.count >= 2 * started + FIRST_ENTRIES {
+                // SAFETY: the entries are written, and what they name is as the caller promises.
+                unsafe { start(context, function, pieces.entries(started), stream) }?;
+                started = pieces.count;
+            }
         }
-        if pieces.count == 0 {
+        if pieces.count == started {
             return Ok(());
         }
-        let (mut address, mut count) = (table.addr().get() as u64, pieces.count as u64);
-        let arguments = [
-            ptr::from_mut(&mut address).cast(),
-            ptr::from_mut(&mut count).cast(),
-        ];
-        let blocks = pieces.count.div_ceil(WARPS).min(MOST_BLOCKS) as c_uint;
-        // SAFETY: the kernel takes the table's address and the number of its entries, and touches what the entries
-        // name: memory that the device reaches, which the caller keeps valid until the copies are done.
-        let status = unsafe { context.launch(function, [blocks, THREADS], arguments, stream) };
-        context.check(status, || {
-            format!("starting the kernel that moves {} scattered pieces", pieces.count)
-        })
+        // SAFETY: as above.
+        unsafe { start(context, function, pieces.entries(started), stream) }
     }
+}
+
+/// Starts the kernel on some entries of a table.
+///
+/// # Safety
+///
+/// What the entries name is valid memory that the device reaches, until the copies are done; so is the table.
+unsafe fn start(context: &Context, function: usize, entries: NonNull<[Entry]>, stream: usize) -> Result<()> {
+    let (mut address, mut count) = (entries.addr().get() as u64, entries.len() as u64);
+    let arguments = [
+        ptr::from_mut(&mut address).cast(),
+        ptr::from_mut(&mut count).cast(),
+    ];
+    let blocks = entries.len().div_ceil(WARPS).min(MOST_BLOCKS) as c_uint;
+    // SAFETY: the kernel takes the entries' address and number, and touches what they name; by the caller's promise.
+    let status = unsafe { context.launch(function, [blocks, THREADS], arguments, stream) };
+    context.check(status, || {
+        format!(
+            "starting the kernel that moves {} scattered pieces",
+            entries.len()
+        )
+    })
 }
 
 /// A range of host memory.
@@ -199,6 +222,12 @@ impl Pieces {
             table: table.cast(),
             count: 0,
         }
+    }
+
+    /// The entries from number `first` on.
+    fn entries(&self, first: usize) -> NonNull<[Entry]> {
+        // SAFETY: within the table: there are more entries than `first`.
+        NonNull::slice_from_raw_parts(unsafe { self.table.add(first) }, self.count - first)
     }
 
     /// Adds a copy, cut into as many pieces as it takes.

@@ -146,7 +146,8 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     /// pinned host memory, or within this device; [`ErrorKind::InvalidArgument`] refuses any other.
     ///
     /// The copies run in any order among themselves, after what stands before them on `stream` and before what comes
-    /// after. The driver writes a table of them to `table`, in a format of its own.
+    /// after. The driver writes a table of them to `table`, in a format of its own. When this returns an error, some of the
+    /// copies may have been enqueued.
     ///
     /// # Safety
     ///

@@ -34,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// The host was named as the device.
-    #[error("the guide moves tensors between the host and a device: name an accelerator, such as sim:0")]
+    #[error("the host is no accelerator: name one, such as cuda:0 or sim:0")]
     Host,
     /// A name that no experiment has.
     #[error("there is no experiment {id:?}; there are: {known}")]

@@ -47,7 +47,7 @@ pub(crate) struct Accelerator {
 pub struct DeviceOptions {
     /// The most host memory that is ever pinned for this device, in bytes; 256 MiB if not said.
     pub pinned_budget: Option<usize>,
-    /// How many lanes carry large transfers.
+    /// How many lanes carry large transfers, in each direction.
     pub lanes: Option<usize>,
     /// How many slots there are for each lane.
     pub slots_per_lane: Option<usize>,
@@ -263,6 +263,7 @@ impl DeviceOptions {
             .unwrap_or_else(|| Profile::assumed(driver.properties()));
         let budget = self.pinned_budget.unwrap_or(DEFAULT_BUDGET);
         profile.lanes = self.lanes.unwrap_or(profile.lanes);
+        profile.lanes_to_host = self.lanes.unwrap_or(profile.lanes_to_host);
         profile.slots_per_lane = self.slots_per_lane.unwrap_or(profile.slots_per_lane);
         // A size that nobody asked for gives way to the budget; one that was asked for does not.
         let largest = (budget / 2).max(SLOT_GRANULE) / SLOT_GRANULE * SLOT_GRANULE;
@@ -286,9 +287,11 @@ impl DeviceOptions {
         let affordable = (budget / 2 / profile.slot_bytes).max(1);
         let slots = profile
             .lanes
+            .saturating_add(profile.lanes_to_host)
             .saturating_mul(profile.slots_per_lane)
             .min(affordable);
         profile.lanes = profile.lanes.min(slots);
+        profile.lanes_to_host = profile.lanes_to_host.min(slots);
         Ok(Settings {
             budget,
             slots,

@@ -38,6 +38,12 @@ impl HostMemory<'_> {
         recycled::bytes()
     }
 
+    /// The most that is kept, in bytes.
+    #[must_use]
+    pub fn kept_limit() -> usize {
+        recycled::limit()
+    }
+
     /// Changes the most that is kept, in bytes; unless told, 2 GiB, or a sixteenth of the system's memory where that is less.
     pub fn set_kept_limit(bytes: usize) {
         recycled::set_limit(bytes);

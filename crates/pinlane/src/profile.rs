@@ -16,6 +16,8 @@ use std::time::Duration;
 use pinlane_driver::{Properties, sync::available_parallelism};
 use serde::{Deserialize, Serialize};
 
+use crate::Direction;
+
 pub use error::ProfileError;
 pub use known::{KnownProfile, ProfileOrigin};
 pub use measure::{Figures, Measurement, MemcpyRate, Progress, Trial};
@@ -41,8 +43,11 @@ pub struct Profile {
     /// From enqueueing a copy to seeing it done, without its bytes.
     #[serde(rename = "latency_seconds", with = "seconds")]
     pub latency: Duration,
-    /// Lanes to run at most.
+    /// Lanes to run at most that carry bytes to the device.
     pub lanes: usize,
+    /// Lanes to run at most that carry bytes to the host, into fresh memory, whose pages the kernel makes as they are
+    /// written. Into memory that exists half of them do: they read what the link has just left in the caches.
+    pub lanes_to_host: usize,
     /// Slots for each lane.
     pub slots_per_lane: usize,
     /// Bytes of a slot: the longest chunk.
@@ -60,8 +65,8 @@ pub struct Profile {
     /// How long who waits for copies spins before it sleeps. Waking up is noticed to take 40 to 120 microseconds.
     #[serde(rename = "patience_seconds", with = "seconds")]
     pub patience: Duration,
-    /// From this many pieces on that lie apart, a kernel moves them where the driver has one: it takes one launch, where
-    /// copies take a call each and a turn of the copy engine.
+    /// From this many pieces on that lie apart, or half as many to the host, a kernel moves them where the driver has one: it
+    /// takes one launch, where copies take a call each and a turn of the copy engine.
     pub gathered_runs: usize,
     /// The length of those pieces up to which the kernel is the faster, in bytes; their mean in a slot. It needs the
     /// device's compute, which long copies do without.
@@ -72,6 +77,10 @@ pub struct Profile {
 const ASSUMED_LINK: f64 = 25e9;
 /// One core's memcpy out of cache on current servers. The driver's own way is one such memcpy.
 const ASSUMED_MEMCPY: f64 = 10e9;
+/// What a lane fills slots with while others share the memory bus with it.
+const FILLING_AMONG_OTHERS: f64 = 7e9;
+/// What a lane empties slots into fresh memory with.
+const EMPTYING_AMONG_OTHERS: f64 = 5e9;
 
 /// The copies of a simulated device are the processor's own: they should find a slot still in its caches. On two cores this
 /// moves 256 MiB half as fast again as slots of 4 MiB do.
@@ -91,15 +100,15 @@ impl Profile {
 
     fn assumed_with(properties: &Properties, cores: usize) -> Self {
         let link = properties.link.bytes_per_second.unwrap_or(ASSUMED_LINK);
-        // A memory bus shared by many copying threads gives each of them about half of what one alone gets.
-        let to_fill_the_link = (link / (ASSUMED_MEMCPY / 2.0)).ceil() as usize;
+        let to_fill_the_link = |rate: f64| ((link / rate).ceil() as usize).clamp(1, cores.max(1));
         Self {
             link_bytes_per_second: link,
             memcpy_bytes_per_second: ASSUMED_MEMCPY,
             plain_bytes_per_second: ASSUMED_MEMCPY.min(link),
             copy_call: Duration::from_micros(2),
             latency: Duration::from_micros(8),
-            lanes: to_fill_the_link.clamp(1, cores.max(1)),
+            lanes: to_fill_the_link(FILLING_AMONG_OTHERS),
+            lanes_to_host: to_fill_the_link(EMPTYING_AMONG_OTHERS),
             slots_per_lane: 3,
             slot_bytes: if properties.simulated {
                 SLOT_IN_CACHE
@@ -108,7 +117,7 @@ impl Profile {
             },
             inline_bytes: if properties.simulated { 1 << 20 } else { 512 << 10 },
             plain_bytes: if properties.simulated { 4 << 10 } else { 1 << 20 },
-            streamed_up_to: if properties.simulated { 0 } else { 128 << 20 },
+            streamed_up_to: if properties.simulated { 0 } else { 512 << 20 },
             streamed_from: if properties.simulated { u64::MAX } else { 32 << 20 },
             patience: if properties.simulated {
                 Duration::ZERO
@@ -125,6 +134,22 @@ impl Profile {
         (self.copy_call.as_secs_f64() * self.memcpy_bytes_per_second) as u64
     }
 
+    /// Lanes to run at most in a direction.
+    pub(crate) fn lanes_for(&self, direction: Direction) -> usize {
+        match direction {
+            Direction::ToDevice | Direction::OnDevice => self.lanes,
+            Direction::ToHost => self.lanes_to_host,
+        }
+    }
+
+    /// From how many pieces on a kernel moves them. A copy to the host takes twice as long as one to the device.
+    pub(crate) fn fewest_gathered(&self, direction: Direction) -> usize {
+        match direction {
+            Direction::ToHost => self.gathered_runs.div_ceil(2),
+            Direction::ToDevice | Direction::OnDevice => self.gathered_runs,
+        }
+    }
+
     /// What an engine could not run with.
     fn defect(&self) -> Option<&'static str> {
         let rates = [
@@ -135,7 +160,7 @@ impl Profile {
         if rates.iter().any(|rate| !rate.is_finite() || *rate <= 0.0) {
             return Some("a rate is not above zero");
         }
-        if self.lanes == 0 || self.slots_per_lane == 0 {
+        if self.lanes == 0 || self.lanes_to_host == 0 || self.slots_per_lane == 0 {
             return Some("there is not one lane with a slot");
         }
         if self.slot_bytes == 0 || !self.slot_bytes.is_multiple_of(SLOT_GRANULE) {
@@ -176,9 +201,9 @@ mod tests {
     fn lanes_are_assumed_to_fill_the_link_as_far_as_there_are_cores() {
         let gen5 = properties(Link::new("PCIe Gen5 x16", Some(55e9)));
         let gen3 = properties(Link::new("PCIe Gen3 x16", Some(12.8e9)));
-        assert_eq!(Profile::assumed_with(&gen5, 64).lanes, 11);
+        assert_eq!(Profile::assumed_with(&gen5, 64).lanes, 8);
         assert_eq!(Profile::assumed_with(&gen5, 4).lanes, 4);
-        assert_eq!(Profile::assumed_with(&gen3, 64).lanes, 3);
+        assert_eq!(Profile::assumed_with(&gen3, 64).lanes, 2);
         assert_eq!(Profile::assumed_with(&gen3, 0).lanes, 1);
     }
 

@@ -96,7 +96,7 @@ fn pinned_tensors_and_transfers_share_one_budget() {
         panic!("{refused}");
     };
     assert_eq!((asked, whole), (10_000, budget));
-    assert_eq!(reserved, 4 * SLOT, "the slots, which are not made yet");
+    assert_eq!(reserved, 8 * SLOT, "the slots, which are not made yet");
     assert!(leased >= hoard.len() * 10_000 && leased + reserved + 10_000 + 256 > budget);
     // The slots' share is still there, and what is dropped can be had again.
     move_there_and_back(rig.device(), 300_000, 1);

@@ -24,6 +24,6 @@ fn threads_of_an_idle_device_sleep() {
     let back = there.to(&Device::host()).unwrap();
     assert_eq!(back.as_bytes().unwrap(), large.as_bytes().unwrap());
 
-    let roles = ["sim:0-lane-0", "sim:0-lane-1", "sim:0-reactor", "sim0-engine0"];
+    let roles = ["sim:0-up-0", "sim:0-up-1", "sim:0-reactor", "sim0-engine0"];
     rig::threads::assert_come_to_rest("sim", &roles.map(str::to_owned));
 }

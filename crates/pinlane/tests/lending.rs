@@ -77,7 +77,7 @@ fn a_slot_is_not_lent_where_the_driver_refuses_to_say_whether_it_is_in_use() {
     let rig = rig();
     let there = small_tree(&rig);
     let stall = rig.sim().stall();
-    let flying: Vec<_> = (0..4)
+    let flying: Vec<_> = (0..8)
         .map(|seed| {
             vec![tensor(30_000, seed), tensor(30_000, seed)]
                 .transfer(rig.device())

@@ -78,7 +78,7 @@ fn a_host_that_pins_too_little_is_warned_of_once_with_what_to_do() {
     let [warning] = warnings.as_slice() else {
         panic!("{warnings:?}");
     };
-    for told in ["slots=4 ", "wanted=16 ", "pin", "ulimit -l"] {
+    for told in ["slots=4 ", "wanted=32 ", "pin", "ulimit -l"] {
         assert!(warning.contains(told), "{told:?} in {warning}");
     }
     let none = warnings_with(None);

@@ -2,7 +2,7 @@
 
 use pinlane::{DType, Device, Tensor, TransferOptions, Tree};
 
-use super::{Context, Draft, Unit, judge::Asked::OfLimit, time, work};
+use super::{Context, Draft, NothingKept, Unit, judge::Asked::OfLimit, time, work};
 use crate::{
     cell::{Direction, Memory},
     error::Result,
@@ -30,11 +30,13 @@ pub(super) fn bidirectional(context: &Context<'_>) -> Result<Draft> {
         warm = down.wait()?;
         Ok(up)
     })?;
+    let nothing_kept = NothingKept::new();
     let fresh = time(context.effort, || {
         let up = there.tensors().transfer(rig.device())?;
         let down = back.tensors().transfer(&Device::host())?;
         Ok((up.wait()?, down.wait()?))
     })?;
+    drop(nothing_kept);
 
     rig.check(
         &there,

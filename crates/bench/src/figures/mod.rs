@@ -12,6 +12,8 @@ mod to_host;
 
 use std::time::Instant;
 
+use pinlane::HostMemory;
+
 use crate::{
     cell::{Cell, Direction, Memory},
     error::Result,
@@ -285,6 +287,25 @@ fn race_plain(context: &Context<'_>, sources: &Sources<'_>, plain: PlainCall) ->
     let check = |way: &str, landed| context.rig.check(sources, way, landed);
     let timings = race(ways, context.effort, check)?;
     Ok((timings[0].seconds, timings[1].seconds))
+}
+
+/// While it lives, the engine keeps no pageable memory for later results: they lie in fresh pages.
+struct NothingKept {
+    limit: usize,
+}
+
+impl NothingKept {
+    fn new() -> Self {
+        let limit = HostMemory::kept_limit();
+        HostMemory::set_kept_limit(0);
+        Self { limit }
+    }
+}
+
+impl Drop for NothingKept {
+    fn drop(&mut self) {
+        HostMemory::set_kept_limit(self.limit);
+    }
 }
 
 /// Seconds of `work`, the median of as many runs as the effort asks for, after one that is not timed. What a run returns

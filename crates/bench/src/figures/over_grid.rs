@@ -74,13 +74,13 @@ mod tests {
             cell(64, &[("pinlane", 1.0), ("route-plain", 2.0), ("plain", 3.0)]),
         ];
         let slower = never_slower(&cells, 5).unwrap().judge("never-slower");
-        assert_eq!((slower.value, slower.holds), (1.2, false));
+        assert_eq!((slower.value, slower.holds), (1.2, Some(false)));
         assert_eq!(
             slower.detail,
             "worst cell h2d-pageable-16B-x1; 2 of 3 cells hold; 2 cells were not measured"
         );
         let regret = regret(&cells, 3).unwrap().judge("regret");
-        assert_eq!((regret.value, regret.holds), (1.5, false));
+        assert_eq!((regret.value, regret.holds), (1.5, Some(false)));
         assert!(regret.detail.ends_with("2 of 3 cells hold"));
     }
 

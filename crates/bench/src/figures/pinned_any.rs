@@ -9,6 +9,7 @@ use crate::{
     cell::{Cell, Direction},
     error::Result,
     landed::Landed,
+    lent::Lent,
     rounds::{Effort, take_turns},
     ways::PINLANE,
 };
@@ -49,12 +50,11 @@ fn to_device(context: &Context<'_>, cell: Cell) -> Result<f64> {
     let sources = rig.sources(cell, rig.roomy())?;
     // Other bytes are there before, so that those of the source can only come from the copies.
     let mut there = rig.sources(cell, rig.roomy())?.tensors().to(rig.roomy())?;
-    let (stream, memory) = (
-        Stream::new(rig.driver())?,
-        DeviceMemory::new(rig.driver(), cell.bytes)?,
-    );
+    let memory = DeviceMemory::new(rig.driver(), cell.bytes)?;
     let copy = MemCopy::to_device(memory.ptr(), sources.expected[0].as_ptr(), cell.bytes);
-    let ratio = ratio(context, &stream, copy, || {
+    // The tensors keep the source's bytes alive.
+    let ends = (memory, sources.tensors().clone());
+    let ratio = ratio(context, ends, copy, || {
         Ok(sources.tensors()[0].copy_into(&mut there[0])?)
     })?;
     rig.check(&sources, PINLANE, Landed::OnDevice(there))?;
@@ -67,12 +67,12 @@ fn to_host(context: &Context<'_>, cell: Cell) -> Result<f64> {
     let source = &sources.pinned_tensors()[0];
     let empty = || HostMemory::Pinned(rig.roomy()).empty(DType::F32, &[cell.bytes / size_of::<f32>()]);
     let (mut back, mut bare): (Tensor, Tensor) = (empty()?, empty()?);
-    let stream = Stream::new(rig.driver())?;
     let there = source
         .device_ptr()
         .expect("a source of this direction lies on the device");
     let copy = MemCopy::to_host(bare.as_mut_slice::<f32>()?.as_mut_ptr().cast(), there, cell.bytes);
-    let ratio = ratio(context, &stream, copy, || Ok(source.copy_into(&mut back)?))?;
+    let ends = (bare, source.clone());
+    let ratio = ratio(context, ends, copy, || Ok(source.copy_into(&mut back)?))?;
     let landed = Landed::OnHost {
         pageable: Vec::new(),
         pinned: vec![back],
@@ -81,17 +81,21 @@ fn to_host(context: &Context<'_>, cell: Cell) -> Result<f64> {
     Ok(ratio)
 }
 
-/// How much longer `pinlane` takes than the bare copy, whose ends the caller keeps.
-fn ratio(
+/// How much longer `pinlane` takes than the bare copy, whose `ends` nobody else uses.
+fn ratio<T>(
     context: &Context<'_>,
-    stream: &Stream,
+    ends: T,
     copy: MemCopy,
     mut pinlane: impl FnMut() -> Result<()>,
 ) -> Result<f64> {
+    let mut lent = Lent::new(ends, [Stream::new(context.rig.driver())?]);
     let mut bare = || {
-        // SAFETY: both ends have that many bytes, live until the wait is over, and are used by nobody else meanwhile.
-        unsafe { stream.copy(copy)? };
-        Ok(stream.synchronize()?)
+        lent.during(|_, [stream]| {
+            // SAFETY: both ends have that many bytes, live until `during` has waited, and are written by nobody else
+            // meanwhile.
+            unsafe { stream.copy(copy)? };
+            Ok(())
+        })
     };
     let [pinlane, bare] = take_turns(effort(context), [&mut pinlane, &mut bare])?;
     Ok(pinlane / bare)

@@ -8,12 +8,14 @@ use crate::error::Result;
 
 /// The least that an engine sets aside for its slots.
 const SLOT: usize = 4 << 10;
+/// One for each direction.
+const SLOTS: usize = 2;
 
 /// From an engine that has nothing to one that has leased the whole pool, in one lease that nobody has filled.
 pub(super) fn pool_ready(context: &Context<'_>) -> Result<Draft> {
     let bytes = context.scale.bytes(128 << 20);
     let options = DeviceOptions {
-        pinned_budget: Some(bytes + SLOT),
+        pinned_budget: Some(bytes + SLOTS * SLOT),
         lanes: Some(1),
         slots_per_lane: Some(1),
         slot_bytes: Some(SLOT),

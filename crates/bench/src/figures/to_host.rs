@@ -4,7 +4,7 @@ use pinlane::{DType, Tensor, Tree};
 use pinlane_driver::{MemCopy, Stream};
 
 use super::{
-    Context, Draft, Unit,
+    Context, Draft, NothingKept, Unit,
     judge::Asked::{AtLeast, AtMost, OfLimit},
     race_plain, work,
 };
@@ -12,6 +12,7 @@ use crate::{
     cell::{Cell, Direction, Memory},
     error::Result,
     landed::Landed,
+    lent::Lent,
     rounds::take_turns,
     ways::{PINLANE, PlainCall},
 };
@@ -33,8 +34,13 @@ pub(super) fn pinned_1gib(context: &Context<'_>) -> Result<Draft> {
 
 pub(super) fn fresh_1gib(context: &Context<'_>) -> Result<Draft> {
     let cell = work::one_gib(Direction::D2h, Memory::Pageable, context.scale);
+    let (again, _) = race_to_host(context, cell)?;
+    let _nothing_kept = NothingKept::new();
     let draft = rate(context, "d2h-fresh-1gib", cell, "plain_cpu")?;
-    Ok(draft.asked([AtLeast(30.0)]))
+    Ok(draft.asked([AtLeast(30.0)]).detail(format!(
+        "{:.1} GB/s into memory that an earlier result has left",
+        cell.total() as f64 / again / 1e9
+    )))
 }
 
 /// Into pageable memory that exists and was touched, beside one driver call into it.
@@ -44,16 +50,18 @@ pub(super) fn warm_1gib(context: &Context<'_>) -> Result<Draft> {
     let sources = rig.sources(cell, rig.device())?;
     let mut warm = vec![Tensor::ones(DType::F32, &[cell.bytes / size_of::<f32>()])?];
     let mut plain = vec![1_u8; cell.bytes];
-    let stream = Stream::new(rig.driver())?;
     let there = sources.tensors()[0].device_ptr();
     let there = there.expect("a source of this direction lies on the device");
     let copy = MemCopy::to_host(plain.as_mut_ptr(), there, cell.bytes);
+    let mut plain = Lent::new(plain, [Stream::new(rig.driver())?]);
     let [pinlane, plain_copy] = take_turns(
         context.effort,
         [&mut || Ok(sources.tensors().copy_into(&mut warm)?), &mut || {
-            // SAFETY: both ends have that many bytes and live until the wait is over.
-            unsafe { stream.copy(copy)? };
-            Ok(stream.synchronize()?)
+            plain.during(|_, [stream]| {
+                // SAFETY: both ends have that many bytes and live until `during` has waited.
+                unsafe { stream.copy(copy)? };
+                Ok(())
+            })
         }],
     )?;
     let landed = Landed::OnHost {

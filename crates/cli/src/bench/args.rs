@@ -54,7 +54,7 @@ pub(crate) struct BenchArgs {
     pub(crate) sizes: Vec<usize>,
 
     /// Numbers of tensors in the grid, such as 1,1000
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = count)]
     pub(crate) counts: Vec<usize>,
 
     /// Leave out cells of more bytes than SIZE [default: 4GiB; less with --quick and on a simulated device]
@@ -69,13 +69,19 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) terabyte: bool,
 
-    /// Compare two results instead of measuring; exits with 1 where the second is slower
+    /// Compare two results instead of measuring; exits with 1 where the second is slower on hardware
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], conflicts_with_all = ["only", "json", "figures_json", "list"])]
     pub(crate) compare: Option<Vec<PathBuf>>,
 
     /// The ratio that --compare still takes for noise
-    #[arg(long, value_name = "RATIO", default_value_t = 1.1)]
+    #[arg(long, value_name = "RATIO", default_value_t = 1.1, requires = "compare")]
     pub(crate) tolerance: f64,
+}
+
+/// A number of tensors.
+fn count(text: &str) -> Result<usize, String> {
+    let number = text.parse();
+    number.map_err(|_| format!("{text:?} is no number of tensors; write one, such as 1000"))
 }
 
 /// A size in memory.

@@ -71,6 +71,11 @@ pub(crate) fn trim() -> usize {
     gone.iter().map(Mapping::bytes).sum()
 }
 
+/// The most that is kept, in bytes.
+pub(crate) fn limit() -> usize {
+    lock(kept()).limit
+}
+
 /// Changes the most that is kept, in bytes.
 pub(crate) fn set_limit(bytes: usize) {
     let gone = {

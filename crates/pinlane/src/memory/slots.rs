@@ -21,8 +21,23 @@ use pinlane_driver::{
 use super::pool::{PinnedLease, PinnedPool};
 use crate::{Error, Result, transfer::mark::Mark};
 
-/// How long who needs a slot spins for one in flight: a chunk's time on the link. Others are filling theirs meanwhile.
-const PATIENCE: Duration = Duration::from_micros(50);
+/// When a lane waits for a slot of its own in flight rather than to take a free one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reuse {
+    /// So many of its own in flight keep the link busy. More need not fit the processor's caches any more, and one that
+    /// another lane has filled is still in the caches of that lane's core.
+    pub(crate) most_flying: usize,
+    /// How long to spin for one in flight before sleeping.
+    pub(crate) patience: Duration,
+}
+
+impl Reuse {
+    /// Only where none is free.
+    pub(crate) const WHEN_EMPTY: Self = Self {
+        most_flying: usize::MAX,
+        patience: Duration::from_micros(50),
+    };
+}
 
 /// Of how many slots in flight it is asked whether they have landed. Asking takes microseconds, under the lock; the oldest
 /// are the likeliest.
@@ -102,7 +117,16 @@ struct State {
 }
 
 /// Slots that the device uses until their marks are reached, oldest first.
-type Flying = VecDeque<(Slot, Arc<Mark>)>;
+type Flying = VecDeque<Flight>;
+
+/// A slot in flight.
+#[derive(Debug)]
+struct Flight {
+    slot: Slot,
+    mark: Arc<Mark>,
+    /// The lane that filled it.
+    lane: usize,
+}
 
 impl State {
     /// Whether there is nothing to take but slots that are held back, while someone holds another and will return it.
@@ -110,16 +134,21 @@ impl State {
         self.free.is_empty()
             && self.flying.is_empty()
             && self.alive > self.held_back.len() + self.lent
-            && !self.held_back.iter().any(|(_, mark)| mark.is_reached())
+            && !self.held_back.iter().any(|flight| flight.mark.is_reached())
     }
 
     /// The flying slot that comes free first: one that has landed, for streams move at their own pace, else the one that
     /// has been flying longest.
-    fn take_flying(&mut self) -> Option<(Slot, Arc<Mark>)> {
+    fn take_flying(&mut self) -> Option<Flight> {
         let take_landed = |flying: &mut Flying| {
-            let known = flying.iter().position(|(_, mark)| mark.is_known_as_reached());
-            let landed =
-                known.or_else(|| flying.iter().take(ASKED).position(|(_, mark)| mark.is_reached()))?;
+            let known = flying.iter().position(|flight| flight.mark.is_known_as_reached());
+            let asked = || {
+                flying
+                    .iter()
+                    .take(ASKED)
+                    .position(|flight| flight.mark.is_reached())
+            };
+            let landed = known.or_else(asked)?;
             flying.remove(landed)
         };
         take_landed(&mut self.flying)
@@ -127,6 +156,30 @@ impl State {
             .or_else(|| self.flying.pop_front())
             .or_else(|| self.held_back.pop_front())
     }
+}
+
+impl State {
+    /// A free slot, unless the lane has enough in flight; else one in flight, the lane's own first.
+    fn take(&mut self, lane: usize, reuse: Reuse) -> Option<Taken> {
+        let mut own = self
+            .flying
+            .iter()
+            .enumerate()
+            .filter(|(_, flight)| flight.lane == lane);
+        let oldest = own.next().map(|(index, _)| index);
+        let enough = oldest.is_some() && 1 + own.count() >= reuse.most_flying;
+        if enough {
+            return self.flying.remove(oldest?).map(Taken::Flying);
+        }
+        let free = self.free.pop().map(Taken::Free);
+        free.or_else(|| self.take_flying().map(Taken::Flying))
+    }
+}
+
+/// A slot that the set has given away.
+enum Taken {
+    Free(Slot),
+    Flying(Flight),
 }
 
 impl Slots {
@@ -159,7 +212,7 @@ impl Slots {
             return self.wanted;
         }
         let flying = state.flying.iter().chain(&state.held_back);
-        state.free.len() + flying.filter(|(_, mark)| mark.is_reached()).count()
+        state.free.len() + flying.filter(|flight| flight.mark.is_reached()).count()
     }
 
     /// Bytes of slots that a lost device may still use.
@@ -169,9 +222,9 @@ impl Slots {
 
     /// A slot that nobody uses: a free one, or one that was flying, once it has landed.
     ///
-    /// With `may_block` false, returns `None` where every slot is held by some lane, or others are waiting already; the
+    /// `lane` is the index of who asks. With `may_block` false, returns `None` where every slot is held by some lane, or others are waiting already; the
     /// caller, who holds some itself, must put one back first.
-    pub(crate) fn acquire(&self, may_block: bool) -> Result<Option<Slot>> {
+    pub(crate) fn acquire(&self, lane: usize, may_block: bool, reuse: Reuse) -> Result<Option<Slot>> {
         let mut state = lock(&self.state);
         if state.memory.is_none() {
             self.make(&mut state)?;
@@ -189,17 +242,18 @@ impl Slots {
         } else if state.turn != state.next_number || state.is_exhausted() {
             return Ok(None);
         }
-        if let Some(slot) = state.free.pop() {
-            return Ok(Some(slot));
-        }
-        let Some((slot, mark)) = state.take_flying() else {
-            return Err(Error::SlotsLost {
-                bytes: state.lost * self.slot_bytes,
-            });
+        let Flight { slot, mark, .. } = match state.take(lane, reuse) {
+            Some(Taken::Free(slot)) => return Ok(Some(slot)),
+            Some(Taken::Flying(flight)) => flight,
+            None => {
+                return Err(Error::SlotsLost {
+                    bytes: state.lost * self.slot_bytes,
+                });
+            }
         };
         drop(state);
         let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
-        let landed = mark.settle(PATIENCE);
+        let landed = mark.settle(reuse.patience);
         match landed.map_err(|error| Error::waiting("waiting for a slot to come free", error)) {
             Ok(()) => Ok(Some(slot)),
             Err(error) if error.leaves_memory_in_use() => {
@@ -229,11 +283,11 @@ impl Slots {
             Some(slot) => slot,
             // A mark that can't be asked about is no end: who acquires a slot settles it, and nobody does here.
             None => {
-                let (_, mark) = state.flying.front()?;
+                let mark = &state.flying.front()?.mark;
                 if !(mark.is_reached() && mark.is_known_as_reached()) {
                     return None;
                 }
-                state.flying.pop_front()?.0
+                state.flying.pop_front()?.slot
             }
         };
         state.lent += 1;
@@ -263,15 +317,16 @@ impl Slots {
         self.returned.notify_all();
     }
 
-    /// Returns a slot that the device reads until `mark` is reached: soon, or, `held_back`, when the caller's event fires.
-    pub(crate) fn put_flying(&self, slot: Slot, mark: Arc<Mark>, held_back: bool) {
+    /// Returns a slot, filled by `lane`, that the device reads until `mark` is reached: soon, or, `held_back`, when the
+    /// caller's event fires.
+    pub(crate) fn put_flying(&self, slot: Slot, mark: Arc<Mark>, lane: usize, held_back: bool) {
         let mut state = lock(&self.state);
         let flying = if held_back {
             &mut state.held_back
         } else {
             &mut state.flying
         };
-        flying.push_back((slot, mark));
+        flying.push_back(Flight { slot, mark, lane });
         drop(state);
         self.returned.notify_all();
     }
@@ -326,9 +381,10 @@ impl Drop for Slots {
         let mut state = lock(&self.state);
         let flying = std::mem::take(&mut state.flying);
         let held_back = std::mem::take(&mut state.held_back);
-        for (_, mark) in flying.into_iter().chain(held_back) {
-            if mark
-                .settle(PATIENCE)
+        for flight in flying.into_iter().chain(held_back) {
+            if flight
+                .mark
+                .settle(Reuse::WHEN_EMPTY.patience)
                 .is_err_and(|error| error.kind() != ErrorKind::CopyFailed)
             {
                 state.alive -= 1;

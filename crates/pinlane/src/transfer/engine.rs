@@ -8,7 +8,7 @@ use pinlane_driver::{
 use super::{
     leaks::Leaks,
     mark::{Events, LaneStream},
-    queue::Queue,
+    queue::Queues,
     reactor::Reactor,
 };
 use crate::{
@@ -22,7 +22,7 @@ pub(crate) struct Engine {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) pool: Arc<PinnedPool>,
     pub(crate) slots: Arc<Slots>,
-    pub(crate) queue: Queue,
+    pub(crate) queues: Queues,
     pub(crate) profile: Profile,
     pub(crate) leaks: Arc<Leaks>,
     pub(crate) reactor: Reactor,
@@ -45,7 +45,7 @@ impl Engine {
             slots: Arc::new(Slots::new(&pool, profile.slot_bytes, slots)),
             driver,
             pool,
-            queue: Queue::default(),
+            queues: Queues::default(),
             profile,
             leaks: Arc::default(),
             reactor: Reactor::default(),

@@ -19,13 +19,18 @@ use super::{
 };
 use crate::{
     Error, Result,
-    memory::{slots::Slot, storage::Place, streaming},
+    memory::{
+        copying::{self, Stores},
+        slots::Slot,
+        storage::Place,
+    },
 };
 
 /// A stream and the chunks from the device that are pending on it.
 #[derive(Debug)]
 pub(crate) struct Lane {
     engine: Arc<Engine>,
+    direction: Direction,
     index: usize,
     stream: Arc<LaneStream>,
     pending: VecDeque<Pending>,
@@ -43,9 +48,16 @@ struct Pending {
 }
 
 impl Lane {
-    pub(crate) fn new(engine: Arc<Engine>, index: usize, stream: Arc<LaneStream>) -> Self {
+    /// A lane for jobs in one direction. Its index is for who traces what it does.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        direction: Direction,
+        index: usize,
+        stream: Arc<LaneStream>,
+    ) -> Self {
         Self {
             engine,
+            direction,
             index,
             stream,
             pending: VecDeque::new(),
@@ -53,14 +65,16 @@ impl Lane {
         }
     }
 
-    /// What a lane's thread does until the queue is closed.
+    /// What a lane's thread does until its queue is closed.
     pub(crate) fn serve(mut self) {
         // What would keep it from that, such as a lost device, is told by the first copy.
         if let Err(error) = self.engine.driver.attach_thread() {
             tracing::debug!(%error, "a lane goes on without being attached to its device");
         }
+        let engine = Arc::clone(&self.engine);
+        let queue = engine.queues.of(self.direction);
         loop {
-            match self.engine.queue.claim(self.pending.is_empty()) {
+            match queue.claim(self.pending.is_empty()) {
                 Claim::Chunk(job, chunk) => self.run(&job, chunk),
                 Claim::Empty => self.empty_oldest(),
                 Claim::Closed => break,
@@ -79,7 +93,8 @@ impl Lane {
 
     /// Runs on the caller's thread what lanes have not claimed of a job.
     pub(crate) fn run_rest(&mut self, job: &Arc<Job>) {
-        while let Some(chunk) = self.engine.queue.claim_of(job) {
+        let engine = Arc::clone(&self.engine);
+        while let Some(chunk) = engine.queues.of(self.direction).claim_of(job) {
             self.run(job, chunk);
         }
         self.empty_all();
@@ -117,7 +132,7 @@ impl Lane {
             let table = table(chunk, lent.ptr().as_ptr());
             return self.enqueue(job, chunk, table).map(Some);
         }
-        let slot = self.acquire()?;
+        let slot = self.acquire(job)?;
         if chunk.is_staged()
             && job.plan.direction() == Direction::ToDevice
             && let Err(error) = self.fill(job, chunk, &slot)
@@ -134,7 +149,7 @@ impl Lane {
             Ok(mark) if job.plan.direction() == Direction::ToDevice || !chunk.is_staged() => {
                 self.engine
                     .slots
-                    .put_flying(slot, Arc::clone(&mark), !job.may_start());
+                    .put_flying(slot, Arc::clone(&mark), self.index, !job.may_start());
                 Ok(Some(mark))
             }
             Ok(mark) => {
@@ -154,12 +169,16 @@ impl Lane {
     }
 
     /// A slot, after emptying pending ones as far as need be.
-    fn acquire(&mut self) -> Result<Slot> {
+    fn acquire(&mut self, job: &Job) -> Result<Slot> {
         if self.pending.len() >= self.engine.profile.slots_per_lane {
             self.empty_oldest();
         }
         loop {
-            match self.engine.slots.acquire(self.pending.is_empty())? {
+            match self
+                .engine
+                .slots
+                .acquire(self.index, self.pending.is_empty(), job.plan.pace.reuse)?
+            {
                 Some(slot) => return Ok(slot),
                 None => self.empty_oldest(),
             }
@@ -179,16 +198,14 @@ impl Lane {
         let _span =
             tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
-        let streamed = job.plan.pace.streaming;
+        let stores = job.plan.pace.stores;
         let filled = job.plan.segments(chunk).iter().try_for_each(|segment| {
             // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
             // the source alive and unwritten, and the plan keeps the segment within the leaf.
-            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot, streamed) }
+            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot, stores) }
         });
         // Also after an error: the slot goes on to another thread.
-        if streamed {
-            streaming::fence();
-        }
+        copying::fence(stores);
         filled
     }
 
@@ -317,6 +334,7 @@ impl Lane {
         let _span =
             tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
+        let stores = job.plan.pace.stores;
         for segment in job.plan.segments(chunk) {
             let End::Memory(ptr) = job.ends[segment.leaf as usize] else {
                 unreachable!("results on the host are made in one piece")
@@ -324,18 +342,14 @@ impl Lane {
             // SAFETY: the mark is reached, so the slot holds the chunk; the plan keeps both ranges inside slot and
             // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
             unsafe {
-                let from = slot.ptr().add(segment.slot_offset);
-                copy(
-                    from,
+                let (from, to) = (
+                    slot.ptr().add(segment.slot_offset),
                     ptr.add(segment.offset as usize),
-                    segment.bytes,
-                    job.plan.pace.streaming,
                 );
+                copying::copy(from, to, segment.bytes, stores);
             }
         }
-        if job.plan.pace.streaming {
-            streaming::fence();
-        }
+        copying::fence(stores);
     }
 }
 
@@ -353,35 +367,19 @@ fn between(direction: Direction, host: *mut u8, device: DevicePtr, bytes: usize)
     }
 }
 
-/// Copies bytes within host memory, past the caches if `streamed`.
-///
-/// # Safety
-///
-/// `from` is good for reads and `to` for writes of `bytes` bytes, and they are apart.
-unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, streamed: bool) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if streamed {
-            streaming::copy(from, to, bytes);
-        } else {
-            std::ptr::copy_nonoverlapping(from, to, bytes);
-        }
-    }
-}
-
 /// Copies one segment into its place in a slot.
 ///
 /// # Safety
 ///
 /// The segment lies inside the leaf that `end` names and inside the slot; the leaf's memory is alive and not written;
 /// the caller holds the slot.
-unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot, streamed: bool) -> Result<()> {
+unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot, stores: Stores) -> Result<()> {
     let (offset, bytes) = (segment.offset as usize, segment.bytes);
     // SAFETY: inside the slot, by the caller's promise.
     let place = unsafe { slot.ptr().add(segment.slot_offset) };
     match end {
         // SAFETY: both ranges are valid and apart, by the caller's promise.
-        End::Memory(ptr) => unsafe { copy(ptr.add(offset), place, bytes, streamed) },
+        End::Memory(ptr) => unsafe { copying::copy(ptr.add(offset), place, bytes, stores) },
         // SAFETY: as above; `gather` reads only what the layout reaches.
         End::Strided(storage, copy) => unsafe { copy.gather(*storage, offset..offset + bytes, place) },
         End::File(storage, start) => {

@@ -209,20 +209,23 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = match (self.chunks.is_empty(), self.inline) {
-            (true, _) => "nothing to do".to_owned(),
-            (_, true) => "by the caller's thread".to_owned(),
-            (_, false) => format!("by up to {}", Count(self.pace.lanes as u64, "lane")),
-        };
         write!(
             f,
-            "{}, {} {}, {} {by}, about {:.1?}",
+            "{}, {} {}",
             Count(self.leaves as u64, "tensor"),
             Count(self.bytes, "byte"),
             self.direction,
-            Count(self.chunks.len() as u64, "chunk"),
-            self.predicted
         )?;
+        if self.chunks.is_empty() {
+            return f.write_str(": nothing to do");
+        }
+        write!(f, ", {} ", Count(self.chunks.len() as u64, "chunk"))?;
+        if self.inline {
+            f.write_str("by the caller's thread")?;
+        } else {
+            write!(f, "by up to {}", Count(self.pace.lanes as u64, "lane"))?;
+        }
+        write!(f, ", about {:.1?}", self.predicted)?;
         if self.simulated {
             f.write_str(" if the device were no simulated one")?;
         }

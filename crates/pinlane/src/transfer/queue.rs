@@ -1,5 +1,6 @@
-//! The queue that lanes claim chunks from: jobs take turns, a chunk at a time, so that a huge transfer delays a small
-//! one by no more than the chunks already claimed.
+//! The queues that lanes claim chunks from: jobs take turns, a chunk at a time, so that a huge transfer delays a small
+//! one by no more than the chunks already claimed. Each direction has a queue and lanes of its own, as the link has: lanes
+//! that wait for copies to the host would otherwise keep the way to the device idle.
 //!
 //! Waking a thread takes tens of microseconds until it runs, and some of the waker's own. So a caller that is about to
 //! plan many tensors [rouses](Queue::rouse) lanes beforehand, which then look out for chunks for a while; and it wakes two,
@@ -13,14 +14,37 @@ use pinlane_driver::sync::{
     lock, spin, wait,
 };
 
-use super::job::Job;
+use super::{job::Job, plan::Direction};
 
 /// How many lanes whoever is awake wakes at once.
 const WAKES: usize = 2;
 /// How long a lane looks out for chunks that were announced: what planning thousands of tensors takes.
 const LOOKOUT: Duration = Duration::from_micros(300);
 
-/// Jobs with chunks that no lane has claimed.
+/// The queues of a device.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    to_device: Queue,
+    to_host: Queue,
+}
+
+impl Queues {
+    /// The queue for jobs in this direction.
+    pub(crate) fn of(&self, direction: Direction) -> &Queue {
+        match direction {
+            Direction::ToDevice | Direction::OnDevice => &self.to_device,
+            Direction::ToHost => &self.to_host,
+        }
+    }
+
+    /// Lets all lanes go once what is queued has been claimed.
+    pub(crate) fn close(&self) {
+        self.to_device.close();
+        self.to_host.close();
+    }
+}
+
+/// Jobs of one direction with chunks that no lane has claimed.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -36,6 +60,11 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// Lanes that are still to be woken, by those that are awake.
     to_wake: usize,
+    asleep: usize,
+    /// Of those asleep, lanes that were notified.
+    waking: usize,
+    /// Lanes that are awake and look out for what was announced.
+    looking_out: usize,
     closed: bool,
 }
 
@@ -72,16 +101,20 @@ impl Queue {
         let lanes = lanes.min(job.plan.chunks.len());
         let mut state = lock(&self.state);
         state.waiting.push_back(Waiting { job, next: 0 });
-        state.to_wake = state.to_wake.max(lanes);
         self.submitted.fetch_add(1, Ordering::Relaxed);
-        self.wake_some(&mut state);
+        self.wake_up_to(lanes, &mut state);
     }
 
     /// Has up to `lanes` lanes woken.
     pub(crate) fn wake(&self, lanes: usize) {
-        let mut state = lock(&self.state);
-        state.to_wake = state.to_wake.max(lanes);
-        self.wake_some(&mut state);
+        self.wake_up_to(lanes, &mut lock(&self.state));
+    }
+
+    /// Those on their way count: more lanes than a job wants would take the memory bus from others.
+    fn wake_up_to(&self, lanes: usize, state: &mut MutexGuard<'_, State>) {
+        let coming = state.looking_out + state.waking;
+        state.to_wake = state.to_wake.max(lanes.saturating_sub(coming));
+        self.wake_some(state);
     }
 
     /// Has up to `lanes` lanes woken, which look out for chunks until the announcement is dropped, or for a short while.
@@ -92,8 +125,10 @@ impl Queue {
     }
 
     fn wake_some(&self, state: &mut MutexGuard<'_, State>) {
+        state.to_wake = state.to_wake.min(state.asleep - state.waking);
         for _ in 0..WAKES.min(state.to_wake) {
             state.to_wake -= 1;
+            state.waking += 1;
             self.filled.notify_one();
         }
     }
@@ -142,21 +177,26 @@ impl Queue {
             }
             if looks_out && self.announced.load(Ordering::Relaxed) > 0 {
                 let before = self.submitted.load(Ordering::Relaxed);
+                state.looking_out += 1;
                 drop(state);
                 looks_out = spin(LOOKOUT, || {
                     self.submitted.load(Ordering::Relaxed) != before
                         || self.announced.load(Ordering::Relaxed) == 0
                 });
                 state = lock(&self.state);
+                state.looking_out -= 1;
             } else {
+                state.asleep += 1;
                 state = wait(&self.filled, state);
+                state.asleep -= 1;
+                // One that woke by itself takes the place of one that was notified.
+                state.waking = state.waking.saturating_sub(1).min(state.asleep);
                 looks_out = true;
             }
         }
     }
 
-    /// Lets lanes go once what is queued has been claimed.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         lock(&self.state).closed = true;
         self.filled.notify_all();
     }

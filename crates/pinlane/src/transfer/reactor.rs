@@ -12,7 +12,7 @@ use std::{
 
 use pinlane_driver::sync::{Arc, Condvar, Duration, Mutex, lock, wait, wait_for};
 
-use super::{job::Job, queue::Queue};
+use super::{job::Job, queue::Queues};
 
 /// How long to pause after a round of asking that changed something.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
@@ -70,13 +70,13 @@ impl Reactor {
         self.changed.notify_one();
     }
 
-    /// What the thread does. Jobs to start go to `queue`.
-    pub(crate) fn serve(&self, queue: &Queue) {
+    /// What the thread does. Jobs to start go to `queues`.
+    pub(crate) fn serve(&self, queues: &Queues) {
         let mut watched = Vec::new();
         let mut pause = SHORTEST_PAUSE;
         while let Some(arrived) = self.take_arrived(&mut watched) {
             let before = watched.len();
-            watched.retain(|watched: &Watched| !watched.is_done(queue));
+            watched.retain(|watched: &Watched| !watched.is_done(queues));
             if watched.is_empty() {
                 continue;
             }
@@ -116,21 +116,22 @@ impl Reactor {
 
 impl Watched {
     /// Does the duty if its time has come; says whether it has.
-    fn is_done(&self, queue: &Queue) -> bool {
+    fn is_done(&self, queues: &Queues) -> bool {
         let is_due = match self.duty {
             Duty::Wake | Duty::Retire => self.job.has_landed(),
             Duty::Start => self.job.may_start(),
         };
         // Wakers and the owners of foreign memory are the caller's code: where it panics, the others must not lose their
         // reactor.
-        if is_due && panic::catch_unwind(AssertUnwindSafe(|| perform(&self.job, self.duty, queue))).is_err() {
+        if is_due && panic::catch_unwind(AssertUnwindSafe(|| perform(&self.job, self.duty, queues))).is_err()
+        {
             tracing::error!("a waker, or the owner of a tensor's memory, panicked");
         }
         is_due
     }
 }
 
-pub(crate) fn perform(job: &Arc<Job>, duty: Duty, queue: &Queue) {
+pub(crate) fn perform(job: &Arc<Job>, duty: Duty, queues: &Queues) {
     match duty {
         Duty::Wake => job.wake(),
         Duty::Retire => {
@@ -138,6 +139,8 @@ pub(crate) fn perform(job: &Arc<Job>, duty: Duty, queue: &Queue) {
                 tracing::warn!(%error, "a transfer whose handle was dropped failed");
             }
         }
-        Duty::Start => queue.submit(Arc::clone(job), job.plan.pace.lanes),
+        Duty::Start => queues
+            .of(job.plan.direction())
+            .submit(Arc::clone(job), job.plan.pace.lanes),
     }
 }

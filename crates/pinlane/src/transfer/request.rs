@@ -13,6 +13,7 @@ use super::{
     into::{Destinations, check_lands_contiguous},
     job::{Job, Keep, Places},
     plan::{self, Direction, Kind, Leaf, Means, Plan, Regions},
+    queue::Announcement,
     results::Results,
     sources::Sources,
 };
@@ -24,6 +25,9 @@ use crate::{
         storage::{Landing, Place},
     },
 };
+
+/// How many leaves stand for all, where it only matters about how many bytes there are.
+const LOOKED_AT: usize = 128;
 
 /// Tensors that are to be somewhere else.
 pub(crate) struct Request<'a> {
@@ -37,13 +41,34 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Has lanes woken for what seems to come, by the first of the leaves: planning goes on until they are awake.
+    fn rouse<'b>(&'b self, from: &'b Device) -> Option<Announcement<'b>> {
+        let (direction, device) = match (from.accelerator(), self.to.accelerator()) {
+            (None, Some(to)) => (Direction::ToDevice, to),
+            (Some(from), None) => (Direction::ToHost, from),
+            _ => return None,
+        };
+        let looked_at = &self.leaves[..self.leaves.len().min(LOOKED_AT)];
+        let pageable = looked_at.iter().filter(|leaf| !leaf.is_pinned());
+        let bytes = pageable
+            .map(|leaf| leaf.bytes().unwrap_or(0))
+            .fold(0, usize::saturating_add);
+        let mean = bytes / looked_at.len();
+        let by_the_caller = direction == Direction::ToHost
+            && (self.options.pinned_result || mean <= device.running.engine().profile.gathered_run_bytes);
+        if by_the_caller {
+            return None;
+        }
+        device
+            .running
+            .rouse(direction, mean.saturating_mul(self.leaves.len()))
+    }
+
     /// Prepares and starts the transfer; gives the jobs on their way, and the results, if new ones are made, which nobody may
     /// see before the jobs have landed. After an error nothing has moved, and nothing will. With `blocking`, the caller is about to wait for that.
     pub(crate) fn start(&self, blocking: bool) -> Result<(Flights, Vec<Tensor>)> {
-        let announcement = self
-            .to
-            .accelerator()
-            .and_then(|accelerator| accelerator.running.rouse(self.leaves.len()));
+        let from = self.leaves.first().map(|leaf| leaf.device());
+        let announcement = from.as_ref().and_then(|from| self.rouse(from));
         let Sorted {
             groups,
             on_host,
@@ -234,7 +259,8 @@ impl<'a> Request<'a> {
                     self.options.route,
                 ),
                 lent,
-                ..means(engine)
+                fresh: self.into.is_none(),
+                ..means(engine, direction)
             },
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
@@ -386,7 +412,7 @@ pub(super) fn scatter_table(
         Direction::OnDevice => false,
     };
     let wanted = match route {
-        None => leaves.len() >= engine.profile.gathered_runs && in_pieces(),
+        None => leaves.len() >= engine.profile.fewest_gathered(direction) && in_pieces(),
         Some(route) => route == Route::Gathered,
     };
     wanted.then(|| engine.driver.scatter_table()).flatten()
@@ -397,7 +423,7 @@ pub(super) fn scatter_table(
 pub(super) fn is_worth_a_slot(engine: &Engine, leaves: &[Leaf]) -> bool {
     let slot = engine.slots.slot_bytes() as u64;
     let padded = |sum: u64, leaf: &Leaf| sum.checked_add(leaf.bytes)?.checked_add(buffer::ALIGNMENT as u64);
-    leaves.len() >= engine.profile.gathered_runs
+    leaves.len() >= engine.profile.fewest_gathered(Direction::ToHost)
         && leaves
             .iter()
             .try_fold(0, padded)
@@ -405,13 +431,14 @@ pub(super) fn is_worth_a_slot(engine: &Engine, leaves: &[Leaf]) -> bool {
 }
 
 /// What the planner may use on this engine.
-pub(super) fn means(engine: &Engine) -> Means<'_> {
+pub(super) fn means(engine: &Engine, direction: Direction) -> Means<'_> {
     Means {
         profile: &engine.profile,
-        lanes: engine.profile.lanes,
+        lanes: engine.profile.lanes_for(direction),
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
         lent: false,
+        fresh: true,
         scatter: None,
     }
 }

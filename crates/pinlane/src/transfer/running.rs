@@ -9,14 +9,15 @@ use super::{
     engine::Engine,
     job::Job,
     lane::Lane,
+    mark::LaneStream,
     plan::{Chunk, Direction},
     queue::Announcement,
     reactor::{Duty, perform},
 };
 use crate::{Error, Result};
 
-/// So many tensors take as long to plan as a lane takes to wake up, or a good part of it.
-const MANY: usize = 128;
+/// Bytes of a transfer for which one more lane is woken while it is planned.
+const BYTES_PER_LANE: usize = 1 << 20;
 
 /// The engine with its threads, which start at the first use and end when this is dropped.
 pub(crate) struct RunningEngine {
@@ -26,7 +27,8 @@ pub(crate) struct RunningEngine {
 
 #[derive(Default)]
 struct Threads {
-    lanes: Vec<thread::JoinHandle<()>>,
+    to_device: Vec<thread::JoinHandle<()>>,
+    to_host: Vec<thread::JoinHandle<()>>,
     reactor: Option<thread::JoinHandle<()>>,
 }
 
@@ -35,6 +37,15 @@ impl fmt::Debug for RunningEngine {
         f.debug_struct("RunningEngine")
             .field("engine", &self.engine)
             .finish_non_exhaustive()
+    }
+}
+
+impl Threads {
+    fn lanes(&mut self, direction: Direction) -> &mut Vec<thread::JoinHandle<()>> {
+        match direction {
+            Direction::ToDevice | Direction::OnDevice => &mut self.to_device,
+            Direction::ToHost => &mut self.to_host,
+        }
     }
 }
 
@@ -80,7 +91,7 @@ impl RunningEngine {
         let spares_others = || inline && (slotted == 0 || slotted < self.engine.slots.available());
         if held_back && !spares_others() {
             if !blocking {
-                self.start_lanes()?;
+                self.start_lanes(plan.direction())?;
                 self.start_reactor()?;
                 self.engine.reactor.watch(Arc::clone(job), Duty::Start, owner);
                 return Ok(());
@@ -90,9 +101,12 @@ impl RunningEngine {
         if inline {
             self.run_inline(job, held_back)
         } else {
-            self.start_lanes()?;
+            self.start_lanes(plan.direction())?;
             let lanes = job.plan.pace.lanes - usize::from(blocking);
-            self.engine.queue.submit(Arc::clone(job), lanes);
+            self.engine
+                .queues
+                .of(plan.direction())
+                .submit(Arc::clone(job), lanes);
             Ok(())
         }
     }
@@ -104,7 +118,7 @@ impl RunningEngine {
         } else {
             self.engine.take_spare_stream()?
         };
-        let mut lane = Lane::new(Arc::clone(&self.engine), self.engine.profile.lanes, stream);
+        let mut lane = self.callers_lane(job, stream);
         lane.run_whole(job);
         if !held_back {
             self.engine.put_spare_stream(lane.into_stream());
@@ -112,28 +126,40 @@ impl RunningEngine {
         Ok(())
     }
 
-    /// Has lanes look out for the chunks of `tensors` tensors that are being planned, where that is worth it.
-    pub(crate) fn rouse(&self, tensors: usize) -> Option<Announcement<'_>> {
+    /// A lane that the caller drives for one job.
+    fn callers_lane(&self, job: &Job, stream: Arc<LaneStream>) -> Lane {
+        let direction = job.plan.direction();
+        let index = self.engine.profile.lanes_for(direction);
+        Lane::new(Arc::clone(&self.engine), direction, index, stream)
+    }
+
+    /// Has lanes look out for the chunks of a transfer that is being planned, of whose bytes so many may need a slot, where
+    /// that is worth it.
+    pub(crate) fn rouse(&self, direction: Direction, bytes: usize) -> Option<Announcement<'_>> {
         let profile = &self.engine.profile;
-        let worth_it =
-            tensors >= MANY && !profile.patience.is_zero() && !lock(&self.threads).lanes.is_empty();
-        worth_it.then(|| self.engine.queue.rouse(profile.lanes.div_ceil(2)))
+        let worth_it = bytes > profile.inline_bytes
+            && !profile.patience.is_zero()
+            && !lock(&self.threads).lanes(direction).is_empty();
+        let most = profile.lanes_for(direction).div_ceil(2);
+        let lanes = (bytes / BYTES_PER_LANE).clamp(1, most);
+        worth_it.then(|| self.engine.queues.of(direction).rouse(lanes))
     }
 
     /// Has the caller, who is about to wait for the job, take a lane's part in it.
     pub(crate) fn help(&self, job: &Arc<Job>) {
-        if !self.engine.queue.has(job) {
+        let queue = self.engine.queues.of(job.plan.direction());
+        if !queue.has(job) {
             return;
         }
         match self.engine.take_spare_stream() {
             Ok(stream) => {
-                let mut lane = Lane::new(Arc::clone(&self.engine), self.engine.profile.lanes, stream);
+                let mut lane = self.callers_lane(job, stream);
                 lane.run_rest(job);
                 self.engine.put_spare_stream(lane.into_stream());
             }
             Err(error) => {
                 tracing::warn!(%error, "leaving a transfer to the lanes");
-                self.engine.queue.wake(job.plan.pace.lanes);
+                queue.wake(job.plan.pace.lanes);
             }
         }
     }
@@ -142,28 +168,34 @@ impl RunningEngine {
     /// `owner` until it is done; where no thread can be had, the caller does what the thread would.
     pub(crate) fn watch(&self, job: &Arc<Job>, duty: Duty, owner: Arc<dyn Any + Send + Sync>) {
         if job.has_landed() {
-            return perform(job, duty, &self.engine.queue);
+            return perform(job, duty, &self.engine.queues);
         }
         match self.start_reactor() {
             Ok(()) => self.engine.reactor.watch(Arc::clone(job), duty, owner),
             Err(error) => {
                 tracing::warn!(%error, "waiting on the caller's thread instead");
                 job.wait_settled();
-                perform(job, duty, &self.engine.queue);
+                perform(job, duty, &self.engine.queues);
             }
         }
     }
 
-    fn start_lanes(&self) -> Result<()> {
+    /// Starts the lanes of a direction at its first use.
+    fn start_lanes(&self, direction: Direction) -> Result<()> {
+        let role = match direction {
+            Direction::ToDevice | Direction::OnDevice => "up",
+            Direction::ToHost => "down",
+        };
         let mut threads = lock(&self.threads);
-        while threads.lanes.len() < self.engine.profile.lanes {
-            let index = threads.lanes.len();
+        let lanes = threads.lanes(direction);
+        while lanes.len() < self.engine.profile.lanes_for(direction) {
+            let index = lanes.len();
             let started = self.engine.new_stream().and_then(|stream| {
-                let lane = Lane::new(Arc::clone(&self.engine), index, stream);
-                self.spawn(format!("lane-{index}"), move || lane.serve())
+                let lane = Lane::new(Arc::clone(&self.engine), direction, index, stream);
+                self.spawn(format!("{role}-{index}"), move || lane.serve())
             });
             match started {
-                Ok(handle) => threads.lanes.push(handle),
+                Ok(handle) => lanes.push(handle),
                 // Fewer lanes are slower; none can do nothing.
                 Err(error) if index > 0 => {
                     tracing::warn!(%error, lanes = index, "going on with fewer lanes");
@@ -180,7 +212,7 @@ impl RunningEngine {
         if threads.reactor.is_none() {
             let engine = Arc::clone(&self.engine);
             threads.reactor =
-                Some(self.spawn("reactor".to_owned(), move || engine.reactor.serve(&engine.queue))?);
+                Some(self.spawn("reactor".to_owned(), move || engine.reactor.serve(&engine.queues))?);
         }
         Ok(())
     }
@@ -199,8 +231,12 @@ impl Drop for RunningEngine {
     /// join itself, but ends soon after.
     fn drop(&mut self) {
         let threads = std::mem::take(&mut *lock(&self.threads));
-        self.engine.queue.close();
-        threads.lanes.into_iter().for_each(join);
+        self.engine.queues.close();
+        threads
+            .to_device
+            .into_iter()
+            .chain(threads.to_host)
+            .for_each(join);
         self.engine.reactor.close();
         threads.reactor.into_iter().for_each(join);
     }

@@ -16,7 +16,7 @@ pub(crate) fn threads_of_an_idle_device_sleep() {
     drop(there.transfer(&Device::host()).unwrap());
     let back = there.to(&Device::host()).unwrap();
     assert!(back.as_bytes().unwrap() == large.as_bytes().unwrap());
-    let roles = ["lane-0", "lane-1", "reactor"].map(|role| format!("{device}-{role}"));
+    let roles = ["up-0", "up-1", "reactor"].map(|role| format!("{device}-{role}"));
     threads::assert_come_to_rest(&format!("{device}-"), &roles);
     drop((there, large));
     rig.finish();

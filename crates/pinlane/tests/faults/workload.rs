@@ -9,7 +9,7 @@ use std::{
 };
 
 use pinlane::{
-    Device, Error, Placement, Result, Route, Transfer, TransferOptions, Tree,
+    DType, Device, Error, HostMemory, Placement, Result, Route, Tensor, Transfer, TransferOptions, Tree,
     driver::{Stream, Timing},
     prefetch,
 };
@@ -19,12 +19,14 @@ use crate::rig::{Rig, Tensors, assert_same};
 type Operation = fn(&Rig, &Tensors) -> Result<()>;
 
 /// By name, in the order in which they run.
-pub(crate) const OPERATIONS: [(&str, Operation); 12] = [
+pub(crate) const OPERATIONS: [(&str, Operation); 14] = [
     ("pinned", pinned),
     ("mixed tree", mixed_tree),
     ("forced routes", forced_routes),
     ("separate", separate),
     ("inline", inline),
+    ("alone", alone),
+    ("into what exists", into_what_exists),
     ("between devices", between_devices),
     ("from two places", from_two_places),
     ("prefetch", prefetched),
@@ -84,6 +86,59 @@ fn inline(rig: &Rig, tensors: &Tensors) -> Result<()> {
         assert_same(tensor, &there.to(&Device::host())?);
     }
     Ok(())
+}
+
+/// One tensor in one piece, which a caller who waits copies by itself: to the device and back, new and in place.
+fn alone(rig: &Rig, tensors: &Tensors) -> Result<()> {
+    let device = &rig.devices[0];
+    for source in [tensors.small.pin_memory(device)?, tensors.tiny.clone()] {
+        let mut there = source.to(device)?;
+        copy_into(&source, &mut there)?;
+        let mut back = HostMemory::Pinned(device).zeros(DType::U8, source.shape())?;
+        copy_into(&there, &mut back)?;
+        assert_same(&source, &back);
+        let mut back = zeros(&source);
+        copy_into(&there, &mut back)?;
+        assert_same(&source, &back);
+        assert_same(&source, &there.to(&Device::host())?);
+    }
+    Ok(())
+}
+
+/// A tree into tensors that exist already.
+fn into_what_exists(rig: &Rig, tensors: &Tensors) -> Result<()> {
+    let [first, second] = &rig.devices;
+    let tree = [&tensors.large, &tensors.small, &tensors.tiny].map(Clone::clone);
+    let zeros = || [&tensors.large, &tensors.small, &tensors.tiny].map(zeros);
+    let mut there = zeros().to(first)?;
+    copy_into(&tree, &mut there)?;
+    let mut across = zeros().to(second)?;
+    copy_into(&there, &mut across)?;
+    copy_into(&across, &mut there)?;
+    let back = there.transfer_into(zeros(), &TransferOptions::new())?.wait()?;
+    assert_same(&tree, &back);
+    let mut back = zeros();
+    copy_into(&there, &mut back)?;
+    assert_same(&tree, &back);
+    Ok(())
+}
+
+/// Copies in place. What a failed copy has left half written is not there to be read.
+fn copy_into<T: Tree>(source: &T, into: &mut T) -> Result<()> {
+    let result = source.copy_into(into);
+    if let Err(error) = &result {
+        into.visit(&mut |tensor| {
+            let read = tensor
+                .to(&Device::host())
+                .and_then(|tensor| tensor.to_vec::<u8>());
+            assert!(read.is_err(), "read after {error}");
+        });
+    }
+    result
+}
+
+fn zeros(like: &Tensor) -> Tensor {
+    Tensor::zeros(DType::U8, like.shape()).expect("a small tensor of the host")
 }
 
 fn between_devices(rig: &Rig, tensors: &Tensors) -> Result<()> {

@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hops;
+mod in_place;
 mod leaves;
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -12,6 +13,7 @@ use std::{cell::RefCell, process::ExitCode};
 
 use harness::{Test, tests};
 use hops::hop;
+use in_place::{copy, full, lands_contiguous, pinned};
 use leaves::{Leaf, Made, leaf, naive_copy, views};
 use pinlane::{DType, Device, DeviceOptions, Plan, Profile, Tensor, TensorMap, TransferOptions, Tree};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -22,6 +24,7 @@ const TESTS: &[Test] = tests![
     Device: {
         what_lands_is_what_a_plain_copy_would_have_copied,
         views_taken_on_a_device_land_as_they_are_with_what_they_span,
+        what_lands_in_tensors_that_exist_is_what_a_plain_copy_would_have_copied,
         a_dense_view_of_a_file_lands_on_the_host_with_its_strides,
     }
 ];
@@ -238,6 +241,43 @@ proptest! {
             assert_landed(landed, &made[index]);
         }
         drop((made, tree, there, views, viewed, next));
+        rig.finish();
+    }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    /// Host to tensors of a device, on to those of another, and back to some of the host. What was there before is never part of it.
+    fn what_lands_in_tensors_that_exist_is_what_a_plain_copy_would_have_copied(
+        machine in machine(),
+        leaves in vec(leaf(), 0..10),
+        alone in any::<[bool; 3]>(),
+        in_pinned_memory in any::<bool>(),
+    ) {
+        let rig = machine.rig();
+        let folder = TempDir::new().unwrap();
+        let made: Vec<_> = leaves
+            .iter()
+            .enumerate()
+            .map(|(number, leaf)| leaf.make(number, rig.device(), &folder))
+            .filter(|made| lands_contiguous(&made.tensor))
+            .collect();
+        let sources: Vec<_> = made.iter().map(|made| made.tensor.clone()).collect();
+
+        let mut there = full(&made).to(rig.device()).unwrap();
+        copy(&sources, &mut there, alone[0]);
+        let mut across = full(&made).to(&rig.devices[1]).unwrap();
+        copy(&there, &mut across, alone[1]);
+        let mut back = full(&made);
+        if in_pinned_memory {
+            back = pinned(back, rig.device());
+        }
+        copy(&across, &mut back, alone[2]);
+        for (back, made) in back.iter().zip(&made) {
+            prop_assert!(back.as_bytes().unwrap() == made.expected, "other bytes landed");
+        }
+        drop((made, sources, there, across, back));
         rig.finish();
     }
 }

@@ -24,11 +24,13 @@ fn run(device: &Device, judge: fn(Error)) {
             .map(|seed| -> Box<dyn FnOnce() + Send> {
                 let device = device.clone();
                 Box::new(move || {
-                    let dropped: Result<()> = match pick(3) {
+                    let sent = tensor(seed);
+                    let dropped: Result<()> = match pick(4) {
                         0 => tensor(seed).transfer(&device).map(drop),
                         1 => tensor(seed)
                             .to(&device)
                             .and_then(|there| there.transfer(&Device::host()).map(drop)),
+                        2 => sent.to(&device).and_then(|mut there| sent.copy_into(&mut there)),
                         _ => Ok(()),
                     };
                     let landed = there_and_back(&device, &tensor(seed));

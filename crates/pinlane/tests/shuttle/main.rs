@@ -9,6 +9,8 @@
 #![cfg(shuttle)]
 
 mod failing;
+mod in_place;
+mod lending;
 mod rig;
 mod sound;
 

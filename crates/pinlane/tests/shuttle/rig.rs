@@ -29,19 +29,36 @@ pub(crate) fn open(faults: FaultPlan, budget: usize) -> (Device, Arc<SimDriver>)
 /// The devices of one machine, with one or two lanes and one to three slots each. Work that fits into one slot is
 /// sometimes done by the caller's thread.
 pub(crate) fn open_all<const N: usize>(faults: FaultPlan, budget: usize) -> [(Device, Arc<SimDriver>); N] {
-    let config = DeviceConfig {
+    let machine = Machine::new(MachineConfig::equal_devices(N, config(faults)));
+    std::array::from_fn(|ordinal| {
+        let (lanes, slots_per_lane) = [(1, 1), (1, 2), (1, 3), (2, 1)][pick(4)];
+        engine(&machine, ordinal as u32, budget, lanes, slots_per_lane)
+    })
+}
+
+/// A machine's only device, with as many slots as it takes for results to stay in one.
+pub(crate) fn open_with_slots_to_lend() -> (Device, Arc<SimDriver>) {
+    let machine = Machine::new(config(FaultPlan::new()));
+    engine(&machine, 0, BUDGET, 2, 2)
+}
+
+fn config(faults: FaultPlan) -> DeviceConfig {
+    DeviceConfig {
         memory_bytes: 1 << 20,
         copy_engines: CopyEngines::One,
         bounce_bytes: SLOT,
         faults,
         ..DeviceConfig::default()
-    };
-    let machine = Machine::new(MachineConfig::equal_devices(N, config));
-    std::array::from_fn(|ordinal| engine(&machine, ordinal as u32, budget))
+    }
 }
 
-fn engine(machine: &Machine, ordinal: u32, budget: usize) -> (Device, Arc<SimDriver>) {
-    let (lanes, slots_per_lane) = [(1, 1), (1, 2), (1, 3), (2, 1)][pick(4)];
+fn engine(
+    machine: &Machine,
+    ordinal: u32,
+    budget: usize,
+    lanes: usize,
+    slots_per_lane: usize,
+) -> (Device, Arc<SimDriver>) {
     let driver: Arc<dyn Driver> = machine.device(ordinal).unwrap();
     let mut profile = Profile::assumed(driver.properties());
     profile.inline_bytes = [0, SLOT][pick(2)];

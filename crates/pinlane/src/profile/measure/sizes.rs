@@ -102,7 +102,8 @@ pub(super) fn plain(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Re
         })
     };
     let (by_driver, staged) = (with(usize::MAX)?, with(0)?);
-    profile.plain_bytes = crossover(bench, 256, Direction::ToDevice, [&by_driver, &staged])?;
+    let races = races(bench, 256, Direction::ToDevice, [&by_driver, &staged])?;
+    profile.plain_bytes = crossover(&races, profile.plain_bytes);
     Ok(())
 }
 
@@ -116,42 +117,61 @@ pub(super) fn inline(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> R
         })
     };
     let (alone, by_lanes) = (with(usize::MAX)?, with(0)?);
-    let largest = |direction| crossover(bench, 16 << 10, direction, [&alone, &by_lanes]);
-    profile.inline_bytes = largest(Direction::ToDevice)?.min(largest(Direction::ToHost)?);
+    let mut both = Vec::new();
+    for direction in [Direction::ToDevice, Direction::ToHost] {
+        both.extend(races(bench, 16 << 10, direction, [&alone, &by_lanes])?);
+    }
+    profile.inline_bytes = crossover(&both, profile.inline_bytes);
     Ok(())
 }
 
-/// The largest size up to which the second device is not clearly faster than the first with one pageable tensor, by
-/// doubling from `smallest`; 0 where it always is.
-fn crossover(bench: &Bench, smallest: usize, direction: Direction, devices: [&Device; 2]) -> Result<usize> {
+/// What one pageable tensor takes on two devices.
+#[derive(Clone, Copy, Debug)]
+struct Race {
+    bytes: usize,
+    seconds: [f64; 2],
+}
+
+impl Race {
+    /// How much longer than the faster one this device takes, as a logarithm: what is twice as long weighs as much wherever
+    /// it is.
+    fn loss(&self, device: usize) -> f64 {
+        let fastest = self.seconds[0].min(self.seconds[1]);
+        (self.seconds[device] / fastest).ln()
+    }
+}
+
+/// Races of two devices, by doubling from `smallest` bytes.
+fn races(bench: &Bench, smallest: usize, direction: Direction, devices: [&Device; 2]) -> Result<Vec<Race>> {
     let largest = (16 << 20).min(bench.large);
     let sizes = std::iter::successors(Some(smallest), |bytes| Some(bytes * 2));
-    last_win(sizes.take_while(|&bytes| bytes <= largest), |bytes| {
+    let sizes = sizes.take_while(|&bytes| bytes <= largest);
+    let race = |bytes| {
         let one = tensors(HostMemory::Pageable, 1, bytes)?;
         let [first, second] = devices.map(|device| Move::new(device, direction, one.clone(), None));
         let (first, second) = (first?, second?);
-        let [first, second] = medians(4 * bench.runs, [&mut || first.time(), &mut || second.time()])?;
-        Ok(first <= second.mul_f64(CLEARLY))
-    })
+        let times = medians(4 * bench.runs, [&mut || first.time(), &mut || second.time()])?;
+        Ok(Race {
+            bytes,
+            seconds: times.map(|time| time.as_secs_f64()),
+        })
+    };
+    sizes.map(race).collect()
 }
 
-/// The last of `sizes` that wins, before two in a row that don't: one alone may be noise.
-fn last_win(
-    sizes: impl Iterator<Item = usize>,
-    mut wins: impl FnMut(usize) -> Result<bool>,
-) -> Result<usize> {
-    let (mut last, mut lost) = (0, 0);
-    for bytes in sizes {
-        if wins(bytes)? {
-            (last, lost) = (bytes, 0);
-        } else {
-            lost += 1;
-        }
-        if lost == 2 {
-            break;
-        }
-    }
-    Ok(last)
+/// Up to which size the first device should have the work: where all sizes together lose least. A single size is noise
+/// as often as not, so what is assumed stays unless another is clearly better over all.
+fn crossover(races: &[Race], assumed: usize) -> usize {
+    let loss = |most: usize| -> f64 {
+        let device = |race: &Race| usize::from(race.bytes > most);
+        races.iter().map(|race| race.loss(device(race))).sum()
+    };
+    let sizes = races.iter().map(|race| race.bytes);
+    let best = std::iter::once(0)
+        .chain(sizes)
+        .min_by(|&a, &b| loss(a).total_cmp(&loss(b)));
+    best.filter(|&best| loss(assumed) > loss(best) + CLEARLY.ln())
+        .unwrap_or(assumed)
 }
 
 #[cfg(test)]
@@ -170,15 +190,34 @@ mod tests {
         assert_eq!(choose(&trials, (49, 2 << 20)).lanes, 50);
     }
 
-    #[test]
-    fn one_loss_is_noise_and_two_are_the_end() {
-        let last = |wins: [bool; 6]| {
-            let mut wins = wins.into_iter();
-            last_win(1..=6, |_| Ok(wins.next().unwrap())).unwrap()
+    /// Races of sizes that double from 1 on, by how much longer the first device takes.
+    fn races(ratios: &[f64]) -> Vec<Race> {
+        let race = |(power, &ratio): (usize, &f64)| Race {
+            bytes: 1 << power,
+            seconds: [ratio, 1.0],
         };
-        assert_eq!(last([true, false, true, true, false, false]), 4);
-        assert_eq!(last([true, true, false, false, true, true]), 2);
-        assert_eq!(last([false, false, true, true, true, true]), 0);
-        assert_eq!(last([true; 6]), 6);
+        ratios.iter().enumerate().map(race).collect()
+    }
+
+    #[test]
+    fn work_crosses_over_where_all_sizes_together_lose_least() {
+        let clear = races(&[0.5, 0.6, 0.8, 1.5, 2.0]);
+        for assumed in [0, 1, 16] {
+            assert_eq!(crossover(&clear, assumed), 4);
+        }
+        let odd = races(&[0.5, 1.3, 0.6, 0.8, 2.0, 0.9, 3.0]);
+        assert_eq!(crossover(&odd, 64), 8, "one that is out of line moves nothing");
+        assert_eq!(crossover(&races(&[2.0, 3.0]), 1), 0);
+        assert_eq!(crossover(&races(&[0.5, 0.5]), 0), 2);
+    }
+
+    #[test]
+    fn what_is_assumed_of_a_crossover_stays_unless_another_is_clearly_better() {
+        let close = races(&[0.9, 1.02, 0.99, 1.03, 2.0]);
+        for assumed in [1, 4, 8] {
+            assert_eq!(crossover(&close, assumed), assumed);
+        }
+        assert_eq!(crossover(&close, 16), 1);
+        assert_eq!(crossover(&[], 5), 5);
     }
 }

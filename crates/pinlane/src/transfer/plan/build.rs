@@ -30,6 +30,8 @@ pub(crate) struct Means<'a> {
     pub(crate) simulated: bool,
     /// Whether a slot is to be had that the whole result can stay in.
     pub(crate) lent: bool,
+    /// Whether results on the host lie in memory that nobody has written yet.
+    pub(crate) fresh: bool,
     /// What the table of a kernel that moves scattered pieces takes, where the driver has one and it may be needed.
     pub(crate) scatter: Option<ScatterTable>,
 }
@@ -288,7 +290,8 @@ impl Plan {
         let calls: usize = self.chunks.iter().map(|chunk| self.calls(chunk)).sum();
         let lanes = if self.inline { 1 } else { self.pace.lanes };
         let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
-        let fill = slotted as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
+        // The link waits while the first chunk is filled, and carries it while the others are.
+        let fill = (slotted - first) as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
         let ramp = first as f64 / profile.memcpy_bytes_per_second;
         let calls = calls as f64 * profile.copy_call.as_secs_f64();
         // The driver stages by itself, one tensor after the other; towards the host each call waits for the device.

@@ -2,8 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use super::Plan;
+use super::{Direction, Plan};
 use crate::{Device, Error, Profile, ProfileOrigin, Result, Route};
+
+/// By so much a route has to be faster than the plan to be worth a word.
+const VISIBLY: f64 = 1.01;
 
 /// A plan, the time of every route beside it, and the profile that they were predicted by. Prints itself.
 #[derive(Debug)]
@@ -31,6 +34,9 @@ pub struct Alternative {
     pub chosen: bool,
     /// The time it should take, by the profile, or why it can't be.
     pub predicted: Result<Duration>,
+    /// Why it is not taken although it should take less time than the plan. The planner goes by the profile's limits,
+    /// which are measured as a whole, and not by these times, which leave out what they can't know.
+    pub passed_over: Option<String>,
 }
 
 impl Explanation {
@@ -43,10 +49,18 @@ impl Explanation {
         let accelerator = device.require_accelerator("explaining a plan")?;
         let engine = accelerator.running.engine();
         let properties = engine.driver.properties();
-        let routes = Route::ALL.into_iter().map(|route| Alternative {
-            route,
-            chosen: plan.tallies.iter().any(|tally| tally.route == route),
-            predicted: plan_by(route).map(|plan| plan.predicted),
+        let routes = Route::ALL.into_iter().map(|route| {
+            let chosen = plan.tallies.iter().any(|tally| tally.route == route);
+            let predicted = plan_by(route).map(|plan| plan.predicted);
+            let is_faster = predicted
+                .as_ref()
+                .is_ok_and(|time| time.mul_f64(VISIBLY) < plan.predicted);
+            Alternative {
+                route,
+                chosen,
+                predicted,
+                passed_over: (is_faster && !chosen).then(|| passed_over(route, &plan, &engine.profile)),
+            }
         });
         Ok(Self {
             routes: routes.collect(),
@@ -68,6 +82,7 @@ impl fmt::Display for Explanation {
             route,
             chosen,
             predicted,
+            passed_over,
         } in &self.routes
         {
             write!(f, "\n  {route:<8} ")?;
@@ -77,6 +92,9 @@ impl fmt::Display for Explanation {
             }
             if *chosen {
                 f.write_str(" (chosen)")?;
+            }
+            if let Some(why) = passed_over {
+                write!(f, " (not taken: {why})")?;
             }
         }
         write!(f, "\n\nprofile of {}: ", self.device)?;
@@ -88,6 +106,29 @@ impl fmt::Display for Explanation {
             write!(f, "\n  {:<33} {}", quantity.name, quantity.amount)?;
         }
         Ok(())
+    }
+}
+
+/// Why a route is left alone that should be faster than the plan.
+fn passed_over(route: Route, plan: &Plan, profile: &Profile) -> String {
+    match (route, plan.direction) {
+        (Route::Plain, Direction::ToDevice) => format!(
+            "the driver is left only a tensor that is alone and has up to {} bytes",
+            profile.plain_bytes
+        ),
+        (Route::Plain, _) => {
+            "the driver's calls wait for the device, and for the pages of fresh memory".to_owned()
+        }
+        (Route::Gathered, _) => {
+            "the pieces are too few, too short or too long to be worth a kernel".to_owned()
+        }
+        (Route::Staged, _) => {
+            "short tensors share slots, so that the link has fewer calls to carry out".to_owned()
+        }
+        (Route::Direct, _) => {
+            "a call for each takes the processor longer than copying them together".to_owned()
+        }
+        (Route::Packed, _) => "what can be copied as it lies takes no processor time".to_owned(),
     }
 }
 

@@ -54,7 +54,7 @@ impl Gathering {
             room: means.slot_bytes.saturating_sub(table.bytes(0, means.slot_bytes)),
             forced: forced.is_some(),
             takes_pinned: true,
-            fewest_runs: means.profile.gathered_runs,
+            fewest_runs: means.profile.fewest_gathered(direction),
             longest_run: means.profile.gathered_run_bytes,
             shortest_piece: match (direction, forced) {
                 (Direction::ToDevice, None) => PACKED_BELOW,

@@ -26,6 +26,8 @@ pub(super) struct Packing<'a> {
 struct Open {
     /// Bytes that were planned before.
     done: u64,
+    /// The longest it may get.
+    longest: usize,
     first_segment: usize,
     first_run: usize,
     run: Run,
@@ -124,11 +126,10 @@ impl<'a> Packing<'a> {
             slot_end.next_multiple_of(SLOT_ALIGNMENT) + (place.offset % WORD as u64) as usize
         };
         let runs = self.plan.runs.len() - open.first_run + if joins { 1 } else { 2 };
-        let longest = self.plan.pace.chunk_bytes(self.done);
         Some(Spot {
             slot_offset,
             behind: if joins { Behind::Neighbour } else { Behind::Other },
-            room: longest.min(self.data_end(runs)).saturating_sub(slot_offset),
+            room: open.longest.min(self.data_end(runs)).saturating_sub(slot_offset),
         })
     }
 
@@ -172,6 +173,7 @@ impl<'a> Packing<'a> {
         self.close();
         self.open = Some(Open {
             done: self.done,
+            longest: self.plan.pace.chunk_bytes(self.done),
             first_segment: self.plan.segments.len(),
             first_run: self.plan.runs.len(),
             run,

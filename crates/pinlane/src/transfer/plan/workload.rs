@@ -121,7 +121,7 @@ impl Workload {
                 && matches!(route, None | Some(Route::Gathered))
                 && is_worth_a_slot(engine, &self.leaves)
                 && engine.slots.lends(),
-            ..means(engine)
+            ..means(engine, self.direction)
         };
         let planned = planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means));
         planned.map_err(|refused| Error::Leaf {

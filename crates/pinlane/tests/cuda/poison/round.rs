@@ -1,109 +1,37 @@
-//! A thousand rounds of what must never go wrong: memory that is used again while a copy still reads or writes it.
-//!
-//! Each round sends trees to the device and back behind a stream that is busy for a while, so that copies are late for
-//! sure. Meanwhile whatever could be used again is, and is filled with poison: sources whose tensors are dropped poison
-//! themselves when they are freed, the pinned pool's free ranges and the device's freed blocks are taken and overwritten,
-//! slots are too few for all chunks. Some transfers are dropped in flight, some land in tensors that exist and are full of
-//! poison. All that lands is compared byte for byte.
-//!
-//! A round is a function of its number; a failure names it.
+//! One round: up behind a busy stream, sources changed as soon as they may be, and down again.
 
-use std::{any::Any, hint::black_box, ptr::NonNull, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use pinlane::{
-    DType, Device, DeviceOptions, HostMemory, Layout, Placement, Profile, Route, Tensor, Transfer,
-    TransferOptions, Tree,
+    DType, Device, HostMemory, Placement, Route, Tensor, Transfer, TransferOptions, Tree,
     driver::{Event, Stream, Timing},
 };
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
+use super::{
+    bytes::{POISON, assert_holds, poison, unless_over_budget},
+    sources::{Memory, Sent},
+};
 use crate::{
     rig,
-    rig::{Rig, is_over_budget, pattern},
+    rig::{Rig, pattern},
 };
-
-const ROUNDS: u64 = 1000;
-/// After so many rounds an engine gives way to one that is set up otherwise.
-const ROUNDS_OF_AN_ENGINE: u64 = 50;
-const POISON: u8 = 0xEE;
-
-pub(crate) fn what_is_used_again_under_a_stalled_stream_never_shows_in_a_result() {
-    for first in (0..ROUNDS).step_by(ROUNDS_OF_AN_ENGINE as usize) {
-        let rig = engine(first);
-        for number in first..first + ROUNDS_OF_AN_ENGINE {
-            let named = NamedOnPanic(number);
-            Round::new(&rig, number).run();
-            drop(named);
-        }
-        rig.finish();
-    }
-}
-
-/// Says in which round a panic happened, be it of an assertion or of the engine.
-struct NamedOnPanic(u64);
-
-impl Drop for NamedOnPanic {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("this was round {} of {ROUNDS}", self.0);
-        }
-    }
-}
-
-/// An engine for the rounds from `first` on: the first as the hardware suggests, the others with few, short slots.
-fn engine(first: u64) -> Rig {
-    if first == 0 {
-        return rig(&DeviceOptions::default());
-    }
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(first);
-    let probe = rig(&DeviceOptions::default());
-    let mut profile = Profile::assumed(probe.device().driver().unwrap().properties());
-    if random.random_bool(0.5) {
-        // All that needs a slot goes through the lanes.
-        profile.inline_bytes = 0;
-    }
-    let (lanes, slots_per_lane) = (random.random_range(1..=4), random.random_range(1..=3));
-    let slot_bytes = [4 << 10, 16 << 10, 64 << 10][random.random_range(0..3)];
-    rig(&DeviceOptions {
-        pinned_budget: Some(2 * lanes * slots_per_lane * slot_bytes + random.random_range(0..2 << 20)),
-        lanes: Some(lanes),
-        slots_per_lane: Some(slots_per_lane),
-        slot_bytes: Some(slot_bytes),
-        profile: Some(profile),
-    })
-}
-
-/// Where a source's bytes lie.
-#[derive(Clone, Copy, PartialEq)]
-enum Memory {
-    Pageable,
-    /// Every other byte of pageable memory; the others are poison.
-    Strided,
-    Pinned,
-}
-
-/// Tensors, the bytes that must land of each, and the routes that can carry them up.
-struct Sent {
-    tree: Vec<Tensor>,
-    expected: Vec<Vec<u8>>,
-    routes: Vec<Option<Route>>,
-}
 
 /// What is on its way, and the bytes that must land.
 type Flying = (Transfer<Vec<Tensor>>, Vec<Vec<u8>>);
 /// What is there, and the bytes that it must have.
 type Landed = (Vec<Tensor>, Vec<Vec<u8>>);
 
-struct Round<'a> {
-    device: &'a Device,
+pub(super) struct Round<'a> {
+    pub(super) device: &'a Device,
     /// Whether the device has a kernel for many pieces.
     gathers: bool,
-    random: Xoshiro256PlusPlus,
+    pub(super) random: Xoshiro256PlusPlus,
     stream: Stream,
 }
 
 impl<'a> Round<'a> {
-    fn new(rig: &'a Rig, number: u64) -> Self {
+    pub(super) fn new(rig: &'a Rig, number: u64) -> Self {
         let device = rig.device();
         Self {
             device,
@@ -113,7 +41,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         let mut there = self.up();
         self.change_sources_after_blocking_calls(&mut there);
         let back = self.down(there);
@@ -307,153 +235,11 @@ impl<'a> Round<'a> {
     }
 
     /// The choices of a route that carry anything.
-    fn routes(&self) -> Vec<Option<Route>> {
+    pub(super) fn routes(&self) -> Vec<Option<Route>> {
         let mut routes = vec![None, Some(Route::Staged), Some(Route::Packed)];
         if self.gathers {
             routes.push(Some(Route::Gathered));
         }
         routes
-    }
-
-    fn tree(&mut self) -> Sent {
-        let only = match self.random.random_range(0..4) {
-            0 => Some(Memory::Pageable),
-            1 => Some(Memory::Strided),
-            2 => Some(Memory::Pinned),
-            _ => None,
-        };
-        let (mut tree, mut expected) = (Vec::new(), Vec::new());
-        let mut routes = self.routes();
-        let (mut all_dense, mut all_pinned) = (true, true);
-        for _ in 0..self.random.random_range(1..=10) {
-            let memory = only.unwrap_or_else(|| {
-                [Memory::Pageable, Memory::Strided, Memory::Pinned][self.random.random_range(0..3)]
-            });
-            let bytes = pattern(self.size(), self.seed());
-            let (tensor, memory) = self.source(&bytes, memory);
-            all_dense &= memory != Memory::Strided;
-            all_pinned &= memory == Memory::Pinned;
-            tree.push(tensor);
-            expected.push(bytes);
-        }
-        if all_dense {
-            routes.push(Some(Route::Plain));
-        }
-        if all_pinned {
-            routes.push(Some(Route::Direct));
-        }
-        Sent {
-            tree,
-            expected,
-            routes,
-        }
-    }
-
-    /// A tensor of these bytes, pinned as far as the budget goes.
-    fn source(&self, bytes: &[u8], memory: Memory) -> (Tensor, Memory) {
-        match memory {
-            Memory::Pinned => {
-                let pinned = HostMemory::Pinned(self.device).copy_of(bytes, &[bytes.len()]);
-                match unless_over_budget(pinned) {
-                    Some(pinned) => (pinned, Memory::Pinned),
-                    None => self.source(bytes, Memory::Pageable),
-                }
-            }
-            Memory::Pageable => (poisoned_when_freed(bytes.to_vec()), Memory::Pageable),
-            Memory::Strided => {
-                let spread = bytes.iter().flat_map(|&byte| [byte, POISON]).collect();
-                let every_other = poisoned_when_freed(spread).slice(0, 0..2 * bytes.len(), 2);
-                let memory = if bytes.len() > 1 {
-                    Memory::Strided
-                } else {
-                    Memory::Pageable
-                };
-                (every_other.unwrap(), memory)
-            }
-        }
-    }
-
-    fn seed(&mut self) -> usize {
-        self.random.random_range(0..usize::MAX)
-    }
-
-    /// Mostly small, sometimes several slots, seldom what many lanes share.
-    fn size(&mut self) -> usize {
-        match self.random.random_range(0..100) {
-            0..60 => self.random.random_range(1..2000),
-            60..90 => self.random.random_range(2000..100_000),
-            90..99 => self.random.random_range(100_000..400_000),
-            _ => self.random.random_range(1 << 20..5 << 20),
-        }
-    }
-
-    /// Takes what is free of the pinned pool, fills it and gives it back.
-    fn poison_pinned_memory(&mut self) {
-        for _ in 0..3 {
-            let bytes = self.size();
-            let taken = HostMemory::Pinned(self.device).full(DType::U8, &[bytes], POISON);
-            drop(unless_over_budget(taken));
-        }
-    }
-
-    /// Takes what may just have been freed on the device, a tree as long as `tree`, fills it and gives it back.
-    fn poison_device_memory(&self, tree: &[Vec<u8>]) {
-        let poison = poison(tree);
-        // Both ways in which the tree that was dropped may have been laid out.
-        for placement in [Placement::Slab, Placement::Separate] {
-            let options = TransferOptions::new().placement(placement);
-            drop(poison.to_with(self.device, &options).unwrap());
-        }
-    }
-}
-
-/// A tensor over these bytes, which turn to poison when nobody may read them any more.
-fn poisoned_when_freed(bytes: Vec<u8>) -> Tensor {
-    struct Poisoned(Vec<u8>);
-
-    impl Drop for Poisoned {
-        fn drop(&mut self) {
-            self.0.fill(POISON);
-            // Writes to memory that is freed next are not left out.
-            black_box(&mut self.0);
-        }
-    }
-
-    let len = bytes.len();
-    let owner = Arc::new(Poisoned(bytes));
-    let ptr = NonNull::new(owner.0.as_ptr().cast_mut()).unwrap();
-    let layout = Layout::contiguous(&[len]).unwrap();
-    let owner: Arc<dyn Any + Send + Sync> = owner;
-    // SAFETY: the vector is as long and lives in the owner, and nobody writes it before the owner is dropped.
-    unsafe { Tensor::from_raw_parts(ptr, len, DType::U8, layout, None, owner) }.unwrap()
-}
-
-/// Tensors on the host as long as those of `tree`, full of poison.
-fn poison(tree: &[Vec<u8>]) -> Vec<Tensor> {
-    let full = |bytes: &Vec<u8>| Tensor::full(DType::U8, &[bytes.len()], POISON).unwrap();
-    tree.iter().map(full).collect()
-}
-
-/// What was asked for, or nothing where the pinned budget has no room for it.
-fn unless_over_budget<T>(asked: pinlane::Result<T>) -> Option<T> {
-    match asked {
-        Err(error) if is_over_budget(&error) => None,
-        given => Some(given.unwrap()),
-    }
-}
-
-fn assert_holds(tree: &[Tensor], expected: &[Vec<u8>], what: &str) {
-    assert_eq!(tree.len(), expected.len());
-    for (leaf, (tensor, expected)) in tree.iter().zip(expected).enumerate() {
-        let found = tensor.as_bytes().unwrap();
-        assert_eq!(found.len(), expected.len(), "{what}");
-        if let Some(first) = found.iter().zip(expected).position(|(a, b)| a != b) {
-            panic!(
-                "{what}: leaf {leaf} of {} bytes has {:#04x} for {:#04x} from byte {first} on",
-                found.len(),
-                found[first],
-                expected[first]
-            );
-        }
     }
 }
