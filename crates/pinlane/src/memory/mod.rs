@@ -1,5 +1,6 @@
 //! Host memory, pageable and pinned, and what a tensor's bytes lie in.
 //!
+//! - [`adopted`]: memory of others, pinned within the budget.
 //! - [`buffer`]: one pageable allocation.
 //! - [`copying`]: copying large ranges, several pages side by side.
 //! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
@@ -10,6 +11,7 @@
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
 
+pub(crate) mod adopted;
 pub(crate) mod buffer;
 pub(crate) mod copying;
 pub(crate) mod mapping;
