@@ -19,6 +19,10 @@ const SHORTEST: usize = 256 << 10;
 const CHUNKS: u64 = 12;
 /// Bytes for which it pays to wake one more lane.
 const BYTES_PER_LANE: u64 = 1 << 20;
+/// In a long transfer the other lanes keep the link busy meanwhile, so a lane that waits sleeps soon: after this part of the
+/// patience that a caller has, which is longer where what it waits for is a copy and not its turn on the link.
+const WHILE_OTHERS_FILL: u32 = 1024;
+const WHILE_OTHERS_EMPTY: u32 = 256;
 /// How many slots of a lane fly while it fills another, in a long transfer.
 const FLYING: usize = 2;
 /// Up to here a transfer is over before more lanes than half are awake.
@@ -78,13 +82,13 @@ impl Pace {
             } else {
                 Reuse {
                     most_flying: FLYING,
-                    patience: profile.patience / 1024,
+                    patience: profile.patience / WHILE_OTHERS_FILL,
                 }
             },
             patience: if short {
                 profile.patience
             } else {
-                profile.patience / 256
+                profile.patience / WHILE_OTHERS_EMPTY
             },
             bytes,
         }
