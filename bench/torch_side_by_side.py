@@ -1,6 +1,9 @@
 """Torch and pinlane side by side: one process, the two taking turns, every result checked, medians as JSON.
 
-    python bench/torch_side_by_side.py --device cuda --out results.json
+    python bench/torch_side_by_side.py --device cuda --out results.json [--figures h200.json]
+
+With --figures, what is asked of the package goes into the results of `pinlane bench --figures-json`, in place of what an
+earlier run put there. The link's limit comes from these results, since the same machine has measured it just before.
 
 On a simulated device (`--device sim --quick`) it only shows that it works: nothing measured there says anything of hardware.
 """
@@ -12,9 +15,11 @@ import gc
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,18 +38,22 @@ class Bench:
         self.rounds = rounds
         self.quick = quick
         self.results: list[dict[str, Any]] = []
+        self.failures: dict[str, str] = {}
 
-    def compare(self, name: str, ways: dict[str, Work], check: Callable[[Any], bool], *, bytes: int) -> None:
+    def compare(
+        self, name: str, ways: dict[str, Work], check: Callable[[Any], bool], *, bytes: int, rounds: int | None = None
+    ) -> None:
         """Times each way, the device idle before and done after; `check` judges what each gives, outside the time."""
+        rounds = rounds or self.rounds
         times: dict[str, list[float]] = {way: [] for way in ways}
-        for turn in range(self.rounds + 2):
+        for turn in range(rounds + 2):
             for way, work in ways.items():
                 self.synchronize()
                 start = time.perf_counter()
                 result = work()
                 self.synchronize()
                 took = time.perf_counter() - start
-                if turn in (0, self.rounds + 1) and not check(result):
+                if turn in (0, rounds + 1) and not check(result):
                     sys.exit(f"{name}: {way} gave other bytes")
                 del result
                 if turn >= 2:  # the first turns warm up
@@ -91,22 +100,24 @@ class Bench:
             "pinlane": lambda: [pinlane.to(tensor, self.device)],
         }
         check = self.equal_to([tensor])
-        self.compare("py-h2d-1gib", up, check, bytes=count * 4)
+        # Torch takes most of a second for each.
+        few = -(-self.rounds // 2)
+        self.compare("py-h2d-1gib", up, check, bytes=count * 4, rounds=few)
 
         def fresh() -> Any:
             pinlane.trim()
             return [pinlane.to(there, "cpu")]
 
         first: dict[str, Work] = {"torch": lambda: [there.cpu()], "pinlane": fresh}
-        self.compare("py-d2h-1gib-first", first, check, bytes=count * 4)
+        self.compare("py-d2h-1gib-first", first, check, bytes=count * 4, rounds=few)
         again: dict[str, Work] = {"torch": lambda: [there.cpu()], "pinlane": lambda: [pinlane.to(there, "cpu")]}
-        self.compare("py-d2h-1gib-again", again, check, bytes=count * 4)
+        self.compare("py-d2h-1gib-again", again, check, bytes=count * 4, rounds=few)
         pinlane.set_pinned_budget((512 << 20) + 2 * count * 4, self.device)
         pinned: dict[str, Work] = {
             "torch": lambda: [there.cpu()],
             "pinlane": lambda: [pinlane.to(there, "cpu", pin=True)],
         }
-        self.compare("py-d2h-1gib-pinned", pinned, check, bytes=count * 4)
+        self.compare("py-d2h-1gib-pinned", pinned, check, bytes=count * 4, rounds=few)
         pinlane.trim()
 
     def one_tensor(self) -> None:
@@ -131,7 +142,7 @@ class Bench:
         try:
             from tensordict import TensorDict
         except ImportError:
-            print("py-tensordict-100x1m         tensordict is not installed")
+            self.failures["py-tensordict-100x1m"] = "tensordict is not installed"
             return
         count = 1000 if self.quick else 1_000_000
         tree = TensorDict({f"x{index}": torch.randn(count) for index in range(100)}, batch_size=[])
@@ -149,13 +160,108 @@ class Bench:
         return lambda given: all(torch.equal(a, b.cpu()) for a, b in zip(wanted, given, strict=True))
 
 
+def import_ms() -> float:
+    """Milliseconds that `import pinlane` takes where torch is imported already; the median of a few fresh processes."""
+    code = "import time, torch; start = time.perf_counter(); import pinlane; print(time.perf_counter() - start)"
+    run = [sys.executable, "-c", code]
+    return statistics.median(float(subprocess.check_output(run)) for _ in range(3)) * 1e3
+
+
+#: What is asked of each figure that one cell gives: at most so many milliseconds, at least so many GB/s, or at least this
+#: share of what the link carries in a direction.
+ASKED: dict[str, tuple[str, float]] = {
+    "py-h2d-small-1000": ("ms", 0.8),
+    "py-d2h-small-1000": ("ms", 0.8),
+    "py-tensordict-100x1m": ("ms", 7.9),
+    "py-h2d-1gib": ("h2d", 0.94),
+    "py-d2h-1gib-first": ("GB/s", 30),
+    "py-d2h-1gib-again": ("GB/s", 48),
+    "py-d2h-1gib-pinned": ("d2h", 0.95),
+}
+
+
+def figures(results: list[dict[str, Any]], import_took: float, link: dict[str, float]) -> list[dict[str, Any]]:
+    """The results as the figures that are asked for, as `pinlane bench` writes its own; `link` is in GB/s."""
+    rows = {row["id"]: row for row in results}
+    given = []
+    for name, (kind, asked) in ASKED.items():
+        row = rows.get(name)
+        if row is None:
+            continue
+        column = "ms" if kind == "ms" else "gb_per_s"
+        values = {way: told[column] for way, told in row.items() if isinstance(told, dict)}
+        value = values.pop("pinlane")
+        if kind == "ms":
+            given.append(figure(name, value, "ms", f"at most {asked:g} ms", value <= asked, peers=values))
+        elif kind == "GB/s":
+            limit = link["d2h"]
+            told = f"at least {asked:g} GB/s"
+            given.append(figure(name, value, "GB/s", told, value >= asked, limit=limit, peers=values))
+        else:
+            limit = link[kind]
+            told = f"at least {asked:g} of the limit"
+            given.append(figure(name, value, "GB/s", told, value >= asked * limit, limit=limit, peers=values))
+    ratios = {
+        name.removeprefix("py-one-tensor-"): row["pinlane"]["ms"] / row["torch"]["ms"]
+        for name, row in rows.items()
+        if name.startswith("py-one-tensor-")
+    }
+    if ratios:
+        worst = max(ratios, key=lambda name: ratios[name])
+        ratio = ratios[worst]
+        told = f"the worst: {worst}; {sum(other <= 1 for other in ratios.values())} of {len(ratios)} hold"
+        given.append(figure("py-one-tensor", ratio, "x", "at most 1 x", ratio <= 1, detail=told))
+    given.append(figure("py-import", import_took, "ms", "at most 50 ms", import_took <= 50))
+    return given
+
+
+def figure(
+    name: str,
+    value: float,
+    unit: str,
+    asked: str,
+    holds: bool,
+    *,
+    limit: float | None = None,
+    peers: dict[str, float] | None = None,
+    detail: str = "",
+) -> dict[str, Any]:
+    """One figure, as the results hold it."""
+    return {
+        "id": name,
+        "value": value,
+        "unit": unit,
+        "limit": limit,
+        "peers": peers or {},
+        "asked": asked,
+        "holds": holds,
+        "detail": detail,
+    }
+
+
+def add_figures(path: Path, bench: Bench) -> None:
+    """Puts the figures, and why others are missing, into the results at `path`."""
+    document = json.loads(path.read_text())
+    mine = figures(bench.results, import_ms(), document["link"])
+    for key, new in (("figures", mine), ("failures", [{"id": i, "error": e} for i, e in bench.failures.items()])):
+        others = [entry for entry in document.get(key, []) if not entry["id"].startswith("py-")]
+        if others or new:
+            document[key] = others + new
+        else:
+            document.pop(key, None)
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see that it works")
     parser.add_argument("--out", help="where the results go as JSON")
+    parser.add_argument("--figures", type=Path, help="results of pinlane bench, to which the figures are added")
     options = parser.parse_args()
+    if options.figures and (options.quick or not options.device.startswith("cuda")):
+        parser.error("--figures wants a GPU and full sizes: others are no figures of hardware")
     bench = Bench(options.device, options.rounds, options.quick)
     product = torch.cuda.get_device_name(options.device) if bench.is_gpu else "simulated: no figure of hardware"
     print(f"{product}; torch {torch.__version__}; Python {platform.python_version()}; medians of {options.rounds}")
@@ -163,6 +269,8 @@ def main() -> None:
     bench.one_tensor()
     bench.tensordict()
     bench.large()
+    for name, reason in bench.failures.items():
+        print(f"{name:28} {reason}")
     if options.out:
         document = {
             "machine": product,
@@ -170,9 +278,12 @@ def main() -> None:
             "python": platform.python_version(),
             "rounds": options.rounds,
             "results": bench.results,
+            "failures": bench.failures,
         }
         with open(options.out, "w") as file:
             json.dump(document, file, indent=2)
+    if options.figures:
+        add_figures(options.figures, bench)
 
 
 if __name__ == "__main__":

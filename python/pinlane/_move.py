@@ -13,6 +13,7 @@ from ._plan import Plan
 from ._transfer import Transfer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Union
 
     import torch
@@ -100,12 +101,12 @@ def to(
     :raises UnsupportedLeafError: for a leaf that can't move; its text says where in the tree it is.
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
-    target = name_of(device)
-    _refuse_module(tree)
-    if not (non_blocking or stream or dtype or pin) and target[:3] != "sim":
-        alone = _moved_alone(tree, target)
+    if not (non_blocking or stream or dtype or pin):
+        alone = _moved_alone(tree, device)
         if alone is not None:
             return alone
+    target = name_of(device)
+    _refuse_module(tree)
     plan = Plan(target, stream, dtype, slab=slab, pin=pin, watch=non_blocking)
     flight = _native.start(_native.Tree(tree, plan.tensor_type, _trees.open), target, plan)
     if non_blocking:
@@ -130,22 +131,42 @@ def _refuse_module(tree: Any) -> None:
         )
 
 
-#: The longest lone tensor that is read from a device the driver's own way, in bytes: of longer ones, a part is copied out of
-#: pinned memory while the rest arrives.
-_READ_ALONE = 64 << 10
+#: The longest lone tensor that is read from a device by torch, in bytes. The engine has to make memory for the result, wake
+#: threads and make a tensor over it, some tenths of a millisecond, in which the driver by itself has copied as much.
+_READ_ALONE = 1 << 20
 
 
-def _moved_alone(tree: Any, target: str) -> Any:
-    """A small tensor that is a tree of its own, moved by torch; ``None`` where it is better moved by the engine."""
+def _moved_alone(tree: Any, device: DeviceLike) -> Any:
+    """A small tensor that is a tree of its own, moved by torch; ``None`` where it is better moved by the engine.
+
+    Its bytes take microseconds, so every call made here on the way shows.
+    """
     torch = sys.modules.get("torch")
     if torch is None or type(tree) is not torch.Tensor:
         return None
+    if type(device) is not str and type(device) is not torch.device:
+        device = name_of(device)
+    moved, place, longest = _alone_to(device)
+    return moved(tree, place, longest)
+
+
+@functools.lru_cache(maxsize=256)
+def _alone_to(device: str | torch.device) -> tuple[Callable[[Any, Any, int], Any], torch.device | None, int]:
+    """What moves lone tensors to a device, the device as torch knows it, and the longest tensor so moved, in bytes.
+
+    Plain ``cuda`` stays what it is, for torch to say which GPU that is at the moment; they are taken to be alike in the length.
+    """
+    import torch
+
     from . import _torch
 
-    return _torch.moved_alone(tree, target, _READ_ALONE if target == "cpu" else _sent_alone(target))
+    name = name_of(device)
+    if name == "cpu":
+        return _torch.read_alone, torch.device(name), _READ_ALONE
+    if name.startswith("sim"):
+        return _by_the_engine, None, 0
+    return _torch.sent_alone, torch.device(device), _native.open_device(name)
 
 
-@functools.cache
-def _sent_alone(target: str) -> int:
-    """The longest lone tensor that is sent to a device the driver's own way, in bytes."""
-    return _native.open_device(target)
+def _by_the_engine(tensor: Any, place: Any, longest: int) -> None:
+    """Nothing, for devices that torch does not know."""

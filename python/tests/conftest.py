@@ -17,6 +17,11 @@ def device() -> str:
     return DEVICE
 
 
+def shared_memory() -> set[str]:
+    """The names of shared memory on this machine, but for the semaphores of whatever else uses multiprocessing on it."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+
+
 @pytest.fixture
 def impatient_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has DataLoaders wait shorter than five seconds at a time for workers that die or end."""

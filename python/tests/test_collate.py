@@ -18,7 +18,9 @@ import pytest
 import torch
 from pinlane import _native
 from pinlane.testing import simulate
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
+
+from .conftest import shared_memory
 
 SAMPLES = [
     {"x": torch.full((2, 3), float(number)), "y": number, "name": f"{number}", "a": numpy.arange(number, number + 4)}
@@ -42,10 +44,10 @@ def shared_by_us() -> list[str]:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(impatient_loaders: None) -> Iterator[None]:
     gc.collect()
-    shared, open_before = set(os.listdir("/dev/shm")), len(shared_by_us())
+    shared, open_before = shared_memory(), len(shared_by_us())
     yield
     gc.collect()
-    assert set(os.listdir("/dev/shm")) <= shared
+    assert shared_memory() <= shared
     assert len(shared_by_us()) <= open_before
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pinlane")]
 

@@ -120,6 +120,14 @@ def test_small_lone_tensors_are_free_to_change_when_the_call_returns() -> None:
             assert bool(there.eq(7).all())
 
 
+def test_a_lone_tensor_arrives_on_the_host_as_the_stream_leaves_it() -> None:
+    for size in (1, 1000, 100_000, 1_000_000):
+        source = torch.zeros(size, device=DEVICE)
+        torch.cuda._sleep(1_000_000)
+        source.fill_(3)
+        assert bool(pinlane.to(source, "cpu").eq(3).all())
+
+
 def test_transfers_are_ordered_where_their_results_are_taken() -> None:
     transfer = pinlane.to(batch(8), DEVICE, non_blocking=True)
     stream = torch.cuda.Stream()

@@ -23,7 +23,7 @@ import torch
 from pinlane.testing import simulate
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .conftest import DEVICE
+from .conftest import DEVICE, shared_memory
 
 
 def our_threads() -> list[str]:
@@ -32,11 +32,11 @@ def our_threads() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(impatient_loaders: None) -> Iterator[None]:
-    shared = set(os.listdir("/dev/shm"))
+    shared = shared_memory()
     yield
     gc.collect()
     assert our_threads() == []
-    assert set(os.listdir("/dev/shm")) <= shared
+    assert shared_memory() <= shared
 
 
 class Counted:

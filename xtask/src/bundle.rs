@@ -1,12 +1,14 @@
 //! `cargo xtask gpu-bundle`: one folder that checks and measures the project on a machine that has a GPU and no Rust.
 //!
-//! It holds the `pinlane` command as a release build, the test programs that can run on a GPU, the script `gpu-check`
-//! that runs them all, the torch side by side, and a manifest. The manifest is plain lines, so that a shell script can
-//! read it: `commit HASH`, `rustc VERSION`, and for every test program `test STEP PATH ARGUMENTS`.
+//! It holds the `pinlane` command as a release build, the test programs that can run on a GPU, the Python package with its
+//! tests, the script `gpu-check` that runs them all, the torch side by side, and a manifest. The manifest is plain lines, so
+//! that a shell script can read it: `commit HASH`, `rustc VERSION`, for every test program `test STEP PATH ARGUMENTS`, and
+//! `wheel PATH`, or `no-wheel REASON` where the machine that made the bundle could not build it.
 
 #[cfg(test)]
 mod gpu_check;
 mod programs;
+mod python;
 
 use std::{
     ffi::OsStr,
@@ -21,12 +23,13 @@ use crate::{
     workspace::{self, metadata},
 };
 use programs::{Test, build_command, build_tests, gpu_tests};
+use python::Wheel;
 
 /// What the folder may weigh, so that it travels easily.
 const LIMIT: u64 = 60 << 20;
 
 /// What of `bench/` goes in as it is.
-const SCRIPTS: [&str; 2] = ["gpu-check", "torch_side.py"];
+const SCRIPTS: [&str; 3] = ["gpu-check", "torch_side.py", "torch_side_by_side.py"];
 
 /// Also the sign by which a folder is known as a bundle.
 const MANIFEST: &str = "manifest";
@@ -47,7 +50,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let metadata = metadata()?;
     let tests = gpu_tests(&metadata)?;
     let commit = commit()?;
-    let manifest = manifest(&commit, &rustc()?, &tests);
+    let mut manifest = manifest(&commit, &rustc()?, &tests);
 
     let command = build_command(&metadata)?;
     let built = build_tests(&metadata, &tests)?;
@@ -65,7 +68,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         fs::copy(workspace::root().join("bench").join(script), place(script))
             .with_context(|| format!("copying {script} to {}", folder.display()))?;
     }
-    fs::write(place(MANIFEST), manifest).with_context(|| format!("writing to {}", folder.display()))?;
+    let wheel = Wheel::build(&folder)?;
+    manifest += &wheel.line(&folder);
+    match wheel {
+        Wheel::Built(path) => files.push(path),
+        Wheel::Missing(reason) => println!("no Python package: {reason}"),
+    }
+    files.extend(python::copy_tests(&folder)?);
+    fs::write(folder.join(MANIFEST), manifest).with_context(|| format!("writing to {}", folder.display()))?;
 
     let bytes = within(LIMIT, sizes(files)?)?;
     println!(
@@ -111,12 +121,16 @@ fn rustc() -> Result<String> {
     Ok(version.strip_prefix("rustc ").unwrap_or(version).to_owned())
 }
 
-/// Makes the folder, or clears away the tests of the bundle that is there; results beside them stay.
+/// Makes the folder, or clears away the programs and the package of the bundle that is there; results beside them stay.
 fn clear(folder: &Path) -> Result<()> {
     let doing = || format!("making the folder {}", folder.display());
     let tests = folder.join("tests");
     if folder.join(MANIFEST).exists() {
-        fs::remove_dir_all(&tests).with_context(doing)?;
+        for old in [&tests, &folder.join(python::FOLDER)] {
+            if old.exists() {
+                fs::remove_dir_all(old).with_context(doing)?;
+            }
+        }
     } else if folder.exists() && fs::read_dir(folder).with_context(doing)?.next().is_some() {
         bail!(
             "{} holds something that is no bundle: name another folder, or empty it",
@@ -209,13 +223,14 @@ mod tests {
     #[test]
     fn a_new_bundle_replaces_the_tests_of_the_old_one_and_leaves_its_results() {
         let folder = tempfile::tempdir().unwrap();
-        let [test, result] = ["tests/old", "results/h200.json"].map(|name| folder.path().join(name));
-        for file in [&test, &result, &folder.path().join(MANIFEST)] {
+        let [test, wheel, result] =
+            ["tests/old", "python/old.whl", "results/h200.json"].map(|name| folder.path().join(name));
+        for file in [&test, &wheel, &result, &folder.path().join(MANIFEST)] {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "").unwrap();
         }
         clear(folder.path()).unwrap();
-        assert!(!test.exists() && result.exists());
+        assert!(!test.exists() && !wheel.exists() && result.exists());
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl Drop for Kept {
     }
 }
 
-/// Attaches, which is when references are given up that were dropped while detached.
+/// Attaches, which is when references are given up that were dropped while detached. An interpreter that is ending makes its
+/// pending calls too, and can't be attached to any more.
 extern "C" fn attach(_: *mut c_void) -> c_int {
-    Python::attach(|_| 0)
+    Python::try_attach(|_| 0).unwrap_or(0)
 }

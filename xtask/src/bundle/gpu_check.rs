@@ -175,6 +175,92 @@ fn the_figures_are_named_after_the_gpu_and_torch_is_skipped_where_it_is_not_ther
     assert!(!called.contains("--peers"), "{called}");
 }
 
+/// A `python3` that has every module, says what pytest says, and writes down how it is called and what it is to import.
+const PYTHON: &str = r#"echo "$PYTHONPATH $*" >> "$(dirname "$0")/../called"
+case "$*" in
+    *pytest*--quiet*) echo '1 failed, 7 passed, 2 skipped, 1 error in 3.21s'; exit 1 ;;
+esac"#;
+
+#[test]
+fn the_package_of_the_bundle_is_tested_and_measured_and_its_figures_join_those_of_bench() {
+    let bundle = Bundle::new(
+        "wheel python/pinlane.whl\n",
+        &[
+            ("machine/python3", PYTHON),
+            (
+                "pinlane",
+                "while [ \"$1\" != --figures-json ]; do shift; done; echo > \"$2\"",
+            ),
+            ("python/pinlane.whl", ""),
+        ],
+    );
+    let output = bundle.check(&["--only", "bench,python-bench,python"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report = bundle.report();
+    let (status, reason, _) = verdict(&report, "python-bench");
+    assert_eq!((status.as_str(), reason.as_str()), ("passed", ""));
+    let (status, reason, tests) = verdict(&report, "python");
+    assert_eq!((status.as_str(), tests), ("failed", [7, 2, 2]));
+    assert_eq!(reason, "exit status 1");
+
+    let called = fs::read_to_string(bundle.path().join("called")).unwrap();
+    let call = |word: &str| called.lines().find(|line| line.contains(word)).unwrap();
+    let unpacked = call("zipfile").rsplit(' ').next().unwrap();
+    assert!(call("zipfile").contains("python/pinlane.whl"), "{called}");
+    for work in [call("torch_side_by_side.py"), call("pytest --quiet")] {
+        assert!(work.starts_with(&format!("{unpacked} ")), "{called}");
+    }
+    assert!(call("torch_side_by_side.py").contains("--figures /"), "{called}");
+    assert!(
+        call("torch_side_by_side.py").ends_with("results/h200-nvl.json"),
+        "{called}"
+    );
+}
+
+#[test]
+fn the_package_is_skipped_with_the_reason_where_something_is_not_there_to_run_it() {
+    let no_module = "echo \"ModuleNotFoundError: No module named 'pytest'\" >&2; exit 1";
+    for (manifest, script, expected) in [
+        (
+            "wheel python/pinlane.whl\n",
+            no_module,
+            "No module named 'pytest'",
+        ),
+        (
+            "no-wheel made without an environment\n",
+            PYTHON,
+            "made without an environment",
+        ),
+    ] {
+        let bundle = Bundle::new(
+            manifest,
+            &[("machine/python3", script), ("python/pinlane.whl", "")],
+        );
+        let output = bundle.check(&["--only", "python-bench,python"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        for step in ["python-bench", "python"] {
+            let (status, reason, _) = verdict(&bundle.report(), step);
+            assert_eq!(status, "skipped");
+            assert!(reason.contains(expected), "{step}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn a_bundle_that_lacks_the_wheel_it_names_fails_and_so_does_one_that_says_nothing_of_it() {
+    for (manifest, missing) in [
+        ("wheel python/gone.whl\n", "python/gone.whl is missing"),
+        ("", "no wheel"),
+    ] {
+        let bundle = Bundle::new(manifest, &[("machine/python3", PYTHON)]);
+        let output = bundle.check(&["--only", "python"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let (status, reason, _) = verdict(&bundle.report(), "python");
+        assert_eq!(status, "failed");
+        assert!(reason.contains(missing), "{reason}");
+    }
+}
+
 #[test]
 fn memcheck_counts_the_errors_that_it_finds() {
     let bundle = Bundle::new(

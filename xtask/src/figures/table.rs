@@ -4,7 +4,7 @@
 use super::results::{Figure, Results, Verdict, significant};
 
 /// The figures that are asked for, in the order in which they are shown, and the work that each is about.
-const WORK: [(&str, &str); 15] = [
+const WORK: [(&str, &str); 24] = [
     ("h2d-pageable-1gib", "1 GiB, pageable to device"),
     ("h2d-tree-100x1m", "100 tensors of 1M floats, pageable to device"),
     ("h2d-pageable-16mib", "16 MiB, pageable to device"),
@@ -29,6 +29,36 @@ const WORK: [(&str, &str); 15] = [
     ("pool-ready", "a pool of 128 MiB made ready"),
     ("cpu-per-gb", "host CPU time for each GB, beside the memcpy's own"),
     ("pinned-peak", "pinned memory while 1 TB is moved"),
+    (
+        "py-h2d-small-1000",
+        "Python: 1000 tensors of 1000 floats, pageable to device",
+    ),
+    (
+        "py-d2h-small-1000",
+        "Python: 1000 device tensors of 1000 floats to the host",
+    ),
+    (
+        "py-tensordict-100x1m",
+        "Python: TensorDict of 100 x 1M floats, pageable to device",
+    ),
+    ("py-h2d-1gib", "Python: 1 GiB, pageable to device"),
+    (
+        "py-d2h-1gib-first",
+        "Python: 1 GiB to the host, into fresh memory",
+    ),
+    (
+        "py-d2h-1gib-again",
+        "Python: 1 GiB to the host, into memory that an earlier result has left",
+    ),
+    (
+        "py-d2h-1gib-pinned",
+        "Python: 1 GiB to the host, into pinned memory",
+    ),
+    (
+        "py-one-tensor",
+        "Python: one tensor of 4 B, 4 KiB or 400 kB, worst beside torch's `.to`",
+    ),
+    ("py-import", "Python: `import pinlane` after torch"),
 ];
 
 /// How much of the table is shown.
@@ -218,7 +248,7 @@ mod tests {
         );
         assert!(line(&text, "`newcomer`").contains("| not measured |"), "{text}");
         assert!(
-            text.ends_with("16 figures: 1 hold, 1 fall short, 14 were not measured.\n"),
+            text.ends_with("25 figures: 1 hold, 1 fall short, 23 were not measured.\n"),
             "{text}"
         );
     }
