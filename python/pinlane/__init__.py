@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from ._collate import Collate, collate
 from ._devices import (
     DeviceInfo,
     DeviceStats,
@@ -33,9 +34,12 @@ from ._errors import (
 )
 from ._move import to
 from ._pinning import is_pinned, pin
+from ._prefetch import Prefetch, PrefetchIterator, prefetch
+from ._profile import profile
 from ._transfer import Transfer
 
 __all__ = [
+    "Collate",
     "DeviceError",
     "DeviceInfo",
     "DeviceStats",
@@ -45,14 +49,19 @@ __all__ = [
     "NoSuchDeviceError",
     "OutOfMemoryError",
     "PinnedBudgetError",
+    "Prefetch",
+    "PrefetchIterator",
     "SourceChangedError",
     "Stats",
     "Transfer",
     "TransferError",
     "UnsupportedLeafError",
+    "collate",
     "devices",
     "is_pinned",
     "pin",
+    "prefetch",
+    "profile",
     "set_kept_limit",
     "set_pinned_budget",
     "stats",

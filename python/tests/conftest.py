@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,3 +15,23 @@ DEVICE = os.environ.get("PINLANE_TEST_DEVICE", "sim")
 @pytest.fixture
 def device() -> str:
     return DEVICE
+
+
+@pytest.fixture
+def impatient_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has DataLoaders wait shorter than five seconds at a time for workers that die or end."""
+    from torch.utils.data import _utils
+
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
+
+
+@pytest.fixture
+def deaths_noticed_when_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Has DataLoaders notice the death of a worker when they wait for it: as it is, a signal handler of torch's raises in the
+    main thread, wherever that is, and once more for each further worker that ends."""
+    from torch.utils.data import _utils
+
+    monkeypatch.setattr(_utils.signal_handling, "_SIGCHLD_handler_set", True)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)

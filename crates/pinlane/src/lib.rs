@@ -50,7 +50,7 @@ pub use fill::{Arange, FillError};
 pub use gather::StridedCopy;
 pub use host_memory::HostMemory;
 pub use layout::{Layout, LayoutError};
-pub use memory::pool::PinnedUsage;
+pub use memory::{adopted::AdoptedPin, pool::PinnedUsage};
 pub use pinlane_driver as driver;
 pub use prefetch::{Fetch, Prefetch, prefetch};
 pub use profile::{

@@ -5,6 +5,8 @@
 //! - [`memory`] is host memory, and a simulated device's, as something that torch and numpy can look at.
 //! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
 //! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
+//! - [`slabs`] are memory that worker processes fill and the process that started them reads; a [`slab_file`] is where.
+//! - [`profiling`] collects what the engine says of itself while somebody asks.
 //! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
 //!   engine's, as Python exceptions.
 
@@ -18,7 +20,10 @@ mod memory;
 mod moving;
 mod pinning;
 mod process;
+mod profiling;
 mod simulated;
+mod slab_file;
+mod slabs;
 mod tree;
 
 /// The module `pinlane._native`.
@@ -34,7 +39,9 @@ mod _native {
         memory::Memory,
         moving::start,
         pinning::{is_pinned, pinned_memory},
+        profiling::{start_profile, stop_profile},
         simulated::{SimulatedStream, simulate},
+        slabs::Slabs,
         tree::Tree,
     };
 }

@@ -50,6 +50,21 @@ impl Memory {
         })
     }
 
+    /// Memory of the host that `owner` keeps: `bytes` bytes from `ptr` on, pinned by the drivers of one family or not.
+    pub(crate) fn of(
+        ptr: NonNull<u8>,
+        bytes: usize,
+        pinned: Option<Backend>,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
+        Self {
+            ptr,
+            bytes,
+            pinned,
+            owner,
+        }
+    }
+
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.ptr
     }

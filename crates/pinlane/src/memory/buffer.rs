@@ -13,7 +13,7 @@ pub(crate) const ALIGNMENT: usize = 64;
 
 /// From here on the memory comes from the kernel, in huge pages, and is kept when it is given back: the pages of a large
 /// allocation are touched for the first time when a result is written, and huge ones cost a third of what small ones do.
-const MAPPED_FROM: usize = 1 << 20;
+pub(super) const MAPPED_FROM: usize = 1 << 20;
 
 /// Owns `bytes` bytes of pageable memory. Says nothing of who may read or write them: that is its owner's duty.
 #[derive(Debug)]

@@ -1,19 +1,23 @@
 //! Host memory, pageable and pinned, and what a tensor's bytes lie in.
 //!
+//! - [`adopted`]: memory of others, pinned within the budget.
 //! - [`buffer`]: one pageable allocation.
 //! - [`copying`]: copying large ranges, several pages side by side.
 //! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
 //! - [`numa`]: which part of the host pages come from.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
 //! - [`recycled`]: large pageable memory that is kept for the next result.
+//! - [`residency`]: whether memory has pages yet.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
 
+pub(crate) mod adopted;
 pub(crate) mod buffer;
 pub(crate) mod copying;
 pub(crate) mod mapping;
 mod numa;
 pub(crate) mod pool;
 pub(crate) mod recycled;
+pub(crate) mod residency;
 pub(crate) mod slots;
 pub(crate) mod storage;

@@ -5,7 +5,7 @@
 //! size needs its share of the budget.
 //!
 //! Invariants, all under the one lock:
-//! - the bytes of all regions, and of regions being made, never grow beyond the budget;
+//! - the bytes of all regions, of regions being made, and of what others count in, never grow beyond the budget;
 //! - part of the budget may be *reserved* (for the slots): other leases never grow into it;
 //! - free ranges of a region are disjoint, sorted and never adjacent (neighbours are merged).
 //!
@@ -41,7 +41,7 @@ struct State {
     next_region: u64,
     /// Regions that threads are making.
     growing: usize,
-    /// Bytes of regions, those being made included.
+    /// Bytes of regions, those being made included, and of what is counted in.
     pinned: usize,
     leased: usize,
     reserved: usize,
@@ -124,6 +124,38 @@ impl PinnedPool {
     /// Gives every region that no lease uses back to the system; returns the bytes given back.
     pub(crate) fn trim(&self) -> usize {
         lock(&self.state).release_idle(usize::MAX)
+    }
+
+    /// Counts memory that somebody else is about to pin, outside the reserved share, as leased.
+    pub(crate) fn count_in(&self, bytes: usize) -> Result<()> {
+        let mut state = lock(&self.state);
+        let limit = state.budget.saturating_sub(state.reserved);
+        let regions = state.regions.values();
+        let idle: usize = regions
+            .filter(|region| region.is_idle())
+            .map(|region| region.mapping.bytes())
+            .sum();
+        if bytes > limit.saturating_sub(state.pinned - idle) {
+            return Err(Error::PinnedBudget {
+                asked: bytes,
+                leased: state.leased,
+                reserved: state.reserved,
+                budget: state.budget,
+            });
+        }
+        let room = limit.saturating_sub(state.pinned);
+        state.release_idle(bytes.saturating_sub(room));
+        state.pinned += bytes;
+        state.leased += bytes;
+        state.peak = state.peak.max(state.pinned);
+        Ok(())
+    }
+
+    /// Undoes [`count_in`](Self::count_in) when the memory is no longer pinned.
+    pub(crate) fn count_out(&self, bytes: usize) {
+        let mut state = lock(&self.state);
+        state.pinned -= bytes;
+        state.leased -= bytes;
     }
 
     fn lease_from(self: &Arc<Self>, bytes: usize, reserved: bool) -> Result<PinnedLease> {

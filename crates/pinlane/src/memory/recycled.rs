@@ -8,7 +8,7 @@ use std::{collections::VecDeque, ptr::NonNull};
 
 use pinlane_driver::sync::{Mutex, OnceLock, lock};
 
-use super::mapping::Mapping;
+use super::{buffer::MAPPED_FROM, mapping::Mapping};
 use crate::Result;
 
 /// The most that is kept unless told otherwise, in bytes: this, or what [`SHARE`] of the system's memory is.
@@ -60,6 +60,11 @@ impl Drop for Recycled {
     }
 }
 
+/// Whether something is kept that a result of `bytes` bytes would lie in.
+pub(crate) fn has(bytes: usize) -> bool {
+    bytes >= MAPPED_FROM && lock(kept()).place_for(bytes).is_some()
+}
+
 /// The bytes that are kept.
 pub(crate) fn bytes() -> usize {
     lock(kept()).bytes
@@ -106,15 +111,16 @@ impl Kept {
         }
     }
 
-    /// The smallest that holds `bytes` and wastes no more than a quarter.
+    /// Where the smallest is that holds `bytes` and wastes no more than a quarter.
+    fn place_for(&self, bytes: usize) -> Option<usize> {
+        let fitting = bytes..=bytes.saturating_add(bytes / 3);
+        let sizes = self.mappings.iter().map(Mapping::bytes).zip(0..);
+        let (_, index) = sizes.filter(|(size, _)| fitting.contains(size)).min()?;
+        Some(index)
+    }
+
     fn take(&mut self, bytes: usize) -> Option<Mapping> {
-        let fits = |mapping: &Mapping| (bytes..=bytes + bytes / 3).contains(&mapping.bytes());
-        let sizes = self.mappings.iter().map(Mapping::bytes);
-        let (_, index) = sizes
-            .zip(0..)
-            .filter(|&(_, index)| fits(&self.mappings[index]))
-            .min()?;
-        let mapping = self.mappings.remove(index)?;
+        let mapping = self.mappings.remove(self.place_for(bytes)?)?;
         self.bytes -= mapping.bytes();
         Some(mapping)
     }

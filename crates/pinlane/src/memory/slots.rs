@@ -19,7 +19,10 @@ use pinlane_driver::{
 };
 
 use super::pool::{PinnedLease, PinnedPool};
-use crate::{Error, Result, transfer::mark::Mark};
+use crate::{
+    Error, Result,
+    transfer::mark::{LaneStream, Mark},
+};
 
 /// When a lane waits for a slot of its own in flight rather than to take a free one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +127,6 @@ type Flying = VecDeque<Flight>;
 struct Flight {
     slot: Slot,
     mark: Arc<Mark>,
-    /// The lane that filled it.
-    lane: usize,
 }
 
 impl State {
@@ -156,20 +157,15 @@ impl State {
             .or_else(|| self.flying.pop_front())
             .or_else(|| self.held_back.pop_front())
     }
-}
 
-impl State {
-    /// A free slot, unless the lane has enough in flight; else one in flight, the lane's own first.
-    fn take(&mut self, lane: usize, reuse: Reuse) -> Option<Taken> {
-        let mut own = self
-            .flying
-            .iter()
-            .enumerate()
-            .filter(|(_, flight)| flight.lane == lane);
-        let oldest = own.next().map(|(index, _)| index);
-        let enough = oldest.is_some() && 1 + own.count() >= reuse.most_flying;
-        if enough {
-            return self.flying.remove(oldest?).map(Taken::Flying);
+    /// The oldest in flight on a lane's own stream, if it has enough of them; else a free one, else any in flight.
+    fn take(&mut self, stream: Option<&Arc<LaneStream>>, reuse: Reuse) -> Option<Taken> {
+        let is_own = |flight: &Flight| stream.is_some_and(|stream| flight.mark.is_on(stream));
+        let own = self.flying.iter().filter(|flight| is_own(flight)).count();
+        if own >= reuse.most_flying
+            && let Some(oldest) = self.flying.iter().position(is_own)
+        {
+            return self.flying.remove(oldest).map(Taken::Flying);
         }
         let free = self.free.pop().map(Taken::Free);
         free.or_else(|| self.take_flying().map(Taken::Flying))
@@ -222,9 +218,14 @@ impl Slots {
 
     /// A slot that nobody uses: a free one, or one that was flying, once it has landed.
     ///
-    /// `lane` is the index of who asks. With `may_block` false, returns `None` where every slot is held by some lane, or others are waiting already; the
+    /// `stream` is that of the lane which asks. With `may_block` false, returns `None` where every slot is held by some lane, or others are waiting already; the
     /// caller, who holds some itself, must put one back first.
-    pub(crate) fn acquire(&self, lane: usize, may_block: bool, reuse: Reuse) -> Result<Option<Slot>> {
+    pub(crate) fn acquire(
+        &self,
+        stream: Option<&Arc<LaneStream>>,
+        may_block: bool,
+        reuse: Reuse,
+    ) -> Result<Option<Slot>> {
         let mut state = lock(&self.state);
         if state.memory.is_none() {
             self.make(&mut state)?;
@@ -242,7 +243,7 @@ impl Slots {
         } else if state.turn != state.next_number || state.is_exhausted() {
             return Ok(None);
         }
-        let Flight { slot, mark, .. } = match state.take(lane, reuse) {
+        let Flight { slot, mark } = match state.take(stream, reuse) {
             Some(Taken::Free(slot)) => return Ok(Some(slot)),
             Some(Taken::Flying(flight)) => flight,
             None => {
@@ -317,16 +318,15 @@ impl Slots {
         self.returned.notify_all();
     }
 
-    /// Returns a slot, filled by `lane`, that the device reads until `mark` is reached: soon, or, `held_back`, when the
-    /// caller's event fires.
-    pub(crate) fn put_flying(&self, slot: Slot, mark: Arc<Mark>, lane: usize, held_back: bool) {
+    /// Returns a slot that the device reads until `mark` is reached: soon, or, `held_back`, when the caller's event fires.
+    pub(crate) fn put_flying(&self, slot: Slot, mark: Arc<Mark>, held_back: bool) {
         let mut state = lock(&self.state);
         let flying = if held_back {
             &mut state.held_back
         } else {
             &mut state.flying
         };
-        flying.push_back(Flight { slot, mark, lane });
+        flying.push_back(Flight { slot, mark });
         drop(state);
         self.returned.notify_all();
     }

@@ -3,7 +3,8 @@
 //! To the device: take a slot, fill it, enqueue its DMAs, mark, settle the chunk; the slot flies until the mark.
 //! To the host: take a slot, enqueue DMAs into it, mark; the chunk is *pending* until the lane empties the slot.
 //! Where a kernel gathers from or into pinned memory, the slot holds its table only, and flies both ways.
-//! A lane that is about to sleep, or that finds no free slot, empties its pending slots, oldest first.
+//! A lane that is about to sleep, that finds no free slot, or that has as many pending as are meant for one, empties its
+//! pending slots, oldest first.
 
 use std::{collections::VecDeque, ptr::NonNull};
 
@@ -149,7 +150,7 @@ impl Lane {
             Ok(mark) if job.plan.direction() == Direction::ToDevice || !chunk.is_staged() => {
                 self.engine
                     .slots
-                    .put_flying(slot, Arc::clone(&mark), self.index, !job.may_start());
+                    .put_flying(slot, Arc::clone(&mark), !job.may_start());
                 Ok(Some(mark))
             }
             Ok(mark) => {
@@ -174,11 +175,11 @@ impl Lane {
             self.empty_oldest();
         }
         loop {
-            match self
-                .engine
-                .slots
-                .acquire(self.index, self.pending.is_empty(), job.plan.pace.reuse)?
-            {
+            match self.engine.slots.acquire(
+                Some(&self.stream),
+                self.pending.is_empty(),
+                job.plan.pace.reuse,
+            )? {
                 Some(slot) => return Ok(slot),
                 None => self.empty_oldest(),
             }

@@ -162,6 +162,11 @@ impl Mark {
         reached >> 32 == self.place() >> 32 && self.place() <= reached
     }
 
+    /// Whether it is a point in this stream.
+    pub(crate) fn is_on(&self, stream: &Arc<LaneStream>) -> bool {
+        Arc::ptr_eq(&self.stream, stream)
+    }
+
     fn note_reached(&self) {
         self.stream.reached.fetch_max(self.place(), Ordering::Release);
     }

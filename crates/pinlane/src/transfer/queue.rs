@@ -3,8 +3,8 @@
 //! that wait for copies to the host would otherwise keep the way to the device idle.
 //!
 //! Waking a thread takes tens of microseconds until it runs, and some of the waker's own. So a caller that is about to
-//! plan many tensors [rouses](Queue::rouse) lanes beforehand, which then look out for chunks for a while; and it wakes two,
-//! each of which wakes two more.
+//! plan more than its own thread will carry [rouses](Queue::rouse) lanes beforehand, which then look out for chunks for a
+//! while; and it wakes two, each of which wakes two more.
 
 use std::collections::VecDeque;
 

@@ -21,7 +21,7 @@ use crate::{
     Device, Error, Result, Tensor,
     landing::landing,
     memory::{
-        buffer,
+        buffer, recycled, residency,
         storage::{Landing, Place},
     },
 };
@@ -42,7 +42,7 @@ pub(crate) struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// Has lanes woken for what seems to come, by the first of the leaves: planning goes on until they are awake.
-    fn rouse<'b>(&'b self, from: &'b Device) -> Option<Announcement<'b>> {
+    fn rouse<'b>(&'b self, from: &'b Device, blocking: bool) -> Option<Announcement<'b>> {
         let (direction, device) = match (from.accelerator(), self.to.accelerator()) {
             (None, Some(to)) => (Direction::ToDevice, to),
             (Some(from), None) => (Direction::ToHost, from),
@@ -61,14 +61,14 @@ impl<'a> Request<'a> {
         }
         device
             .running
-            .rouse(direction, mean.saturating_mul(self.leaves.len()))
+            .rouse(direction, mean.saturating_mul(self.leaves.len()) as u64, blocking)
     }
 
     /// Prepares and starts the transfer; gives the jobs on their way, and the results, if new ones are made, which nobody may
     /// see before the jobs have landed. After an error nothing has moved, and nothing will. With `blocking`, the caller is about to wait for that.
     pub(crate) fn start(&self, blocking: bool) -> Result<(Flights, Vec<Tensor>)> {
         let from = self.leaves.first().map(|leaf| leaf.device());
-        let announcement = from.as_ref().and_then(|from| self.rouse(from));
+        let announcement = from.as_ref().and_then(|from| self.rouse(from, blocking));
         let Sorted {
             groups,
             on_host,
@@ -218,6 +218,25 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Whether results on the host, if they are long, lie in memory that nobody has written yet.
+    fn lands_in_fresh_memory(&self, direction: Direction, engine: &Engine) -> bool {
+        if direction != Direction::ToHost {
+            return false;
+        }
+        let Some(into) = self.into else {
+            let bytes = self.leaves.iter().map(|leaf| leaf.bytes().unwrap_or(0) as u64);
+            return lies_in_fresh_memory(bytes);
+        };
+        let middle = into.get(self.leaves.len() / 2);
+        match middle.storage().place() {
+            Place::Host(host) => {
+                let bytes = middle.bytes().unwrap_or(0);
+                bytes > engine.profile.inline_bytes && !residency::has_pages(host.ptr().as_ptr(), bytes)
+            }
+            Place::Device(_) | Place::File(_) => false,
+        }
+    }
+
     /// Decides how the group goes.
     fn plan_group(
         &self,
@@ -259,7 +278,7 @@ impl<'a> Request<'a> {
                     self.options.route,
                 ),
                 lent,
-                fresh: self.into.is_none(),
+                fresh: self.lands_in_fresh_memory(direction, engine),
                 ..means(engine, direction)
             },
         )
@@ -430,6 +449,15 @@ pub(super) fn is_worth_a_slot(engine: &Engine, leaves: &[Leaf]) -> bool {
             .is_some_and(|bytes| (slot / 32..=slot).contains(&bytes))
 }
 
+/// Whether a new result of tensors of so many bytes on the host lies in memory that nobody has written yet.
+pub(super) fn lies_in_fresh_memory(bytes: impl ExactSizeIterator<Item = u64>) -> bool {
+    // Of very many, the sum would take longer than it is worth.
+    bytes.len() > LOOKED_AT || {
+        let bytes = bytes.fold(0, u64::saturating_add);
+        !recycled::has(usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+}
+
 /// What the planner may use on this engine.
 pub(super) fn means(engine: &Engine, direction: Direction) -> Means<'_> {
     Means {
@@ -438,7 +466,7 @@ pub(super) fn means(engine: &Engine, direction: Direction) -> Means<'_> {
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
         lent: false,
-        fresh: true,
+        fresh: false,
         scatter: None,
     }
 }

@@ -10,14 +10,11 @@ use super::{
     job::Job,
     lane::Lane,
     mark::LaneStream,
-    plan::{Chunk, Direction},
+    plan::{Chunk, Direction, lanes_for},
     queue::Announcement,
     reactor::{Duty, perform},
 };
 use crate::{Error, Result};
-
-/// Bytes of a transfer for which one more lane is woken while it is planned.
-const BYTES_PER_LANE: usize = 1 << 20;
 
 /// The engine with its threads, which start at the first use and end when this is dropped.
 pub(crate) struct RunningEngine {
@@ -135,14 +132,14 @@ impl RunningEngine {
 
     /// Has lanes look out for the chunks of a transfer that is being planned, of whose bytes so many may need a slot, where
     /// that is worth it.
-    pub(crate) fn rouse(&self, direction: Direction, bytes: usize) -> Option<Announcement<'_>> {
+    pub(crate) fn rouse(&self, direction: Direction, bytes: u64, blocking: bool) -> Option<Announcement<'_>> {
         let profile = &self.engine.profile;
-        let worth_it = bytes > profile.inline_bytes
+        let worth_it = bytes > profile.inline_bytes as u64
             && !profile.patience.is_zero()
             && !lock(&self.threads).lanes(direction).is_empty();
         let most = profile.lanes_for(direction).div_ceil(2);
-        let lanes = (bytes / BYTES_PER_LANE).clamp(1, most);
-        worth_it.then(|| self.engine.queues.of(direction).rouse(lanes))
+        let lanes = lanes_for(bytes, most) - usize::from(blocking);
+        (worth_it && lanes > 0).then(|| self.engine.queues.of(direction).rouse(lanes))
     }
 
     /// Has the caller, who is about to wait for the job, take a lane's part in it.

@@ -142,7 +142,7 @@ fn upload(tensor: &Tensor, host: *mut u8, bytes: usize, to: &Device, engine: &En
 fn download(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &Engine) -> Result<Tensor> {
     let result = Buffer::uninit(bytes)?;
     let slot = loop {
-        if let Some(slot) = engine.slots.acquire(usize::MAX, true, Reuse::WHEN_EMPTY)? {
+        if let Some(slot) = engine.slots.acquire(None, true, Reuse::WHEN_EMPTY)? {
             break slot;
         }
     };

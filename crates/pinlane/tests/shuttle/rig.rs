@@ -5,7 +5,7 @@ use pinlane::{
     driver::{
         Driver, ErrorKind,
         sim::{Alive, CopyEngines, DeviceConfig, FaultPlan, Machine, MachineConfig, SimDriver},
-        sync::{Arc, thread},
+        sync::{Arc, Duration, thread},
     },
 };
 use shuttle::rand::{Rng, thread_rng};
@@ -62,6 +62,8 @@ fn engine(
     let driver: Arc<dyn Driver> = machine.device(ordinal).unwrap();
     let mut profile = Profile::assumed(driver.properties());
     profile.inline_bytes = [0, SLOT][pick(2)];
+    // Under shuttle no time passes; with some patience, lanes look out while a transfer is planned.
+    profile.patience = [Duration::ZERO, Duration::from_micros(1)][pick(2)];
     profile.plain_bytes = 64;
     let options = DeviceOptions {
         pinned_budget: Some(budget),

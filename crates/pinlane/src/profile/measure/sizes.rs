@@ -160,7 +160,7 @@ fn races(bench: &Bench, smallest: usize, direction: Direction, devices: [&Device
 }
 
 /// Up to which size the first device should have the work: where all sizes together lose least. A single size is noise
-/// as often as not, so what is assumed stays unless another is clearly better over all.
+/// as often as not, so what is assumed stays unless another is clearly better, in the mean of the sizes between the two.
 fn crossover(races: &[Race], assumed: usize) -> usize {
     let loss = |most: usize| -> f64 {
         let device = |race: &Race| usize::from(race.bytes > most);
@@ -170,8 +170,12 @@ fn crossover(races: &[Race], assumed: usize) -> usize {
     let best = std::iter::once(0)
         .chain(sizes)
         .min_by(|&a, &b| loss(a).total_cmp(&loss(b)));
-    best.filter(|&best| loss(assumed) > loss(best) + CLEARLY.ln())
-        .unwrap_or(assumed)
+    best.filter(|&best| {
+        let between = best.min(assumed) + 1..=best.max(assumed);
+        let sizes = races.iter().filter(|race| between.contains(&race.bytes)).count();
+        loss(assumed) > loss(best) + sizes as f64 * CLEARLY.ln()
+    })
+    .unwrap_or(assumed)
 }
 
 #[cfg(test)]

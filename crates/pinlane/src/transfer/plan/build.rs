@@ -276,12 +276,16 @@ impl Plan {
         if self.chunks.is_empty() {
             return Duration::ZERO;
         }
-        let (mut slotted, mut first, mut plain) = (0, 0, 0);
+        let (mut slotted, mut alone, mut plain) = (0, 0, 0);
         let mut blocked = 0;
         for chunk in &self.chunks {
             if chunk.is_staged() {
                 slotted += chunk.bytes;
-                first = if first == 0 { chunk.bytes } else { first };
+                alone = match self.direction {
+                    Direction::ToHost => chunk.bytes,
+                    _ if alone > 0 => alone,
+                    _ => chunk.bytes,
+                };
             } else if chunk.route == Route::Plain {
                 plain += chunk.bytes as u64;
                 blocked += self.segments(chunk).len();
@@ -290,9 +294,9 @@ impl Plan {
         let calls: usize = self.chunks.iter().map(|chunk| self.calls(chunk)).sum();
         let lanes = if self.inline { 1 } else { self.pace.lanes };
         let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
-        // The link waits while the first chunk is filled, and carries it while the others are.
-        let fill = (slotted - first) as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
-        let ramp = first as f64 / profile.memcpy_bytes_per_second;
+        // The link waits while the first chunk is filled, and the caller while the last one is emptied.
+        let fill = (slotted - alone) as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
+        let ramp = alone as f64 / profile.memcpy_bytes_per_second;
         let calls = calls as f64 * profile.copy_call.as_secs_f64();
         // The driver stages by itself, one tensor after the other; towards the host each call waits for the device.
         let plain = plain as f64 / profile.plain_bytes_per_second;

@@ -19,6 +19,10 @@ const SHORTEST: usize = 256 << 10;
 const CHUNKS: u64 = 12;
 /// Bytes for which it pays to wake one more lane.
 const BYTES_PER_LANE: u64 = 1 << 20;
+/// In a long transfer the other lanes keep the link busy meanwhile, so a lane that waits sleeps soon: after this part of the
+/// patience that a caller has, which is longer where what it waits for is a copy and not its turn on the link.
+const WHILE_OTHERS_FILL: u32 = 1024;
+const WHILE_OTHERS_EMPTY: u32 = 256;
 /// How many slots of a lane fly while it fills another, in a long transfer.
 const FLYING: usize = 2;
 /// Up to here a transfer is over before more lanes than half are awake.
@@ -59,9 +63,7 @@ impl Pace {
         } else {
             means.lanes
         };
-        let lanes = usize::try_from(bytes / BYTES_PER_LANE)
-            .unwrap_or(usize::MAX)
-            .clamp(1, most.max(1));
+        let lanes = lanes_for(bytes, most);
         let even = usize::try_from(bytes / CHUNKS)
             .unwrap_or(usize::MAX / 2)
             .next_power_of_two();
@@ -74,18 +76,19 @@ impl Pace {
             round: (shortest * lanes).next_power_of_two().ilog2(),
             mirrored: direction == Direction::ToHost,
             stores: stores(bytes, direction, profile),
-            reuse: if short {
+            // Slots towards the host don't fly: lanes empty them.
+            reuse: if short || direction == Direction::ToHost {
                 Reuse::WHEN_EMPTY
             } else {
                 Reuse {
                     most_flying: FLYING,
-                    patience: profile.patience / 1024,
+                    patience: profile.patience / WHILE_OTHERS_FILL,
                 }
             },
             patience: if short {
                 profile.patience
             } else {
-                profile.patience / 256
+                profile.patience / WHILE_OTHERS_EMPTY
             },
             bytes,
         }
@@ -97,7 +100,7 @@ impl Pace {
             lanes: 1,
             chunk_bytes: means.slot_bytes,
             shortest: means.slot_bytes,
-            round: 0,
+            round: u64::BITS - 1,
             mirrored: false,
             stores: Stores::Cached,
             reuse: Reuse::WHEN_EMPTY,
@@ -123,6 +126,13 @@ impl Pace {
     }
 }
 
+/// How many lanes share so many bytes, of `most` that may.
+pub(crate) fn lanes_for(bytes: u64, most: usize) -> usize {
+    usize::try_from(bytes / BYTES_PER_LANE)
+        .unwrap_or(usize::MAX)
+        .clamp(1, most.max(1))
+}
+
 fn stores(bytes: u64, direction: Direction, profile: &Profile) -> Stores {
     let streamed = match direction {
         Direction::ToDevice => bytes > profile.inline_bytes as u64 && bytes <= profile.streamed_up_to,
@@ -133,5 +143,81 @@ fn stores(bytes: u64, direction: Direction, profile: &Profile) -> Stores {
         Stores::Streamed
     } else {
         Stores::Cached
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinlane_driver::sim::{Machine, MachineConfig};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn profile() -> Profile {
+        let machine = Machine::new(MachineConfig::default());
+        Profile::assumed(machine.device(0).unwrap().properties())
+    }
+
+    fn means(profile: &Profile, lanes: usize, slot_bytes: usize) -> Means<'_> {
+        Means {
+            profile,
+            lanes,
+            slot_bytes,
+            simulated: false,
+            lent: false,
+            fresh: false,
+            scatter: None,
+        }
+    }
+
+    /// The chunks that a transfer in one piece is cut into.
+    fn chunks(pace: &Pace, bytes: u64) -> Vec<u64> {
+        let mut done = 0;
+        std::iter::from_fn(|| {
+            let chunk = (pace.chunk_bytes(done) as u64).min(bytes - done);
+            done += chunk;
+            (chunk > 0).then_some(chunk)
+        })
+        .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_are_no_longer_than_a_slot_and_carry_every_byte(
+            bytes in 1_u64..4 << 30,
+            lanes in 1_usize..40,
+            pages in 1_usize..4096,
+            to_host: bool,
+        ) {
+            let (profile, slot_bytes) = (profile(), pages * 4096);
+            let direction = if to_host { Direction::ToHost } else { Direction::ToDevice };
+            let pace = Pace::new(bytes, direction, &means(&profile, lanes, slot_bytes));
+            let chunks = chunks(&pace, bytes.min(slot_bytes as u64 * 10_000));
+            prop_assert!(chunks.iter().all(|&chunk| chunk <= slot_bytes as u64));
+            prop_assert_eq!(chunks.iter().sum::<u64>(), bytes.min(slot_bytes as u64 * 10_000));
+            prop_assert!((1..=lanes).contains(&pace.lanes));
+        }
+    }
+
+    #[test]
+    fn chunks_begin_short_and_double_and_towards_the_host_end_so() {
+        let (profile, gib) = (profile(), 1_u64 << 30);
+        let means = means(&profile, 8, 4 << 20);
+        let there = chunks(&Pace::new(gib, Direction::ToDevice, &means), gib);
+        let back = chunks(&Pace::new(gib, Direction::ToHost, &means), gib);
+        let kib = |chunk: u64| chunk >> 10;
+        assert_eq!(
+            [0, 8, 16, 24, 40].map(|index| kib(there[index])),
+            [256, 512, 1024, 2048, 4096]
+        );
+        let middle = there.iter().filter(|&&chunk| kib(chunk) == 4096).count();
+        assert!(
+            middle as u64 * 4 > 7 * (gib >> 20) / 8,
+            "most are as long as a slot: {there:?}"
+        );
+        assert_eq!(kib(back[0]), 2048);
+        let end = &back[back.len() - 12..];
+        assert!(end.is_sorted_by(|a, b| a >= b), "{back:?}");
+        assert_eq!((kib(end[0]), kib(end[11])), (2048, 256));
     }
 }

@@ -3,7 +3,7 @@
 use super::{Direction, Explanation, Kind, Leaf, Means, Plan, Regions, placing::lay_out, plan};
 use crate::{
     Device, Error, Placement, Result, Route,
-    transfer::request::{check_fits, is_worth_a_slot, means, scatter_table},
+    transfer::request::{check_fits, is_worth_a_slot, lies_in_fresh_memory, means, scatter_table},
 };
 
 /// The memory that described tensors lie in on the host, or land in.
@@ -121,6 +121,8 @@ impl Workload {
                 && matches!(route, None | Some(Route::Gathered))
                 && is_worth_a_slot(engine, &self.leaves)
                 && engine.slots.lends(),
+            fresh: self.direction == Direction::ToHost
+                && lies_in_fresh_memory(self.leaves.iter().map(|leaf| leaf.bytes)),
             ..means(engine, self.direction)
         };
         let planned = planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means));
