@@ -31,7 +31,9 @@ impl Drop for Kept {
     }
 }
 
-/// Attaches, which is when references are given up that were dropped while detached.
+/// Attaches, which is when references are given up that were dropped while detached. An interpreter that is exiting still runs
+/// pending calls and cannot be attached to any more: it has no use for them then.
 extern "C" fn attach(_: *mut c_void) -> c_int {
-    Python::attach(|_| 0)
+    let _attached = Python::try_attach(|_| ());
+    0
 }
