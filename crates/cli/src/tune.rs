@@ -133,13 +133,17 @@ fn table(measurement: &Measurement) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_FULL_CONDENSED)
-        .set_header(["", "assumed", "measured"]);
-    let (assumed, measured) = (measurement.assumed.quantities(), measurement.profile.quantities());
-    for (assumed, measured) in assumed.iter().zip(&measured) {
+        .set_header(["", "assumed", "found"]);
+    let (assumed, found) = (measurement.assumed.quantities(), measurement.profile.quantities());
+    for (assumed, found) in assumed.iter().zip(&found) {
         table.add_row([
-            measured.name.to_owned(),
+            found.name.to_owned(),
             assumed.amount.to_string(),
-            measured.amount.to_string(),
+            if found.amount == assumed.amount {
+                "as assumed".to_owned()
+            } else {
+                found.amount.to_string()
+            },
         ]);
     }
     for column in table.column_iter_mut().skip(1) {
