@@ -2,7 +2,7 @@
 //!
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
 //! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
-//!   [`results`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go.
+//!   [`results`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go, by the [`means`] of the engine.
 //! - [`short`] is the way of one small tensor, without all that.
 //! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
 //!   [`mark`] is a point in a stream after which the device is done with a chunk.
@@ -17,6 +17,7 @@ pub(crate) mod job;
 pub(crate) mod lane;
 pub(crate) mod leaks;
 pub(crate) mod mark;
+mod means;
 pub(crate) mod options;
 pub(crate) mod pin;
 pub(crate) mod plan;

@@ -3,7 +3,7 @@
 //! Everything that can be refused is refused before anything moves: all jobs are prepared, then all are started. The
 //! tensors over the results are made while the bytes move.
 
-use pinlane_driver::{ErrorKind, Properties, ScatterTable, sync::Arc};
+use pinlane_driver::{Properties, sync::Arc};
 
 use super::{
     Placement, Route, TransferOptions,
@@ -12,7 +12,8 @@ use super::{
     flights::Flights,
     into::{Destinations, check_lands_contiguous},
     job::{Job, Keep, Places},
-    plan::{self, Direction, Kind, Leaf, Means, Plan, Regions},
+    means::{LOOKED_AT, check_fits, is_worth_a_slot, lies_in_fresh_memory, means, scatter_table},
+    plan::{self, Direction, Leaf, Means, Plan, Regions},
     queue::Announcement,
     results::Results,
     sources::Sources,
@@ -21,13 +22,10 @@ use crate::{
     Device, Error, Result, Tensor,
     landing::landing,
     memory::{
-        buffer, recycled, residency,
+        residency,
         storage::{Landing, Place},
     },
 };
-
-/// How many leaves stand for all, where it only matters about how many bytes there are.
-const LOOKED_AT: usize = 128;
 
 /// Tensors that are to be somewhere else.
 pub(crate) struct Request<'a> {
@@ -396,79 +394,6 @@ struct Prepared {
     landing: Arc<Landing>,
     results: Results,
     leaves: Vec<Leaf>,
-}
-
-/// Refuses what the device could never hold, because its plan might be more than the host can hold.
-pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
-    let device = engine.driver.properties();
-    let total = leaves
-        .iter()
-        .try_fold(0u64, |total, leaf| total.checked_add(leaf.bytes));
-    if total.is_some_and(|total| total <= device.memory_bytes) {
-        return Ok(());
-    }
-    let message = format!(
-        "{} tensors are larger together than the device's {} bytes; move some of them, or parts",
-        leaves.len(),
-        device.memory_bytes
-    );
-    let source = pinlane_driver::Error::new(ErrorKind::OutOfMemory, device.id, message);
-    Err(Error::driver("making room for tensors on the device", source))
-}
-
-/// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first time,
-/// a driver loads the kernel. `apart` says whether tensors land each in its own place on the device.
-pub(super) fn scatter_table(
-    engine: &Engine,
-    direction: Direction,
-    leaves: &[Leaf],
-    apart: bool,
-    route: Option<Route>,
-) -> Option<ScatterTable> {
-    let in_pieces = || match direction {
-        Direction::ToHost => true,
-        Direction::ToDevice => apart || leaves.iter().any(|leaf| leaf.kind == Kind::Pinned),
-        Direction::OnDevice => false,
-    };
-    let wanted = match route {
-        None => leaves.len() >= engine.profile.fewest_gathered(direction) && in_pieces(),
-        Some(route) => route == Route::Gathered,
-    };
-    wanted.then(|| engine.driver.scatter_table()).flatten()
-}
-
-/// Whether a result of these leaves may stay in the slot that it lands in: large enough to be worth a slot, small enough for
-/// it, and of many tensors.
-pub(super) fn is_worth_a_slot(engine: &Engine, leaves: &[Leaf]) -> bool {
-    let slot = engine.slots.slot_bytes() as u64;
-    let padded = |sum: u64, leaf: &Leaf| sum.checked_add(leaf.bytes)?.checked_add(buffer::ALIGNMENT as u64);
-    leaves.len() >= engine.profile.fewest_gathered(Direction::ToHost)
-        && leaves
-            .iter()
-            .try_fold(0, padded)
-            .is_some_and(|bytes| (slot / 32..=slot).contains(&bytes))
-}
-
-/// Whether a new result of tensors of so many bytes on the host lies in memory that nobody has written yet.
-pub(super) fn lies_in_fresh_memory(bytes: impl ExactSizeIterator<Item = u64>) -> bool {
-    // Of very many, the sum would take longer than it is worth.
-    bytes.len() > LOOKED_AT || {
-        let bytes = bytes.fold(0, u64::saturating_add);
-        !recycled::has(usize::try_from(bytes).unwrap_or(usize::MAX))
-    }
-}
-
-/// What the planner may use on this engine.
-pub(super) fn means(engine: &Engine, direction: Direction) -> Means<'_> {
-    Means {
-        profile: &engine.profile,
-        lanes: engine.profile.lanes_for(direction),
-        slot_bytes: engine.slots.slot_bytes(),
-        simulated: engine.driver.properties().simulated,
-        lent: false,
-        fresh: false,
-        scatter: None,
-    }
 }
 
 impl Prepared {

@@ -3,7 +3,7 @@
 use super::{Direction, Explanation, Kind, Leaf, Means, Plan, Regions, placing::lay_out, plan};
 use crate::{
     Device, Error, Placement, Result, Route,
-    transfer::request::{check_fits, is_worth_a_slot, lies_in_fresh_memory, means, scatter_table},
+    transfer::means::{check_fits, is_worth_a_slot, lies_in_fresh_memory, means, scatter_table},
 };
 
 /// The memory that described tensors lie in on the host, or land in.
