@@ -43,7 +43,7 @@ mod tensor_map;
 mod transfer;
 mod tree;
 
-pub use checkpoint::{Checkpoint, CheckpointError, load};
+pub use checkpoint::{Checkpoint, CheckpointError, load, save};
 pub use device::{Device, DeviceOptions, DeviceStats};
 pub use dtype::{DType, DTypeError};
 pub use element::Element;

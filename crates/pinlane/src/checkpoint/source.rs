@@ -1,6 +1,7 @@
 //! Where the files of a checkpoint are: what a path stands for.
 
 use std::{
+    collections::{BTreeSet, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -67,7 +68,10 @@ impl Source {
         };
         match indexes.len() {
             0 if files.is_empty() => Err(refuse(format!("the folder has no *{SUFFIX} file")).into()),
-            0 => Ok(Self::Files(files)),
+            0 => match missing_part(&files) {
+                None => Ok(Self::Files(files)),
+                Some(part) => Err(refuse(format!("there is no index, and {part} is missing")).into()),
+            },
             1 => Self::index(indexes.remove(0)),
             _ => Err(refuse(format!(
                 "the folder has several indexes ({}); name the one that is meant",
@@ -86,4 +90,40 @@ impl Source {
 pub(super) fn name(path: &Path) -> String {
     path.file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// A name such as `model-00001-of-00003.safetensors`, of one of several files of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part<'a> {
+    pub(super) stem: &'a str,
+    /// The digits of how many there are.
+    total: &'a str,
+    /// The digits of which one it is.
+    number: &'a str,
+}
+
+impl<'a> Part<'a> {
+    pub(super) fn of(name: &'a str) -> Option<Self> {
+        let (rest, total) = name.strip_suffix(SUFFIX)?.rsplit_once("-of-")?;
+        let (stem, number) = rest.rsplit_once('-')?;
+        let is_count = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        (is_count(number) && is_count(total)).then_some(Self { stem, total, number })
+    }
+}
+
+/// A file that should be there too, by the names of those that are: half a checkpoint is none.
+fn missing_part(files: &[PathBuf]) -> Option<String> {
+    let names: Vec<String> = files.iter().map(|path| name(path)).collect();
+    let known: HashSet<&str> = names.iter().map(String::as_str).collect();
+    let sets: BTreeSet<_> = names
+        .iter()
+        .filter_map(|name| Part::of(name))
+        .map(|part| (part.stem, part.total, part.number.len()))
+        .collect();
+    sets.into_iter().find_map(|(stem, total, width)| {
+        let count = total.parse::<usize>().ok()?;
+        (1..=count)
+            .map(|number| format!("{stem}-{number:0width$}-of-{total}{SUFFIX}"))
+            .find(|name| !known.contains(name.as_str()))
+    })
 }
