@@ -177,11 +177,11 @@ pub enum HeaderFault {
         found: u8,
     },
     /// It is no JSON, or something in it has another type than it should.
-    #[error("{}at byte {offset} of the file: {reason}", of_tensor(tensor.as_deref()))]
+    #[error("{}near byte {offset} of the file: {reason}", of_tensor(tensor.as_deref()))]
     Json {
         /// The tensor that was being read.
         tensor: Option<String>,
-        /// Where in the file.
+        /// Where in the file, give or take a few bytes: where the parser noticed.
         offset: u64,
         /// What the parser says.
         reason: String,
@@ -347,9 +347,9 @@ pub enum IndexFault {
         length: u64,
     },
     /// It is no JSON, or something in it has another type than it should.
-    #[error("at byte {offset}: {reason}")]
+    #[error("near byte {offset}: {reason}")]
     Json {
-        /// Where.
+        /// Where, give or take a few bytes: where the parser noticed.
         offset: u64,
         /// What the parser says.
         reason: String,

@@ -17,6 +17,8 @@
 
 mod draft;
 mod form;
+#[cfg(test)]
+mod interrupted;
 mod names;
 mod write;
 
