@@ -67,6 +67,18 @@ pub enum CheckpointError {
         /// What the layout says.
         source: LayoutError,
     },
+    /// A boolean that is neither.
+    #[error("tensor {tensor:?}: byte {offset} of {} is {value:#04x}, and booleans are 0 or 1", path.display())]
+    NotABool {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Where in the file.
+        offset: u64,
+        /// What is there.
+        value: u8,
+    },
     /// The checkpoint and the tensors that it should be loaded into do not fit. Nothing was moved.
     #[error("loading into existing tensors: {}", told(missing, unexpected, different))]
     DoesNotFit {

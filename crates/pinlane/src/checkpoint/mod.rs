@@ -3,6 +3,7 @@
 //! - [`load`] moves what is in files to a device, [`save`] what is on a device to files.
 //! - [`Checkpoint`] is the catalogue: what there is, without reading data; choosing by name, pattern or predicate; slices;
 //!   loading whole, tensor by tensor ([`Checkpoint::stream`]) or into tensors that exist ([`Checkpoint::load_into`]).
+//! - [`verify`] reads everything and tells all that is wrong.
 //! - [`Header`] and [`ShardIndex`] are the two formats, read by the letter: what is a rule of the format is checked before
 //!   anything else is done with a file, and before anything is allocated that a file's claims decide.
 //!
@@ -22,6 +23,7 @@ mod save;
 mod shard;
 mod source;
 mod stream;
+mod verify;
 
 pub use catalogue::{Checkpoint, Entry};
 pub use error::{CheckpointError, Difference, HeaderFault, IndexFault};
@@ -32,3 +34,4 @@ pub use load_into::{LeftOut, Names};
 pub use save::{SaveOptions, Saved, save};
 pub use shard::Shard;
 pub use stream::Stream;
+pub use verify::{Verification, verify};

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::FileExt as _,
     path::Path,
 };
 
@@ -61,6 +62,18 @@ impl Shard {
     #[must_use]
     pub fn metadata(&self) -> Option<&IndexMap<String, String>> {
         self.metadata.as_ref()
+    }
+
+    /// Fills `into` with the data from `start` on, counted from the header's end.
+    pub(super) fn read_at(&self, into: &mut [u8], start: u64) -> Result<()> {
+        let offset = self.data_start + start;
+        self.file
+            .read_exact_at(into, offset)
+            .map_err(|source| Error::File {
+                doing: format!("reading {} bytes at offset {offset} of", into.len()),
+                path: self.path.to_path_buf(),
+                source,
+            })
     }
 
     /// A tensor of the file, where it lies.

@@ -177,21 +177,12 @@ impl Serialize for Content<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         if let Some(metadata) = self.metadata {
-            map.serialize_entry(METADATA, &Texts(metadata))?;
+            map.serialize_entry(METADATA, metadata)?;
         }
         for (name, info) in &self.infos {
             map.serialize_entry(name, info)?;
         }
         map.end()
-    }
-}
-
-/// A map as an object, in its order.
-struct Texts<'a>(&'a IndexMap<String, String>);
-
-impl Serialize for Texts<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0)
     }
 }
 
