@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::Path,
 };
@@ -11,7 +12,7 @@ use indexmap::IndexMap;
 use pinlane_driver::sync::Arc;
 
 use super::{CheckpointError, Header, TensorInfo};
-use crate::{Error, Layout, Result, Tensor, memory::storage::Storage};
+use crate::{DType, Error, Layout, Result, Tensor, memory::storage::Storage};
 
 /// One file of a checkpoint. Its tensors share the open file, so it may be renamed or removed while they are there.
 #[derive(Clone, Debug)]
@@ -74,6 +75,20 @@ impl Shard {
                 path: self.path.to_path_buf(),
                 source,
             })
+    }
+
+    /// Bytes of the file, where they lie, as a tensor of [`DType::U8`]: neighbours in the file that are to be neighbours
+    /// elsewhere too move as one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Layout`] for bytes that the file did not have when it was opened.
+    pub fn range(&self, bytes: Range<u64>) -> Result<Tensor> {
+        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        let whole = Layout::contiguous(&[place(self.bytes)])?;
+        let part = whole.slice(0, place(bytes.start)..place(bytes.end), 1)?;
+        let storage = Storage::file(Arc::clone(&self.file), Arc::clone(&self.path), 0);
+        Ok(Tensor::new(DType::U8, part, storage))
     }
 
     /// A tensor of the file, where it lies.
