@@ -48,12 +48,60 @@ class ForkError(Error, RuntimeError):
     """Devices were used in a process forked from one that had used them."""
 
 
+class FileError(Error, OSError):
+    """The system refuses to open, read or write a file. What is raised is also what Python raises in the same case, such as
+    ``FileNotFoundError``; ``filename`` and ``errno`` are set."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CheckpointError(Error, ValueError):
+    """A file breaks a rule of the safetensors format, an index contradicts its files, or what is to be saved can't be held by
+    the format. The text names the file, and the tensor."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no checkpoint where one was looked for: a folder without safetensors files, or with some missing."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NoSuchTensorError(CheckpointError, KeyError):
+    """A checkpoint has no tensor of that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CheckpointMismatchError(CheckpointError, RuntimeError):
+    """A checkpoint and the tensors that it should be loaded into do not fit. Torch raises ``RuntimeError`` for it, and this is
+    one. Nothing was loaded."""
+
+
 def error(name: str) -> type[Error]:
     """The class to raise for the exception called ``name``."""
     if name == "OutOfMemoryError":
         return out_of_memory()
     found: type[Error] = globals()[name]
     return found
+
+
+def file_error(message: str, *, errno: int | None, filename: object) -> FileError:
+    """What to raise for what the system says of a file."""
+    kind = OSError if errno is None else type(OSError(errno, ""))
+    raised = _file_error_like(kind)(message)
+    raised.errno, raised.filename = errno, filename
+    return raised
+
+
+@functools.cache
+def _file_error_like(kind: type[OSError]) -> type[FileError]:
+    if kind is OSError:
+        return FileError
+    names = {"__module__": "pinlane", "__doc__": FileError.__doc__}
+    return type("FileError", (FileError, kind), names)
 
 
 def out_of_memory() -> type[OutOfMemoryError]:

@@ -1,7 +1,10 @@
 //! The engine's errors as the exceptions of `pinlane._errors`, which says what each is for.
 
-use pinlane::{Error, driver::ErrorKind};
-use pyo3::{prelude::*, types::PyString};
+use pinlane::{CheckpointError, Error, driver::ErrorKind};
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyString},
+};
 
 /// An exception of the package, by its name there.
 pub(crate) fn raise(py: Python<'_>, class: &str, message: impl Into<String>) -> PyErr {
@@ -14,7 +17,28 @@ pub(crate) fn raise(py: Python<'_>, class: &str, message: impl Into<String>) -> 
 
 /// The exception for an error of the engine.
 pub(crate) fn from_engine(py: Python<'_>, error: &Error) -> PyErr {
-    raise(py, class_of(error), error.to_string())
+    match refused_file(error) {
+        Some((path, source)) => {
+            let make = || {
+                let told = PyDict::new(py);
+                told.set_item("errno", source.raw_os_error())?;
+                told.set_item("filename", path)?;
+                let make = py.import("pinlane._errors")?.getattr("file_error")?;
+                make.call((error.to_string(),), Some(&told))
+            };
+            make().map_or_else(|broken| broken, PyErr::from_value)
+        }
+        None => raise(py, class_of(error), error.to_string()),
+    }
+}
+
+/// The file that an error is about, and what the system says of it.
+fn refused_file(error: &Error) -> Option<(&std::path::Path, &std::io::Error)> {
+    match error {
+        Error::Leaf { source, .. } => refused_file(source),
+        Error::File { path, source, .. } => Some((path, source)),
+        _ => None,
+    }
 }
 
 /// The name of the exception for an error of the engine.
@@ -24,6 +48,12 @@ pub(crate) fn class_of(error: &Error) -> &'static str {
         Error::PinnedBudget { .. } => "PinnedBudgetError",
         Error::HostMemory { .. } | Error::HostMapping { .. } => "HostMemoryError",
         Error::NoSuchDevice { .. } => "NoSuchDeviceError",
+        Error::File { .. } => "FileError",
+        Error::Checkpoint(error) => match **error {
+            CheckpointError::NotFound { .. } => "CheckpointNotFoundError",
+            CheckpointError::NoSuchTensor { .. } => "NoSuchTensorError",
+            _ => "CheckpointError",
+        },
         Error::Driver { source, .. } | Error::Unsettled { source, .. } => match source.kind() {
             ErrorKind::OutOfMemory => "OutOfMemoryError",
             ErrorKind::PinLimit => "PinnedBudgetError",
