@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from typing import Any
 
 
 class Error(Exception):
@@ -50,7 +51,7 @@ class ForkError(Error, RuntimeError):
 
 class FileError(Error, OSError):
     """The system refuses to open, read or write a file. What is raised is also what Python raises in the same case, such as
-    ``FileNotFoundError``; ``filename`` and ``errno`` are set."""
+    ``FileNotFoundError``; ``filename`` and, where the system gave one, ``errno`` are set."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -88,20 +89,20 @@ def error(name: str) -> type[Error]:
     return found
 
 
-def file_error(message: str, *, errno: int | None, filename: object) -> FileError:
-    """What to raise for what the system says of a file."""
-    kind = OSError if errno is None else type(OSError(errno, ""))
+def file_error(message: str, like: type[OSError], errno: int | None, filename: object) -> FileError:
+    """What to raise for what the system says of a file: one that is ``like`` too."""
+    kind: Any = like
     raised = _file_error_like(kind)(message)
     raised.errno, raised.filename = errno, filename
     return raised
 
 
 @functools.cache
-def _file_error_like(kind: type[OSError]) -> type[FileError]:
-    if kind is OSError:
+def _file_error_like(like: type[OSError]) -> type[FileError]:
+    if like is OSError:
         return FileError
     names = {"__module__": "pinlane", "__doc__": FileError.__doc__}
-    return type("FileError", (FileError, kind), names)
+    return type("FileError", (FileError, like), names)
 
 
 def out_of_memory() -> type[OutOfMemoryError]:

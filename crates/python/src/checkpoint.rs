@@ -10,7 +10,7 @@ mod spans;
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
-use pinlane::{DType, checkpoint::Entry};
+use pinlane::{DType, Error, checkpoint::Entry};
 use pyo3::{
     exceptions::{PyIndexError, PyValueError},
     prelude::*,
@@ -25,12 +25,20 @@ const ALIGNMENT: usize = 256;
 
 /// A checkpoint, or a part of one: see `pinlane.Checkpoint`.
 #[pyclass(frozen, module = "pinlane._native")]
-pub(crate) struct Checkpoint(pinlane::Checkpoint);
+pub(crate) struct Checkpoint(Arc<pinlane::Checkpoint>);
 
 /// A tensor's dtype as the format calls it, its shape, bytes, file, and where in the file it begins and ends.
 type Described<'py> = (&'static str, Bound<'py, PyTuple>, u64, PathBuf, u64, u64);
 
+/// The shape that is read, its bytes, and of each dimension the first wanted index in that and how far the next is from it.
+type Cutting<'py> = (Bound<'py, PyTuple>, usize, Vec<(usize, usize)>);
+
 impl Checkpoint {
+    fn from(py: Python<'_>, opened: Result<pinlane::Checkpoint, Error>) -> PyResult<Self> {
+        let opened = opened.map_err(|error| errors::from_engine(py, &error))?;
+        Ok(Self(Arc::new(opened)))
+    }
+
     fn entry(&self, py: Python<'_>, name: &str) -> PyResult<Entry<'_>> {
         self.0.get(name).ok_or_else(|| {
             let tensor = name.to_owned();
@@ -59,7 +67,7 @@ impl Checkpoint {
             Some(path) => pinlane::Checkpoint::open(path),
             None => pinlane::Checkpoint::open_files(files),
         });
-        opened.map(Self).map_err(|error| errors::from_engine(py, &error))
+        Self::from(py, opened)
     }
 
     fn __len__(&self) -> usize {
@@ -114,15 +122,13 @@ impl Checkpoint {
     /// The tensors of these names, in the checkpoint's order.
     fn only(&self, py: Python<'_>, names: Vec<String>) -> PyResult<Self> {
         let only = self.0.only(names);
-        only.map(Self).map_err(|error| errors::from_engine(py, &error))
+        Self::from(py, only)
     }
 
     /// The tensors whose names match a pattern.
     fn matching(&self, py: Python<'_>, pattern: &str) -> PyResult<Self> {
         let matching = self.0.matching(pattern);
-        matching
-            .map(Self)
-            .map_err(|error| errors::from_engine(py, &error))
+        Self::from(py, matching)
     }
 
     /// How tensors `first` to `end` lie in memory that they share: runs of equal neighbours, as `pinlane._torch.Run` says, and
@@ -178,7 +184,7 @@ impl Checkpoint {
             destination.take(&entry, address);
             address = address.checked_add(room(&entry)?).ok_or_else(too_large)?;
         }
-        destination.start(py, stream)
+        destination.start(py, &self.0, stream)
     }
 
     /// Starts moving tensors into memory of `target` that they exactly fill, at one address each. `owners` keep the memory.
@@ -199,18 +205,17 @@ impl Checkpoint {
         for (name, address) in names.iter().zip(addresses) {
             destination.take(&self.entry(py, name)?, address);
         }
-        destination.start(py, stream)
+        destination.start(py, &self.0, stream)
     }
 
-    /// What to read for a part of a tensor that has, of each dimension, the indices from `start` on, `count` of them, `step`
-    /// apart: the shape that is read, its bytes, and for each dimension where in that the wanted indices begin and how far
-    /// apart they are.
+    /// What to read for a part of a tensor that has, of each dimension, the indices from a first one on, so many of them, so far
+    /// apart.
     fn cut<'py>(
         &self,
         py: Python<'py>,
         name: &str,
         indices: Vec<(usize, usize, usize)>,
-    ) -> PyResult<(Bound<'py, PyTuple>, usize, Vec<(usize, usize)>)> {
+    ) -> PyResult<Cutting<'py>> {
         let cut = Cut::of(py, &self.entry(py, name)?, &indices)?;
         Ok((PyTuple::new(py, cut.shape())?, cut.bytes(), cut.wanted().to_vec()))
     }
@@ -235,7 +240,7 @@ impl Checkpoint {
             let file = start + bytes.start as u64..start + bytes.end as u64;
             destination.take_bytes(&entry, file, address + bytes.placed);
         });
-        destination.start(py, stream)
+        destination.start(py, &self.0, stream)
     }
 }
 

@@ -1,10 +1,9 @@
 //! The engine's errors as the exceptions of `pinlane._errors`, which says what each is for.
 
+use std::{io, path::Path};
+
 use pinlane::{CheckpointError, Error, driver::ErrorKind};
-use pyo3::{
-    prelude::*,
-    types::{PyDict, PyString},
-};
+use pyo3::{prelude::*, types::PyString};
 
 /// An exception of the package, by its name there.
 pub(crate) fn raise(py: Python<'_>, class: &str, message: impl Into<String>) -> PyErr {
@@ -20,11 +19,10 @@ pub(crate) fn from_engine(py: Python<'_>, error: &Error) -> PyErr {
     match refused_file(error) {
         Some((path, source)) => {
             let make = || {
-                let told = PyDict::new(py);
-                told.set_item("errno", source.raw_os_error())?;
-                told.set_item("filename", path)?;
+                // What Python raises in the same case.
+                let kind = PyErr::from(io::Error::from(source.kind())).get_type(py);
                 let make = py.import("pinlane._errors")?.getattr("file_error")?;
-                make.call((error.to_string(),), Some(&told))
+                make.call1((error.to_string(), kind, source.raw_os_error(), path))
             };
             make().map_or_else(|broken| broken, PyErr::from_value)
         }
@@ -33,7 +31,7 @@ pub(crate) fn from_engine(py: Python<'_>, error: &Error) -> PyErr {
 }
 
 /// The file that an error is about, and what the system says of it.
-fn refused_file(error: &Error) -> Option<(&std::path::Path, &std::io::Error)> {
+pub(crate) fn refused_file(error: &Error) -> Option<(&Path, &io::Error)> {
     match error {
         Error::Leaf { source, .. } => refused_file(source),
         Error::File { path, source, .. } => Some((path, source)),

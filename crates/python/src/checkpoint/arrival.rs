@@ -2,10 +2,11 @@
 //!
 //! The lock is taken only while the thread is detached from the interpreter: whoever holds it may wait for the device.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pinlane::{
-    Device, Error, Transfer,
+    Checkpoint, Device, Error, Transfer, Tree as _,
+    checkpoint::Entry,
     driver::{RawStream, Stream},
 };
 use pyo3::prelude::*;
@@ -19,20 +20,25 @@ pub(crate) struct Arrival {
     /// `None` when somebody has waited for it, or nothing had to move.
     transfer: Mutex<Option<Transfer<Spans>>>,
     target: Device,
+    /// Where the tensors come from.
+    checkpoint: Arc<Checkpoint>,
 }
 
 impl Arrival {
-    pub(super) fn new(transfer: Transfer<Spans>, target: Device) -> Self {
+    pub(super) fn new(transfer: Transfer<Spans>, target: Device, checkpoint: Arc<Checkpoint>) -> Self {
         Self {
             transfer: Mutex::new(Some(transfer)),
             target,
+            checkpoint,
         }
     }
 
-    pub(super) fn landed(target: Device) -> Self {
+    /// One that moves nothing.
+    pub(super) fn landed(target: Device, checkpoint: Arc<Checkpoint>) -> Self {
         Self {
             transfer: Mutex::new(None),
             target,
+            checkpoint,
         }
     }
 
@@ -64,8 +70,35 @@ impl Arrival {
     #[pyo3(signature = (stream=None))]
     fn land(&self, py: Python<'_>, stream: Option<u64>) -> PyResult<()> {
         process::check(py)?;
-        let landed = py.detach(|| self.wait(stream));
+        let landed = py.detach(|| {
+            let landed = self.wait(stream);
+            landed.map_err(|error| named(&self.checkpoint, error))
+        });
         landed.map_err(|error| errors::from_engine(py, &error))
+    }
+}
+
+/// The error with the tensor that it is about. Where a file ends early, that is the first whose last byte is not there; a span
+/// of many tensors alone does not tell.
+pub(super) fn named(checkpoint: &Checkpoint, error: Error) -> Error {
+    if errors::refused_file(&error).is_none() {
+        return error;
+    }
+    let is_cut_off = |entry: &Entry<'_>| {
+        let end = entry.file_range().end;
+        let last = entry.shard().range(end.saturating_sub(1)..end);
+        entry.bytes() > 0 && last.and_then(|byte| byte.to(&Device::host())).is_err()
+    };
+    let Some(entry) = checkpoint.entries().find(is_cut_off) else {
+        return error;
+    };
+    let source = match error {
+        Error::Leaf { source, .. } => source,
+        other => Box::new(other),
+    };
+    Error::Leaf {
+        path: format!("{:?}", entry.name()),
+        source,
     }
 }
 

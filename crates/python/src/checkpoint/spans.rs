@@ -4,13 +4,13 @@
 use std::{any::Any, fmt, ops::Range, ptr::NonNull, sync::Arc};
 
 use pinlane::{
-    DType, Device, Error, ForeignMemory, Layout, Tensor, TransferOptions, Tree,
+    Checkpoint, DType, Device, Error, ForeignMemory, Layout, Tensor, TransferOptions, Tree,
     checkpoint::{Entry, Shard},
     driver::{DevicePtr, RawStream, Stream, Timing},
 };
 use pyo3::prelude::*;
 
-use super::arrival::Arrival;
+use super::arrival::{self, Arrival};
 use crate::{devices, errors};
 
 /// Spans, and the device or host whose memory they go to.
@@ -70,9 +70,15 @@ impl<'a> Destination<'a> {
     }
 
     /// Has the engine move them, after what `stream`, the caller's on the target, has enqueued so far.
-    pub(super) fn start(self, py: Python<'_>, stream: Option<u64>) -> PyResult<Arrival> {
+    /// The tensors are those of `checkpoint`.
+    pub(super) fn start(
+        self,
+        py: Python<'_>,
+        checkpoint: &Arc<Checkpoint>,
+        stream: Option<u64>,
+    ) -> PyResult<Arrival> {
         if self.spans.is_empty() {
-            return Ok(Arrival::landed(self.target));
+            return Ok(Arrival::landed(self.target, Arc::clone(checkpoint)));
         }
         let target = self.target.clone();
         let transfer = py.detach(|| {
@@ -94,8 +100,11 @@ impl<'a> Destination<'a> {
             let places = Spans::new(places.collect::<Result<_, _>>()?, &names);
             sources.transfer_into(places, &options)
         });
-        let transfer = transfer.map_err(|error| errors::from_engine(py, &error))?;
-        Ok(Arrival::new(transfer, target))
+        let transfer = transfer.map_err(|error| {
+            let error = py.detach(|| arrival::named(checkpoint, error));
+            errors::from_engine(py, &error)
+        })?;
+        Ok(Arrival::new(transfer, target, Arc::clone(checkpoint)))
     }
 
     /// The memory that a span goes to.
