@@ -25,15 +25,26 @@ if TYPE_CHECKING:
 #: make a tensor over it, some tenths of a millisecond, in which the driver by itself has copied as much.
 _LONGEST_READ = 1 << 20
 
-#: What moves a tensor to a device, by how callers have named that so far.
-ways: dict[Any, Way] = {}
+#: What moves a tensor to a device, by the device as callers have written it so far.
+_ways: dict[DeviceLike, Way] = {}
 
 
-def find_way(device: DeviceLike) -> Way:
-    """What moves a tensor to a device that is not among the ways yet."""
+def moved(tree: Any, device: DeviceLike) -> Any:
+    """The tensor on the device, where ``tree`` is one that is better moved without the engine; else ``None``."""
+    if type(device) is not str:
+        return _find_way(device)(tree)
+    return (_ways.get(device) or _find_way(device))(tree)
+
+
+def _find_way(device: DeviceLike) -> Way:
     torch = sys.modules.get("torch")
     if torch is None:
         return _by_the_engine
+    if type(device) is not str and type(device) is not torch.device:
+        device = name_of(device)
+    known = _ways.get(device)
+    if known is not None:
+        return known
     name = name_of(device)
     if name == "cpu":
         way = _reader(torch)
@@ -42,7 +53,7 @@ def find_way(device: DeviceLike) -> Way:
     else:
         # Plain ``cuda`` stays what it is, for torch to say which GPU that is at the moment. They are taken to be alike.
         way = _sender(torch, torch.device(device), _native.open_device(name))
-    ways[device] = way
+    _ways[device] = way
     return way
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from . import _native, _trees
-from ._alone import find_way
-from ._alone import ways as _ways
+from . import _alone, _native, _trees
 from ._devices import name_of
 from ._errors import UnsupportedLeafError
 from ._plan import Plan
@@ -102,7 +100,7 @@ def to(
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
     if not (non_blocking or stream or dtype or pin):
-        alone = (_ways.get(device) or find_way(device))(tree)
+        alone = _alone.moved(tree, device)
         if alone is not None:
             return alone
     target = name_of(device)
