@@ -61,7 +61,8 @@ pub use scalar::Scalar;
 pub use tensor::{ForeignMemory, Tensor};
 pub use tensor_map::{Node, TensorMap};
 pub use transfer::{
-    Alternative, Direction, Explanation, HostEnd, Placement, Plan, Route, Transfer, TransferOptions, Workload,
+    Alternative, Direction, Explanation, HostEnd, Pieces, Placement, Plan, Route, Transfer, TransferOptions,
+    Workload,
 };
 pub use tree::Tree;
 

@@ -79,6 +79,8 @@ pub(crate) struct Region {
 pub(crate) enum Regions {
     Lay(Placement),
     Given(Vec<Region>),
+    /// Given, and what lies between neighbours in one allocation is nobody's, so that it may be written.
+    Padded(Vec<Region>),
 }
 
 /// The part of a leaf that a chunk carries.
