@@ -21,6 +21,7 @@
 //! goes ([`Plan`] says why); lanes fill slots and start copies so that both overlap; the [`Transfer`] owns everything
 //! the copies need, and gives the result when it has landed.
 
+pub mod checkpoint;
 mod device;
 mod dtype;
 mod element;
@@ -42,6 +43,7 @@ mod tensor_map;
 mod transfer;
 mod tree;
 
+pub use checkpoint::{Checkpoint, CheckpointError, load, save};
 pub use device::{Device, DeviceOptions, DeviceStats};
 pub use dtype::{DType, DTypeError};
 pub use element::Element;

@@ -164,7 +164,7 @@ impl Tensor {
         Ok(Self::new(
             dtype,
             layout,
-            Storage::file(file, path.to_owned(), offset),
+            Storage::file(Arc::new(file), path.into(), offset),
         ))
     }
 

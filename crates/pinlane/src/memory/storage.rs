@@ -7,7 +7,7 @@
 //! `&mut` there is; a transfer holds a clone of the `Arc` for as long as the device may use the bytes, and so nobody
 //! can write to what a copy still reads.
 
-use std::{any::Any, fs::File, path::PathBuf, ptr::NonNull};
+use std::{any::Any, fs::File, path::Path, ptr::NonNull};
 
 use pinlane_driver::{
     Backend, DevicePtr,
@@ -86,7 +86,7 @@ impl DeviceBytes {
 #[derive(Clone, Debug)]
 pub(crate) struct FileBytes {
     pub(crate) file: Arc<File>,
-    pub(crate) path: PathBuf,
+    pub(crate) path: Arc<Path>,
     pub(crate) offset: u64,
 }
 
@@ -191,13 +191,9 @@ impl Storage {
         }))
     }
 
-    /// An open file from `offset` on.
-    pub(crate) fn file(file: File, path: PathBuf, offset: u64) -> Self {
-        Self::landed(Place::File(FileBytes {
-            file: Arc::new(file),
-            path,
-            offset,
-        }))
+    /// An open file from `offset` on. Storages of one file share it.
+    pub(crate) fn file(file: Arc<File>, path: Arc<Path>, offset: u64) -> Self {
+        Self::landed(Place::File(FileBytes { file, path, offset }))
     }
 
     /// Keeps the memory from ever being let go: a lost device may still use it.

@@ -31,7 +31,7 @@ pub(crate) fn read_at(source: &FileBytes, offset: u64, into: &mut [u8]) -> Resul
         .read_exact_at(into, offset)
         .map_err(|error| Error::File {
             doing: format!("reading {} bytes at offset {offset} of", into.len()),
-            path: source.path.clone(),
+            path: source.path.to_path_buf(),
             source: error,
         })
 }
