@@ -200,7 +200,7 @@ impl<'a> Request<'a> {
         properties: &Properties,
     ) -> Result<()> {
         match way {
-            Way::Upload => sources.take_from_host(tensor, properties.id, self.into.is_some())?,
+            Way::Upload => sources.take_from_host(tensor, index, properties.id, self.into.is_some())?,
             Way::Download(_) => sources.take_from_device(tensor, self.lands_pinned(index, properties))?,
             Way::Between(_) => sources.take_from_peer(tensor, properties)?,
         }

@@ -76,7 +76,7 @@ impl Workload {
                 return refuse("what comes to the host lands in pageable or pinned memory, in one piece");
             }
             (_, HostEnd::Strided) => Kind::Strided,
-            (_, HostEnd::File) => Kind::File,
+            (_, HostEnd::File) => Kind::File { into_page: 0 },
         };
         self.leaves.extend((0..count).map(|_| Leaf { bytes, kind }));
         Ok(self)
