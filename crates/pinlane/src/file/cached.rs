@@ -47,9 +47,7 @@ pub(crate) fn is_cached(file: &File, range: Range<u64>) -> bool {
 
 /// Whether the file lies in memory itself, so that there is no faster way than through the page cache.
 pub(crate) fn is_in_memory(file: &File) -> bool {
-    fs::fstatfs(file).is_ok_and(|system| {
-        [libc::TMPFS_MAGIC as i64, libc::HUGETLBFS_MAGIC as i64].contains(&(system.f_type as i64))
-    })
+    fs::fstatfs(file).is_ok_and(|system| [libc::TMPFS_MAGIC, libc::HUGETLBFS_MAGIC].contains(&system.f_type))
 }
 
 /// Whole pages from the middle of a range.

@@ -75,7 +75,7 @@ pub(crate) struct Scratch {
 pub(crate) struct Unread {
     /// Whose bytes it was.
     pub(crate) leaf: u32,
-    pub(crate) error: Error,
+    pub(crate) error: Box<Error>,
 }
 
 /// Why the bytes of a file from some place on could not be read.
@@ -112,7 +112,7 @@ fn unread(file: &OpenFile, pieces: &[Piece], Broken { at, source }: Broken) -> U
     let doing = format!("reading {} bytes at offset {} of", piece.bytes, piece.at);
     Unread {
         leaf: piece.leaf,
-        error: file.error(doing, source),
+        error: Box::new(file.error(doing, source)),
     }
 }
 

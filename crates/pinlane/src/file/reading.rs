@@ -57,7 +57,7 @@ impl FileEnd {
     }
 
     /// How far into a page of the file they begin; 0 where they have gaps.
-    pub(crate) fn into_page(&self) -> u16 {
+    pub(crate) fn page_offset(&self) -> u16 {
         match self.strided {
             Some(_) => 0,
             None => (self.at % PAGE) as u16,

@@ -14,7 +14,7 @@ use std::{
 
 use pinlane_driver::sync::{
     Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use rustix::fs::{Advice, fadvise};
 
@@ -105,7 +105,9 @@ impl FileSource {
         access: FileAccess,
         in_memory: bool,
     ) -> Self {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
         Self(Arc::new(OpenFile {
+            number: OPENED.fetch_add(1, Ordering::Relaxed),
             path,
             bytes,
             access,
@@ -217,6 +219,8 @@ impl ReadAt for File {
 /// A file that is open for reading.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
+    /// Files that are opened later have higher ones.
+    number: u64,
     path: PathBuf,
     /// When it was opened.
     bytes: u64,
@@ -240,6 +244,11 @@ pub(crate) enum Way<'a> {
 }
 
 impl OpenFile {
+    /// Its place in the order in which files were opened.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -27,7 +27,7 @@ pub(crate) fn read_packed(tensor: &Tensor, source: &FileBytes, into: &mut [u8]) 
 
 fn read_into(end: &FileEnd, into: &mut [u8]) -> Result<()> {
     let mut reading = Reading::default();
-    let unread = |Unread { error, .. }| error;
+    let unread = |Unread { error, .. }| *error;
     // SAFETY: the bytes are initialised and borrowed exclusively until the reading is finished.
     unsafe {
         reading

@@ -60,7 +60,7 @@ unsafe impl Sync for End {}
 pub(crate) struct Failure {
     /// The number in its tree of the tensor it went wrong with, if it did with one.
     leaf: Option<usize>,
-    error: Error,
+    error: Box<Error>,
 }
 
 impl Failure {
@@ -69,16 +69,19 @@ impl Failure {
         match self.leaf {
             Some(leaf) => Error::Leaf {
                 path: name(leaf),
-                source: Box::new(self.error),
+                source: self.error,
             },
-            None => self.error,
+            None => *self.error,
         }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { leaf: None, error }
+        Self {
+            leaf: None,
+            error: Box::new(error),
+        }
     }
 }
 

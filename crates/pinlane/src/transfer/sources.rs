@@ -52,7 +52,7 @@ impl Sources {
     ) -> Result<()> {
         if let Place::File(source) = tensor.storage().place() {
             let end = FileEnd::new(tensor, source, leaf, packed)?;
-            let into_page = end.into_page();
+            let into_page = end.page_offset();
             self.push(tensor, end.bytes(), Kind::File { into_page });
             self.ends.push(End::File(end));
             return Ok(());
