@@ -40,7 +40,7 @@ use std::{
 
 use pinlane_driver::Stream;
 
-use crate::Result;
+use crate::{Result, Tree};
 use flights::Flights;
 pub use options::TransferOptions;
 pub use pieces::Pieces;
@@ -79,15 +79,21 @@ pub use route::{Placement, Route};
 #[must_use = "a transfer that is dropped is abandoned: wait for it, await it, or keep it"]
 pub struct Transfer<T> {
     flights: Flights,
+    /// What the result calls a tensor, in errors.
+    name: fn(&T, usize) -> String,
     /// There until the result is given out. Not shown to anyone before.
     output: Option<T>,
 }
 
 impl<T> Transfer<T> {
     /// The transfer whose jobs fill what `output` shows.
-    pub(crate) fn new(flights: Flights, output: T) -> Self {
+    pub(crate) fn new(flights: Flights, output: T) -> Self
+    where
+        T: Tree,
+    {
         Self {
             flights,
+            name: T::path,
             output: Some(output),
         }
     }
@@ -141,7 +147,10 @@ impl<T> Transfer<T> {
         let landed = self.flights.land();
         // Called by `wait`, which consumes the handle, and by the poll that is the last.
         let output = self.output.take().expect("a transfer gives its result once");
-        landed.map(|()| output)
+        match landed {
+            Ok(()) => Ok(output),
+            Err(failure) => Err(failure.named(|leaf| (self.name)(&output, leaf))),
+        }
     }
 }
 

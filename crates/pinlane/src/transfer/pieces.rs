@@ -219,7 +219,7 @@ impl Pieces {
         let means = Means {
             scatter: scatter_table(engine, direction, &self.leaves, self.are_apart, None),
             fresh: self.lands_in_fresh_memory(engine),
-            ..means(engine, direction)
+            ..means(engine, direction, &self.leaves)
         };
         let plan = plan::plan(direction, &self.leaves, regions, None, means);
         let plan = plan.map_err(|refused| Error::Leaf {

@@ -55,8 +55,8 @@ pub(crate) enum Kind {
     Pageable,
     /// Host memory whose elements have to be gathered.
     Strided,
-    /// A file.
-    File,
+    /// A file, whose bytes begin so far into a page of it.
+    File { into_page: u16 },
     /// Device memory.
     Device,
 }

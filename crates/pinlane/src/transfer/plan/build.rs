@@ -131,7 +131,7 @@ pub(crate) fn plan(
     let first_slotted = plan.chunks.len();
     let mut packing = Packing::new(&mut plan, padded, gathering);
     for &(index, ..) in &slotted {
-        packing.push(index, leaves[index as usize].bytes, alone);
+        packing.push(index, leaves[index as usize], alone);
     }
     packing.finish();
     if let Some(gathering) = gathering {
