@@ -79,10 +79,7 @@ class Checkpoint:
     def start_into(
         self, names: list[str], target: str, addresses: list[int], owners: list[Any], stream: int | None
     ) -> Arrival: ...
-    def cut(
-        self, name: str, indices: list[tuple[int, int, int]]
-    ) -> tuple[tuple[int, ...], int, list[tuple[int, int]]]: ...
-    def start_cut(
+    def start_part(
         self,
         name: str,
         indices: list[tuple[int, int, int]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -47,26 +48,21 @@ class Slice:
             # Two elements are one of torch's.
             shape = (*shape[:-1], shape[-1] // 2)
         indices, inside = cover(index, shape)
-        read, bytes, starts = self._checkpoint.cut(self._name, indices)
-        memory, address = self._place.room(bytes)
-        arrival = self._checkpoint.start_cut(
-            self._name, indices, self._place.target, address, memory, self._place.stream()
-        )
+        read = tuple(count for _, count, _ in indices)
         strides = [1] * len(read)
         for dim in range(len(read) - 1, 0, -1):
             strides[dim - 1] = strides[dim] * max(read[dim], 1)
-        run = (examples()[self._dtype], read, tuple(strides), 0, 1, 0)
-        tensor: torch.Tensor
-        (tensor,) = self._place.plan.tensors(memory, [run])
-        arrival.land(self._place.stream())
-        for dim, ((start, step), (_, count, _)) in enumerate(zip(starts, indices, strict=True)):
-            if (start, step, count) != (0, 1, read[dim]):
-                tensor = tensor.narrow(dim, start, (count - 1) * step + 1 if count else 0)
-                if step > 1:
-                    tensor = tensor[(slice(None),) * dim + (slice(None, None, step),)]
-        tensor = tensor[inside]
+        example = examples()[self._dtype]
+        bytes = math.prod(read) * example.dtype.itemsize
+        place = self._place
+        memory, address = place.room(bytes)
+        arrival = self._checkpoint.start_part(self._name, indices, place.target, address, memory, place.stream())
+        whole: torch.Tensor
+        (whole,) = place.plan.tensors(memory, [(example, read, tuple(strides), 0, 1, 0)])
+        arrival.land(place.stream())
+        part = whole if all(step is ... for step in inside) else whole[inside]
         # A view would keep what was read beside it.
-        return tensor if tensor.nbytes == bytes and tensor.is_contiguous() else tensor.clone()
+        return part if part.nbytes == bytes else part.clone()
 
     def __repr__(self) -> str:
         return f"<pinlane.Slice of {self._name!r}: {self._dtype} {list(self._shape)}>"

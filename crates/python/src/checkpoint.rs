@@ -5,7 +5,6 @@
 
 pub(crate) mod arrival;
 pub(crate) mod saving;
-mod slice;
 mod spans;
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
@@ -29,9 +28,6 @@ pub(crate) struct Checkpoint(Arc<pinlane::Checkpoint>);
 
 /// A tensor's dtype as the format calls it, its shape, bytes, file, and where in the file it begins and ends.
 type Described<'py> = (&'static str, Bound<'py, PyTuple>, u64, PathBuf, u64, u64);
-
-/// The shape that is read, its bytes, and of each dimension the first wanted index in that and how far the next is from it.
-type Cutting<'py> = (Bound<'py, PyTuple>, usize, Vec<(usize, usize)>);
 
 impl Checkpoint {
     fn from(py: Python<'_>, opened: Result<pinlane::Checkpoint, Error>) -> PyResult<Self> {
@@ -208,21 +204,10 @@ impl Checkpoint {
         destination.start(py, &self.0, stream)
     }
 
-    /// What to read for a part of a tensor that has, of each dimension, the indices from a first one on, so many of them, so far
-    /// apart.
-    fn cut<'py>(
-        &self,
-        py: Python<'py>,
-        name: &str,
-        indices: Vec<(usize, usize, usize)>,
-    ) -> PyResult<Cutting<'py>> {
-        let cut = Cut::of(py, &self.entry(py, name)?, &indices)?;
-        Ok((PyTuple::new(py, cut.shape())?, cut.bytes(), cut.wanted().to_vec()))
-    }
-
-    /// Starts moving what [`cut`](Self::cut) says into memory of `target` at `address`.
+    /// Starts moving a part of a tensor into memory of `target` at `address`. The part has, of each dimension as torch counts
+    /// them, the indices from a first one on, so many of them, so far apart.
     #[expect(clippy::too_many_arguments, reason = "what memory is takes three")]
-    fn start_cut(
+    fn start_part(
         &self,
         py: Python<'_>,
         name: &str,
@@ -233,14 +218,24 @@ impl Checkpoint {
         stream: Option<u64>,
     ) -> PyResult<Arrival> {
         let entry = self.entry(py, name)?;
-        let cut = Cut::of(py, &entry, &indices)?;
-        let mut destination = Destination::new(py, target, Arc::new(Kept::new(vec![owner])))?;
-        let start = entry.file_range().start;
-        cut.runs(|bytes| {
-            let file = start + bytes.start as u64..start + bytes.end as u64;
-            destination.take_bytes(&entry, file, address + bytes.placed);
-        });
-        destination.start(py, &self.0, stream)
+        let part = || {
+            let mut part = match entry.dtype() {
+                // Two of its elements are one of torch's, which is a byte.
+                DType::F4 => entry.shard().range(entry.file_range())?,
+                _ => entry.tensor()?,
+            };
+            let mut shape = entry.shape().to_vec();
+            halve_last(entry.dtype(), &mut shape);
+            part = part.reshape(&shape)?;
+            for (dim, &(first, count, step)) in indices.iter().enumerate() {
+                let end = first + count.saturating_sub(1) * step + usize::from(count > 0);
+                part = part.slice(dim, first..end, step)?;
+            }
+            Ok(part)
+        };
+        let part = part().map_err(|error| errors::from_engine(py, &error))?;
+        let destination = Destination::new(py, target, Arc::new(Kept::new(vec![owner])))?;
+        destination.start_view(py, &self.0, (name, part), address, stream)
     }
 }
 
@@ -256,16 +251,27 @@ fn too_large() -> PyErr {
     PyValueError::new_err("these tensors are larger together than memory can be")
 }
 
-/// The shape that torch gives a tensor: of elements of four bits it has two in one.
+/// The shape that torch gives a tensor.
 fn torch_shape(py: Python<'_>, entry: &Entry<'_>) -> PyResult<Vec<usize>> {
     let mut shape = entry.shape().to_vec();
-    if entry.dtype() == DType::F4 {
-        match shape.last_mut() {
-            Some(last) if last.is_multiple_of(2) => *last /= 2,
-            _ => return Err(no_dtype(py, entry)),
-        }
+    match halve_last(entry.dtype(), &mut shape) {
+        true => Ok(shape),
+        false => Err(no_dtype(py, entry)),
     }
-    Ok(shape)
+}
+
+/// Of elements of four bits torch has two in one; says whether that goes.
+fn halve_last(dtype: DType, shape: &mut [usize]) -> bool {
+    if dtype != DType::F4 {
+        return true;
+    }
+    match shape.last_mut() {
+        Some(last) if last.is_multiple_of(2) => {
+            *last /= 2;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// The strides of elements one after the other.

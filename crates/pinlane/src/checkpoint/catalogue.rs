@@ -41,8 +41,10 @@ use crate::{DType, Result, Tensor};
 #[derive(Clone)]
 pub struct Checkpoint {
     shards: Arc<Vec<Shard>>,
-    /// The shard of each tensor, by its place in `shards`, and what the shard's header says.
-    tensors: IndexMap<String, (usize, TensorInfo)>,
+    /// What the headers say, shard by shard.
+    tensors: IndexMap<String, TensorInfo>,
+    /// The shard of each tensor, by its place in `shards`.
+    places: Vec<usize>,
 }
 
 /// One tensor of a [`Checkpoint`].
@@ -122,18 +124,36 @@ impl Checkpoint {
     ///
     /// As for [`open`](Self::open).
     pub fn open_files<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Result<Self> {
-        let mut opened = Self {
-            shards: Arc::default(),
-            tensors: IndexMap::new(),
-        };
-        let mut shards = Vec::new();
+        let (mut shards, mut places) = (Vec::new(), Vec::new());
+        let mut tensors = IndexMap::new();
         for path in files {
-            let (shard, tensors) = Shard::open(path.as_ref())?;
-            opened.add(&shards, &shard, tensors)?;
+            let (shard, of_shard) = Shard::open(path.as_ref())?;
+            places.resize(places.len() + of_shard.len(), shards.len());
             shards.push(shard);
+            if tensors.is_empty() {
+                tensors = of_shard;
+                continue;
+            }
+            tensors.reserve(of_shard.len());
+            for (name, info) in of_shard {
+                match tensors.entry(name) {
+                    Slot::Vacant(free) => free.insert(info),
+                    Slot::Occupied(taken) => {
+                        return Err(CheckpointError::InTwoFiles {
+                            tensor: taken.key().clone(),
+                            first: shards[places[taken.index()]].path().to_owned(),
+                            second: path.as_ref().to_owned(),
+                        }
+                        .into());
+                    }
+                };
+            }
         }
-        opened.shards = Arc::new(shards);
-        Ok(opened)
+        Ok(Self {
+            shards: Arc::new(shards),
+            tensors,
+            places,
+        })
     }
 
     /// The tensors that an index names, in the files that it names for them; and those files have no others.
@@ -177,35 +197,16 @@ impl Checkpoint {
             Some(fault) => Err(refuse(fault).into()),
         }
     }
-
-    /// Takes the tensors of the file that comes after `shards`.
-    fn add(&mut self, shards: &[Shard], shard: &Shard, tensors: IndexMap<String, TensorInfo>) -> Result<()> {
-        let index = shards.len();
-        self.tensors.reserve(tensors.len());
-        for (name, info) in tensors {
-            match self.tensors.entry(name) {
-                Slot::Vacant(free) => free.insert((index, info)),
-                Slot::Occupied(taken) => {
-                    return Err(CheckpointError::InTwoFiles {
-                        tensor: taken.key().clone(),
-                        first: shards[taken.get().0].path().to_owned(),
-                        second: shard.path().to_owned(),
-                    }
-                    .into());
-                }
-            };
-        }
-        Ok(())
-    }
 }
 
 /// # What is in it
 impl Checkpoint {
     /// Every tensor: file by file, in the order of their data.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry<'_>> + Clone {
-        self.tensors.iter().map(|(name, (shard, info))| Entry {
+        let tensors = self.tensors.iter().zip(&self.places);
+        tensors.map(|((name, info), &place)| Entry {
             name,
-            shard: &self.shards[*shard],
+            shard: &self.shards[place],
             info,
         })
     }
@@ -213,10 +214,10 @@ impl Checkpoint {
     /// The tensor of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Entry<'_>> {
-        let (name, (shard, info)) = self.tensors.get_key_value(name)?;
+        let (index, name, info) = self.tensors.get_full(name)?;
         Some(Entry {
             name,
-            shard: &self.shards[*shard],
+            shard: &self.shards[self.places[index]],
             info,
         })
     }
@@ -236,7 +237,7 @@ impl Checkpoint {
     /// The bytes of all tensors.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.tensors.values().map(|(_, info)| info.bytes()).sum()
+        self.tensors.values().map(TensorInfo::bytes).sum()
     }
 
     /// The files that were opened, whether tensors of them are selected or not.
@@ -293,17 +294,17 @@ impl Checkpoint {
     /// The tensors that `wanted` says. It is asked once for each, in order.
     #[must_use]
     pub fn filter(&self, mut wanted: impl FnMut(Entry<'_>) -> bool) -> Self {
-        let tensors = self.tensors.iter().filter(|(name, (shard, info))| {
-            wanted(Entry {
-                name,
-                shard: &self.shards[*shard],
-                info,
-            })
-        });
+        let chosen: Vec<_> = self
+            .entries()
+            .zip(&self.places)
+            .filter(|(entry, _)| wanted(*entry))
+            .collect();
         Self {
             shards: Arc::clone(&self.shards),
-            tensors: tensors
-                .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            places: chosen.iter().map(|&(_, &place)| place).collect(),
+            tensors: chosen
+                .into_iter()
+                .map(|(entry, _)| (entry.name.to_owned(), entry.info.clone()))
                 .collect(),
         }
     }

@@ -25,6 +25,9 @@ pub(super) const LONGEST: u64 = 100_000_000;
 /// Bytes of the header's length.
 const LENGTH: u64 = 8;
 
+/// About as many bytes of text as a tensor takes: what room is made for follows from what the file holds.
+const TEXT_OF_ONE: usize = 120;
+
 /// The name that no tensor can have.
 pub(super) const METADATA: &str = "__metadata__";
 
@@ -231,6 +234,7 @@ fn read_object(object: &[u8]) -> Result<Contents, HeaderFault> {
         object,
         |deserializer, refusal| {
             deserializer.deserialize_map(Tensors {
+                expected: object.len() / TEXT_OF_ONE,
                 refusal,
                 reading: &mut reading,
             })
@@ -251,6 +255,8 @@ fn read_object(object: &[u8]) -> Result<Contents, HeaderFault> {
 
 /// The whole object.
 struct Tensors<'a> {
+    /// About how many there are.
+    expected: usize,
     refusal: &'a mut Refusal<HeaderFault>,
     /// The tensor whose fields were being read when the text turned out to be wrong.
     reading: &'a mut Option<String>,
@@ -264,7 +270,7 @@ impl<'de> Visitor<'de> for Tensors<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Contents, A::Error> {
-        let mut tensors = IndexMap::new();
+        let mut tensors = IndexMap::with_capacity(self.expected);
         let mut metadata = None;
         while let Some(name) = map.next_key::<String>()? {
             if name == METADATA {

@@ -4,22 +4,18 @@ use std::{
     fs::{self, File},
     io,
     ops::Range,
-    os::unix::fs::FileExt as _,
     path::Path,
 };
 
 use indexmap::IndexMap;
-use pinlane_driver::sync::Arc;
 
 use super::{CheckpointError, Header, TensorInfo};
-use crate::{DType, Error, Layout, Result, Tensor, memory::storage::Storage};
+use crate::{DType, Error, FileAccess, FileSource, Result, Tensor};
 
 /// One file of a checkpoint. Its tensors share the open file, so it may be renamed or removed while they are there.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    path: Arc<Path>,
-    file: Arc<File>,
-    bytes: u64,
+    source: FileSource,
     data_start: u64,
     metadata: Option<IndexMap<String, String>>,
 }
@@ -32,9 +28,7 @@ impl Shard {
         let data_start = header.data_start();
         let (tensors, metadata) = header.into_parts();
         let shard = Self {
-            path: path.into(),
-            file: Arc::new(file),
-            bytes,
+            source: FileSource::of(file, path, bytes, FileAccess::default()),
             data_start,
             metadata,
         };
@@ -44,13 +38,13 @@ impl Shard {
     /// Where the file was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.source.path()
     }
 
     /// The size of the whole file in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.source.bytes()
     }
 
     /// Where in the file the tensors' data begins.
@@ -67,14 +61,7 @@ impl Shard {
 
     /// Fills `into` with the data from `start` on, counted from the header's end.
     pub(super) fn read_at(&self, into: &mut [u8], start: u64) -> Result<()> {
-        let offset = self.data_start + start;
-        self.file
-            .read_exact_at(into, offset)
-            .map_err(|source| Error::File {
-                doing: format!("reading {} bytes at offset {offset} of", into.len()),
-                path: self.path.to_path_buf(),
-                source,
-            })
+        self.source.read_at(self.data_start + start, into)
     }
 
     /// Bytes of the file, where they lie, as a tensor of [`DType::U8`]: neighbours in the file that are to be neighbours
@@ -82,21 +69,16 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// [`Error::Layout`] for bytes that the file did not have when it was opened.
+    /// As for [`FileSource::tensor`]: the file never had the bytes.
     pub fn range(&self, bytes: Range<u64>) -> Result<Tensor> {
-        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
-        let whole = Layout::contiguous(&[place(self.bytes)])?;
-        let part = whole.slice(0, place(bytes.start)..place(bytes.end), 1)?;
-        let storage = Storage::file(Arc::clone(&self.file), Arc::clone(&self.path), 0);
-        Ok(Tensor::new(DType::U8, part, storage))
+        let length = usize::try_from(bytes.end.saturating_sub(bytes.start)).unwrap_or(usize::MAX);
+        self.source.tensor(bytes.start, DType::U8, &[length])
     }
 
     /// A tensor of the file, where it lies.
     pub(super) fn tensor(&self, info: &TensorInfo) -> Result<Tensor> {
-        let layout = Layout::contiguous(&info.shape)?;
-        let offset = self.data_start + info.start;
-        let storage = Storage::file(Arc::clone(&self.file), Arc::clone(&self.path), offset);
-        Ok(Tensor::new(info.dtype, layout, storage))
+        self.source
+            .tensor(self.data_start + info.start, info.dtype, &info.shape)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{any::Any, fmt, ops::Range, ptr::NonNull, sync::Arc};
 
 use pinlane::{
-    Checkpoint, DType, Device, Error, ForeignMemory, Layout, Tensor, TransferOptions, Tree,
+    Checkpoint, Device, Error, ForeignMemory, Layout, Tensor, TransferOptions, Tree,
     checkpoint::{Entry, Shard},
     driver::{DevicePtr, RawStream, Stream, Timing},
 };
@@ -41,13 +41,9 @@ impl<'a> Destination<'a> {
         })
     }
 
-    /// Takes all bytes of a tensor.
+    /// Takes a tensor.
     pub(super) fn take(&mut self, entry: &Entry<'a>, address: usize) {
-        self.take_bytes(entry, entry.file_range(), address);
-    }
-
-    /// Takes some bytes of a tensor's file.
-    pub(super) fn take_bytes(&mut self, entry: &Entry<'a>, bytes: Range<u64>, address: usize) {
+        let bytes = entry.file_range();
         if bytes.is_empty() {
             return;
         }
@@ -69,10 +65,10 @@ impl<'a> Destination<'a> {
         });
     }
 
-    /// Has the engine move them, after what `stream`, the caller's on the target, has enqueued so far.
-    /// The tensors are those of `checkpoint`.
+    /// Has the engine move them, after what `stream`, the caller's on the target, has enqueued so far. The tensors are those of
+    /// `checkpoint`.
     pub(super) fn start(
-        self,
+        mut self,
         py: Python<'_>,
         checkpoint: &Arc<Checkpoint>,
         stream: Option<u64>,
@@ -80,10 +76,47 @@ impl<'a> Destination<'a> {
         if self.spans.is_empty() {
             return Ok(Arrival::landed(self.target, Arc::clone(checkpoint)));
         }
-        let target = self.target.clone();
-        let transfer = py.detach(|| {
+        let spans = std::mem::take(&mut self.spans);
+        self.send(py, checkpoint, stream, |destination| {
+            let names: Arc<[String]> = spans.iter().map(Span::name).collect();
+            let sources = spans.iter().map(|span| span.shard.range(span.bytes.clone()));
+            let sources: Vec<Tensor> = sources.collect::<Result<_, _>>()?;
+            let places = spans.iter().zip(&sources);
+            let places = places.map(|(span, source)| destination.place(source, span.address));
+            let places = places.collect::<Result<_, _>>()?;
+            Ok((Spans::new(sources, &names), Spans::new(places, &names)))
+        })
+    }
+
+    /// Has the engine move a view of a tensor to `address`, where its elements lie one after the other.
+    pub(super) fn start_view(
+        self,
+        py: Python<'_>,
+        checkpoint: &Arc<Checkpoint>,
+        (name, view): (&str, Tensor),
+        address: usize,
+        stream: Option<u64>,
+    ) -> PyResult<Arrival> {
+        if view.elements() == 0 {
+            return Ok(Arrival::landed(self.target, Arc::clone(checkpoint)));
+        }
+        self.send(py, checkpoint, stream, |destination| {
+            let names: Arc<[String]> = Arc::from([format!("{name:?}")]);
+            let place = destination.place(&view, address)?;
+            Ok((Spans::new(vec![view], &names), Spans::new(vec![place], &names)))
+        })
+    }
+
+    fn send(
+        &self,
+        py: Python<'_>,
+        checkpoint: &Arc<Checkpoint>,
+        stream: Option<u64>,
+        ends: impl FnOnce(&Self) -> Result<(Spans, Spans), Error> + Send,
+    ) -> PyResult<Arrival> {
+        let sent = py.detach(|| {
             let mut options = TransferOptions::new();
-            if let (Some(handle), Some(driver)) = (stream, target.driver()) {
+            if let (Some(handle), Some(driver)) = (stream, self.target.driver()) {
                 // SAFETY: a stream of torch's for this device, or a simulated one that the caller holds; torch never
                 // destroys those of its pools.
                 let stream = unsafe { Stream::adopt(driver, RawStream::from_raw(handle)) };
@@ -93,45 +126,40 @@ impl<'a> Destination<'a> {
                 })?;
                 options = options.after(Arc::new(event));
             }
-            let names: Arc<[String]> = self.spans.iter().map(Span::name).collect();
-            let sources = self.spans.iter().map(|span| span.shard.range(span.bytes.clone()));
-            let sources = Spans::new(sources.collect::<Result<_, _>>()?, &names);
-            let places = self.spans.iter().map(|span| self.place(span));
-            let places = Spans::new(places.collect::<Result<_, _>>()?, &names);
-            sources.transfer_into(places, &options)
+            let (sources, places) = ends(self)?;
+            let transfer = sources.transfer_into(places, &options);
+            transfer.map_err(|error| arrival::named(checkpoint, error))
         });
-        let transfer = transfer.map_err(|error| {
-            let error = py.detach(|| arrival::named(checkpoint, error));
-            errors::from_engine(py, &error)
-        })?;
-        Ok(Arrival::new(transfer, target, Arc::clone(checkpoint)))
+        let transfer = sent.map_err(|error| errors::from_engine(py, &error))?;
+        Ok(Arrival::new(
+            transfer,
+            self.target.clone(),
+            Arc::clone(checkpoint),
+        ))
     }
 
-    /// The memory that a span goes to.
-    fn place(&self, span: &Span<'_>) -> Result<Tensor, Error> {
-        let bytes = usize::try_from(span.bytes.end - span.bytes.start).unwrap_or(usize::MAX);
-        let layout = Layout::contiguous(&[bytes])?;
+    /// The memory at `address` that a tensor goes to, without gaps.
+    fn place(&self, source: &Tensor, address: usize) -> Result<Tensor, Error> {
+        let (dtype, layout) = (source.dtype(), Layout::contiguous(source.shape())?);
+        let bytes = dtype.bytes_for(layout.elements())?;
         let owner = Arc::clone(&self.owner);
         if !self.target.is_host() {
             // SAFETY: the package names memory of the target, which `owner` keeps. It is the results' alone, or that of
             // tensors whose user waits for this call, and nobody gets at it before the bytes have landed, or on a stream
             // that comes after; what their stream still does with it is waited for.
             return unsafe {
-                ForeignMemory::new(&self.target, DevicePtr(span.address as u64), bytes, owner)?.tensor(
-                    0,
-                    DType::U8,
-                    layout,
-                )
+                ForeignMemory::new(&self.target, DevicePtr(address as u64), bytes, owner)?
+                    .tensor(0, dtype, layout)
             };
         }
-        let ptr = NonNull::new(std::ptr::with_exposed_provenance_mut(span.address)).ok_or_else(|| {
+        let ptr = NonNull::new(std::ptr::with_exposed_provenance_mut(address)).ok_or_else(|| {
             Error::Unsupported {
                 doing: "loading a tensor",
                 reason: "its memory is at address 0".to_owned(),
             }
         })?;
         // SAFETY: as above.
-        unsafe { Tensor::from_raw_parts_mut(ptr, bytes, DType::U8, layout, None, owner) }
+        unsafe { Tensor::from_raw_parts_mut(ptr, bytes, dtype, layout, None, owner) }
     }
 }
 
