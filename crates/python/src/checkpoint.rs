@@ -16,7 +16,7 @@ use pyo3::{
     types::{PyDict, PyList, PyTuple},
 };
 
-use self::{arrival::Arrival, slice::Cut, spans::Destination};
+use self::{arrival::Arrival, spans::Destination};
 use crate::{errors, kept::Kept};
 
 /// Where each tensor begins in memory that they share, in bytes.
