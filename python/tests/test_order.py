@@ -10,7 +10,7 @@ from .test_errors import run
 PREAMBLE = """
     import torch, pinlane
     from pinlane import _native, _torch
-    _native.simulate("cuda:0", bytes_per_second=5e8)
+    _native.simulate("cuda:0", {"bytes_per_second": 5e8, "copy_latency": 0.0})
     stream = _native.SimulatedStream("cuda:0")
     _torch.current_stream = lambda device: stream.handle
 
