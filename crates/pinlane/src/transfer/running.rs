@@ -65,8 +65,9 @@ impl RunningEngine {
     /// left to the lanes: slots to be emptied, copies that the driver stages itself, more chunks than there are slots.
     ///
     /// A job that comes after an event which has not fired must not hold up others. One for the caller's thread gets a
-    /// stream of its own, if its slots are not the last; any other is not started before. `owner` is the device, kept by
-    /// whoever waits for the event.
+    /// stream of its own, if its slots are not the last. Of one for the lanes, to the device, slots are filled ahead, if these
+    /// are no more than half of those to be had. Any other is not started before. `owner` is the device, kept by whoever waits
+    /// for the event.
     pub(crate) fn start(
         &self,
         job: &Arc<Job>,
@@ -84,9 +85,14 @@ impl RunningEngine {
         let waits = slotted > self.engine.slots.wanted()
             || plan.direction() == Direction::ToHost && (emptied || plan.chunks.iter().any(is_plain));
         let inline = plan.is_inline() && (blocking || !waits);
-        let held_back = !job.may_start();
+        let held_back = !job.may_start_soon();
         let spares_others = || inline && (slotted == 0 || slotted < self.engine.slots.available());
-        if held_back && !spares_others() {
+        let is_filled_ahead = || {
+            plan.direction() == Direction::ToDevice
+                && !plan.chunks.iter().any(is_plain)
+                && slotted <= self.engine.slots.available() / 2
+        };
+        if held_back && !spares_others() && (inline || !is_filled_ahead()) {
             if !blocking {
                 self.start_lanes(plan)?;
                 self.start_reactor()?;
