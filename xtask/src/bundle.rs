@@ -29,7 +29,14 @@ use python::Wheel;
 const LIMIT: u64 = 60 << 20;
 
 /// What of `bench/` goes in as it is.
-const SCRIPTS: [&str; 3] = ["gpu-check", "torch_side.py", "torch_side_by_side.py"];
+const SCRIPTS: [&str; 6] = [
+    "gpu-check",
+    "torch_side.py",
+    "torch_side_by_side.py",
+    "python_figures.py",
+    "python_grid.py",
+    "training_steps.py",
+];
 
 /// Also the sign by which a folder is known as a bundle.
 const MANIFEST: &str = "manifest";

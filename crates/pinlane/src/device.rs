@@ -264,6 +264,7 @@ impl DeviceOptions {
         let budget = self.pinned_budget.unwrap_or(DEFAULT_BUDGET);
         profile.lanes = self.lanes.unwrap_or(profile.lanes);
         profile.lanes_to_host = self.lanes.unwrap_or(profile.lanes_to_host);
+        profile.lanes_from_files = self.lanes.unwrap_or(profile.lanes_from_files);
         profile.slots_per_lane = self.slots_per_lane.unwrap_or(profile.slots_per_lane);
         // A size that nobody asked for gives way to the budget; one that was asked for does not.
         let largest = (budget / 2).max(SLOT_GRANULE) / SLOT_GRANULE * SLOT_GRANULE;
@@ -292,6 +293,7 @@ impl DeviceOptions {
             .min(affordable);
         profile.lanes = profile.lanes.min(slots);
         profile.lanes_to_host = profile.lanes_to_host.min(slots);
+        profile.lanes_from_files = profile.lanes_from_files.min(slots);
         Ok(Settings {
             budget,
             slots,

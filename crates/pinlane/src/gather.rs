@@ -15,6 +15,7 @@
 //!   are transposed in tiles. A range with less than two such rows still goes line by line.
 
 mod cursor;
+mod runs;
 mod transpose;
 
 use std::{ops::Range, ptr};

@@ -26,6 +26,7 @@ mod device;
 mod dtype;
 mod element;
 mod error;
+mod file;
 pub mod fill;
 mod gather;
 mod host_memory;
@@ -48,6 +49,7 @@ pub use device::{Device, DeviceOptions, DeviceStats};
 pub use dtype::{DType, DTypeError};
 pub use element::Element;
 pub use error::{Error, Result};
+pub use file::{FileAccess, FileSource};
 pub use fill::{Arange, FillError};
 pub use gather::StridedCopy;
 pub use host_memory::HostMemory;
@@ -63,7 +65,8 @@ pub use scalar::Scalar;
 pub use tensor::{ForeignMemory, Tensor};
 pub use tensor_map::{Node, TensorMap};
 pub use transfer::{
-    Alternative, Direction, Explanation, HostEnd, Placement, Plan, Route, Transfer, TransferOptions, Workload,
+    Alternative, Direction, Explanation, HostEnd, Pieces, Placement, Plan, Route, Transfer, TransferOptions,
+    Workload,
 };
 pub use tree::Tree;
 

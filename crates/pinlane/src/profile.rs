@@ -48,6 +48,9 @@ pub struct Profile {
     /// Lanes to run at most that carry bytes to the host, into fresh memory, whose pages the kernel makes as they are
     /// written. Into memory that exists half of them do: they read what the link has just left in the caches.
     pub lanes_to_host: usize,
+    /// Lanes to run at most that carry bytes from files to the device: the kernel copies slower out of its page cache than
+    /// lanes do out of memory, and a disk is kept busy by as many reads at once.
+    pub lanes_from_files: usize,
     /// Slots for each lane.
     pub slots_per_lane: usize,
     /// Bytes of a slot: the longest chunk.
@@ -81,6 +84,8 @@ const ASSUMED_MEMCPY: f64 = 10e9;
 const FILLING_AMONG_OTHERS: f64 = 7e9;
 /// What a lane empties slots into fresh memory with.
 const EMPTYING_AMONG_OTHERS: f64 = 5e9;
+/// What a lane reads from the page cache with.
+const READING_AMONG_OTHERS: f64 = 4.6e9;
 
 /// The copies of a simulated device are the processor's own: they should find a slot still in its caches. On two cores this
 /// moves 256 MiB half as fast again as slots of 4 MiB do.
@@ -109,6 +114,7 @@ impl Profile {
             latency: Duration::from_micros(8),
             lanes: to_fill_the_link(FILLING_AMONG_OTHERS),
             lanes_to_host: to_fill_the_link(EMPTYING_AMONG_OTHERS),
+            lanes_from_files: to_fill_the_link(READING_AMONG_OTHERS),
             slots_per_lane: 3,
             slot_bytes: if properties.simulated {
                 SLOT_IN_CACHE
@@ -160,7 +166,14 @@ impl Profile {
         if rates.iter().any(|rate| !rate.is_finite() || *rate <= 0.0) {
             return Some("a rate is not above zero");
         }
-        if self.lanes == 0 || self.lanes_to_host == 0 || self.slots_per_lane == 0 {
+        if [
+            self.lanes,
+            self.lanes_to_host,
+            self.lanes_from_files,
+            self.slots_per_lane,
+        ]
+        .contains(&0)
+        {
             return Some("there is not one lane with a slot");
         }
         if self.slot_bytes == 0 || !self.slot_bytes.is_multiple_of(SLOT_GRANULE) {

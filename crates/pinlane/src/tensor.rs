@@ -4,14 +4,14 @@ mod access;
 mod foreign;
 mod views;
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 use pinlane_driver::{DevicePtr, sync::Arc};
 
 pub use foreign::ForeignMemory;
 
 use crate::{
-    DType, Device, Element, Error, HostMemory, Layout, Result, Scalar,
+    DType, Device, Element, Error, FileSource, HostMemory, Layout, Result, Scalar,
     memory::storage::{Place, Storage},
 };
 
@@ -131,41 +131,14 @@ impl Tensor {
         HostMemory::Pageable.randn(dtype, shape, seed)
     }
 
-    /// The bytes of a file from `offset` on, read when the tensor is moved.
+    /// The bytes of a file from `offset` on, read when the tensor is moved. Tensors that share a file share its
+    /// descriptor where they are taken from one [`FileSource`].
     ///
     /// # Errors
     ///
     /// [`Error::File`] where the file can't be opened, is a directory, or is shorter than `offset` and the tensor together.
     pub fn from_file(path: impl AsRef<Path>, offset: u64, dtype: DType, shape: &[usize]) -> Result<Self> {
-        let path = path.as_ref();
-        let layout = Layout::contiguous(shape)?;
-        let bytes = dtype.bytes_for(layout.elements())?;
-        let fail = |doing: String, source| Error::File {
-            doing,
-            path: path.to_owned(),
-            source,
-        };
-        let file = File::open(path).map_err(|source| fail("opening".to_owned(), source))?;
-        let metadata = file
-            .metadata()
-            .map_err(|source| fail("asking for the size of".to_owned(), source))?;
-        if metadata.is_dir() {
-            let directory = std::io::ErrorKind::IsADirectory;
-            return Err(fail("opening".to_owned(), directory.into()));
-        }
-        let length = metadata.len();
-        if offset.checked_add(bytes as u64).is_none_or(|end| end > length) {
-            let short = std::io::Error::new(
-                std::io::ErrorKind::UnexpectedEof,
-                format!("the file has {length} bytes"),
-            );
-            return Err(fail(format!("taking {bytes} bytes at offset {offset} of"), short));
-        }
-        Ok(Self::new(
-            dtype,
-            layout,
-            Storage::file(Arc::new(file), path.into(), offset),
-        ))
+        FileSource::open(path)?.tensor(offset, dtype, shape)
     }
 
     pub(crate) fn new(dtype: DType, layout: Layout, storage: Storage) -> Self {

@@ -155,7 +155,8 @@ pub trait Tree: Sized {
     ///
     /// As for [`copy_into`](Self::copy_into).
     fn copy_into_with(&self, into: &mut Self, options: &TransferOptions) -> Result<()> {
-        start_into(self, into, options, true)?.land()
+        let landed = start_into(self, into, options, true)?.land();
+        landed.map_err(|failure| failure.named(|leaf| self.path(leaf)))
     }
 
     /// Starts moving the tree's bytes into the tensors of `into`, and gives `into` back when they have landed.

@@ -4,7 +4,7 @@
 use super::results::{Figure, Results, Verdict, significant};
 
 /// The figures that are asked for, in the order in which they are shown, and the work that each is about.
-const WORK: [(&str, &str); 24] = [
+const WORK: [(&str, &str); 27] = [
     ("h2d-pageable-1gib", "1 GiB, pageable to device"),
     ("h2d-tree-100x1m", "100 tensors of 1M floats, pageable to device"),
     ("h2d-pageable-16mib", "16 MiB, pageable to device"),
@@ -57,6 +57,18 @@ const WORK: [(&str, &str); 24] = [
     (
         "py-one-tensor",
         "Python: one tensor of 4 B, 4 KiB or 400 kB, worst beside torch's `.to`",
+    ),
+    (
+        "py-step-images",
+        "Python: a training step, batches of 38.5 MB from 8 workers",
+    ),
+    (
+        "py-step-many",
+        "Python: a training step, batches of 500 tensors of 1000 floats",
+    ),
+    (
+        "py-never-slower",
+        "Python: worst cell beside torch, all sizes, counts and kinds of memory",
     ),
     ("py-import", "Python: `import pinlane` after torch"),
 ];
@@ -248,7 +260,7 @@ mod tests {
         );
         assert!(line(&text, "`newcomer`").contains("| not measured |"), "{text}");
         assert!(
-            text.ends_with("25 figures: 1 hold, 1 fall short, 23 were not measured.\n"),
+            text.ends_with("28 figures: 1 hold, 1 fall short, 26 were not measured.\n"),
             "{text}"
         );
     }

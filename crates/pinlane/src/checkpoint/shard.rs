@@ -3,22 +3,18 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt as _,
     path::Path,
 };
 
 use indexmap::IndexMap;
-use pinlane_driver::sync::Arc;
 
 use super::{CheckpointError, Header, TensorInfo};
-use crate::{Error, Layout, Result, Tensor, memory::storage::Storage};
+use crate::{Error, FileAccess, FileSource, Result, Tensor};
 
 /// One file of a checkpoint. Its tensors share the open file, so it may be renamed or removed while they are there.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    path: Arc<Path>,
-    file: Arc<File>,
-    bytes: u64,
+    source: FileSource,
     data_start: u64,
     metadata: Option<IndexMap<String, String>>,
 }
@@ -31,9 +27,7 @@ impl Shard {
         let data_start = header.data_start();
         let (tensors, metadata) = header.into_parts();
         let shard = Self {
-            path: path.into(),
-            file: Arc::new(file),
-            bytes,
+            source: FileSource::of(file, path, bytes, FileAccess::default()),
             data_start,
             metadata,
         };
@@ -43,13 +37,13 @@ impl Shard {
     /// Where the file was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.source.path()
     }
 
     /// The size of the whole file in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.source.bytes()
     }
 
     /// Where in the file the tensors' data begins.
@@ -66,22 +60,13 @@ impl Shard {
 
     /// Fills `into` with the data from `start` on, counted from the header's end.
     pub(super) fn read_at(&self, into: &mut [u8], start: u64) -> Result<()> {
-        let offset = self.data_start + start;
-        self.file
-            .read_exact_at(into, offset)
-            .map_err(|source| Error::File {
-                doing: format!("reading {} bytes at offset {offset} of", into.len()),
-                path: self.path.to_path_buf(),
-                source,
-            })
+        self.source.read_at(self.data_start + start, into)
     }
 
     /// A tensor of the file, where it lies.
     pub(super) fn tensor(&self, info: &TensorInfo) -> Result<Tensor> {
-        let layout = Layout::contiguous(&info.shape)?;
-        let offset = self.data_start + info.start;
-        let storage = Storage::file(Arc::clone(&self.file), Arc::clone(&self.path), offset);
-        Ok(Tensor::new(info.dtype, layout, storage))
+        self.source
+            .tensor(self.data_start + info.start, info.dtype, &info.shape)
     }
 }
 

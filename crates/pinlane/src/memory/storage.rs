@@ -7,7 +7,7 @@
 //! `&mut` there is; a transfer holds a clone of the `Arc` for as long as the device may use the bytes, and so nobody
 //! can write to what a copy still reads.
 
-use std::{any::Any, fs::File, path::Path, ptr::NonNull};
+use std::{any::Any, ptr::NonNull};
 
 use pinlane_driver::{
     Backend, DevicePtr,
@@ -18,7 +18,7 @@ use pinlane_driver::{
 };
 
 use super::{buffer::Buffer, pool::PinnedLease};
-use crate::{Device, Result};
+use crate::{Device, FileSource, Result, file::source::OpenFile};
 
 /// A run of bytes somewhere, and what keeps it alive.
 #[derive(Debug)]
@@ -85,8 +85,7 @@ impl DeviceBytes {
 /// Bytes of a file, read when they are moved.
 #[derive(Clone, Debug)]
 pub(crate) struct FileBytes {
-    pub(crate) file: Arc<File>,
-    pub(crate) path: Arc<Path>,
+    pub(crate) file: Arc<OpenFile>,
     pub(crate) offset: u64,
 }
 
@@ -191,9 +190,12 @@ impl Storage {
         }))
     }
 
-    /// An open file from `offset` on. Storages of one file share it.
-    pub(crate) fn file(file: Arc<File>, path: Arc<Path>, offset: u64) -> Self {
-        Self::landed(Place::File(FileBytes { file, path, offset }))
+    /// An open file from `offset` on.
+    pub(crate) fn file(source: &FileSource, offset: u64) -> Self {
+        Self::landed(Place::File(FileBytes {
+            file: Arc::clone(source.opened()),
+            offset,
+        }))
     }
 
     /// Keeps the memory from ever being let go: a lost device may still use it.

@@ -94,7 +94,7 @@ impl Tensor {
         self.storage.bytes().ok_or_else(|| Error::NotOnHost {
             doing,
             place: match self.storage.place() {
-                Place::File(file) => format!("in the file {}", file.path.display()),
+                Place::File(file) => format!("in the file {}", file.file.path().display()),
                 _ => format!("on {}", self.device()),
             },
         })

@@ -1,10 +1,12 @@
 //! Tensors in files, read to the host.
 
-use std::os::unix::fs::FileExt;
-
 use crate::{
-    Error, HostMemory, Result, Tensor,
-    landing::{landing, span_bytes},
+    HostMemory, Result, Tensor,
+    file::{
+        read::Unread,
+        reading::{FileEnd, Reading},
+    },
+    landing::landing,
     memory::storage::{FileBytes, Place},
 };
 
@@ -13,34 +15,24 @@ pub(crate) fn read(tensor: &Tensor) -> Result<Tensor> {
     let Place::File(source) = tensor.storage().place() else {
         return Ok(tensor.clone());
     };
-    let (layout, copy) = landing(tensor)?;
-    if copy.is_some() {
-        return Err(gaps());
-    }
-    let span = span_bytes(tensor)?;
-    let storage = HostMemory::Pageable.build_storage(span.len(), |bytes| {
-        read_at(source, source.offset + span.start as u64, bytes)
-    })?;
-    Ok(Tensor::new(tensor.dtype(), layout, storage))
+    let end = FileEnd::new(tensor, source, 0, false)?;
+    let storage = HostMemory::Pageable.build_storage(end.bytes(), |bytes| read_into(&end, bytes))?;
+    Ok(Tensor::new(tensor.dtype(), landing(tensor)?.0, storage))
 }
 
-/// Fills `into` with the bytes of the file at `offset`.
-pub(crate) fn read_at(source: &FileBytes, offset: u64, into: &mut [u8]) -> Result<()> {
-    source
-        .file
-        .read_exact_at(into, offset)
-        .map_err(|error| Error::File {
-            doing: format!("reading {} bytes at offset {offset} of", into.len()),
-            path: source.path.to_path_buf(),
-            source: error,
-        })
+/// Fills `into` with the elements of `tensor`, which lies in `source`, in their order.
+pub(crate) fn read_packed(tensor: &Tensor, source: &FileBytes, into: &mut [u8]) -> Result<()> {
+    read_into(&FileEnd::new(tensor, source, 0, true)?, into)
 }
 
-/// Why a view with gaps can't be read from a file.
-pub(crate) fn gaps() -> Error {
-    Error::Unsupported {
-        doing: "reading a view of a tensor in a file",
-        reason: "its elements do not lie in one piece; move the whole tensor and take the view there"
-            .to_owned(),
+fn read_into(end: &FileEnd, into: &mut [u8]) -> Result<()> {
+    let mut reading = Reading::default();
+    let unread = |Unread { error, .. }| *error;
+    // SAFETY: the bytes are initialised and borrowed exclusively until the reading is finished.
+    unsafe {
+        reading
+            .push(end, 0..into.len(), into.as_mut_ptr())
+            .map_err(unread)?;
+        reading.finish().map_err(unread)
     }
 }

@@ -4,7 +4,11 @@ use std::task::Context;
 
 use pinlane_driver::{Stream, sync::Arc};
 
-use super::{job::Job, plan::Plan, reactor::Duty};
+use super::{
+    job::{Failure, Job},
+    plan::Plan,
+    reactor::Duty,
+};
 use crate::{Device, Error, Result, memory::storage::Landing};
 
 /// Jobs on their way. A tree whose tensors come from several devices has several.
@@ -12,7 +16,7 @@ use crate::{Device, Error, Result, memory::storage::Landing};
 pub(crate) struct Flights {
     jobs: Vec<Flight>,
     /// What went wrong beside the jobs.
-    failed: Option<Error>,
+    failed: Option<Failure>,
     /// Of tensors that existed before: to be set when everything has landed.
     landing: Option<Arc<Landing>>,
 }
@@ -34,7 +38,7 @@ impl Flights {
 
     /// Records an error of what is done beside the jobs; [`land`](Self::land) tells it.
     pub(crate) fn fail(&mut self, error: Error) {
-        self.failed.get_or_insert(error);
+        self.failed.get_or_insert(error.into());
     }
 
     /// Has `landing` set when everything has landed.
@@ -57,7 +61,7 @@ impl Flights {
     }
 
     /// Blocks until every job has landed, and tells the first error.
-    pub(crate) fn land(&mut self) -> Result<()> {
+    pub(crate) fn land(&mut self) -> Result<(), Failure> {
         let mut landed = self.failed.take().map_or(Ok(()), Err);
         for flight in self.jobs.drain(..) {
             let _span = tracing::debug_span!("wait", bytes = flight.job.plan.bytes()).entered();

@@ -201,15 +201,14 @@ impl<'a> Destinations<'a> {
         let mut storage = into.storage().again();
         let place = span_bytes(into)?;
         let bytes = &mut storage.bytes_mut().ok_or(Error::Shared)?[place];
-        match (source.storage().place(), packing(source)?.1) {
-            (Place::File(file), None) => {
-                file::read_at(file, file.offset + span_bytes(source)?.start as u64, bytes)?;
-            }
-            (Place::File(_), Some(_)) => return Err(file::gaps()),
-            (_, None) => {
+        if let Place::File(file) = source.storage().place() {
+            return file::read_packed(source, file, bytes);
+        }
+        match packing(source)?.1 {
+            None => {
                 bytes.copy_from_slice(&source.host_bytes("copying a tensor")?[span_bytes(source)?]);
             }
-            (_, Some(copy)) => copy.gather_slice(source.host_bytes("copying a tensor")?, 0, bytes)?,
+            Some(copy) => copy.gather_slice(source.host_bytes("copying a tensor")?, 0, bytes)?,
         }
         Ok(())
     }

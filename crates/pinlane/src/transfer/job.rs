@@ -27,6 +27,7 @@ use pinlane_driver::{
 use super::{engine::Engine, leaks::Leaks, mark::Mark, plan::Plan};
 use crate::{
     Error, Result, StridedCopy,
+    file::{read::Unread, reading::FileEnd},
     memory::{
         slots::LentSlot,
         storage::{Landing, Storage},
@@ -40,8 +41,8 @@ pub(crate) enum End {
     Memory(*mut u8),
     /// Host memory to gather from.
     Strided(*const u8, Box<StridedCopy>),
-    /// A file's bytes, from this offset of the file on.
-    File(Arc<Storage>, u64),
+    /// A file's bytes.
+    File(FileEnd),
     /// Memory of the same device.
     Device(DevicePtr),
     /// Memory of another device.
@@ -53,6 +54,45 @@ pub(crate) enum End {
 unsafe impl Send for End {}
 // SAFETY: as above.
 unsafe impl Sync for End {}
+
+/// What went wrong with a job.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The number in its tree of the tensor it went wrong with, if it did with one.
+    leaf: Option<usize>,
+    error: Box<Error>,
+}
+
+impl Failure {
+    /// The error, with what the tree calls the tensor.
+    pub(crate) fn named(self, name: impl FnOnce(usize) -> String) -> Error {
+        match self.leaf {
+            Some(leaf) => Error::Leaf {
+                path: name(leaf),
+                source: self.error,
+            },
+            None => *self.error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            leaf: None,
+            error: Box::new(error),
+        }
+    }
+}
+
+impl From<Unread> for Failure {
+    fn from(unread: Unread) -> Self {
+        Self {
+            leaf: Some(unread.leaf as usize),
+            error: unread.error,
+        }
+    }
+}
 
 /// Where a job's bytes go, and come from.
 #[derive(Debug)]
@@ -106,7 +146,7 @@ pub(crate) struct Job {
 struct Progress {
     unsettled: usize,
     marks: Vec<Arc<Mark>>,
-    error: Option<Error>,
+    error: Option<Failure>,
     lost: bool,
     begun: bool,
     keep: Option<Keep>,
@@ -191,11 +231,12 @@ impl Job {
     }
 
     /// Records an error and cancels what is left; the chunk it happened in has still to be settled.
-    pub(crate) fn fail(&self, error: Error) {
+    pub(crate) fn fail(&self, failure: impl Into<Failure>) {
+        let failure = failure.into();
         self.cancel();
         let mut progress = lock(&self.progress);
-        progress.lost |= error.leaves_memory_in_use();
-        progress.error.get_or_insert(error);
+        progress.lost |= failure.error.leaves_memory_in_use();
+        progress.error.get_or_insert(failure);
     }
 
     /// The job could not be handed to anyone: no chunk of it will be claimed.
@@ -220,7 +261,7 @@ impl Job {
 
     /// Blocks until the device is done with the job, lets go of what was kept, and tells the first error. Called once:
     /// by the handle, or by the reactor after the handle was dropped.
-    pub(crate) fn land(&self) -> Result<()> {
+    pub(crate) fn land(&self) -> Result<(), Failure> {
         self.wait_settled();
         let marks = mem::take(&mut lock(&self.progress).marks);
         for mark in &marks {

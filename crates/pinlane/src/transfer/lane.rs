@@ -12,18 +12,17 @@ use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
 use super::{
     engine::Engine,
-    file,
-    job::{End, Job},
+    job::{End, Failure, Job},
     mark::{LaneStream, Mark},
     plan::{Chunk, Direction, Segment},
     queue::Claim,
 };
 use crate::{
     Error, Result,
+    file::{read::Unread, reading::Reading},
     memory::{
         copying::{self, Stores},
         slots::Slot,
-        storage::Place,
     },
 };
 
@@ -37,6 +36,8 @@ pub(crate) struct Lane {
     pending: VecDeque<Pending>,
     /// Reused for each chunk's copies.
     copies: Vec<MemCopy>,
+    /// Reused for each chunk that comes from files.
+    reading: Reading,
 }
 
 /// A chunk whose bytes are on their way into a slot.
@@ -63,6 +64,7 @@ impl Lane {
             stream,
             pending: VecDeque::new(),
             copies: Vec::new(),
+            reading: Reading::default(),
         }
     }
 
@@ -114,32 +116,32 @@ impl Lane {
         match self.start(job, chunk) {
             Ok(Some(mark)) => job.settle(Some(mark)),
             Ok(None) => {}
-            Err(error) => {
-                job.fail(error);
+            Err(failure) => {
+                job.fail(failure);
                 job.settle(None);
             }
         }
     }
 
     /// Enqueues a chunk. Gives its mark, or nothing where the chunk is pending.
-    fn start(&mut self, job: &Arc<Job>, index: usize) -> Result<Option<Arc<Mark>>> {
+    fn start(&mut self, job: &Arc<Job>, index: usize) -> Result<Option<Arc<Mark>>, Failure> {
         let chunk = &job.plan.chunks[index];
         if !chunk.needs_slot() {
             self.collect_direct(job, chunk);
-            return self.enqueue(job, chunk, None).map(Some);
+            return Ok(Some(self.enqueue(job, chunk, None)?));
         }
         if let Some(lent) = &job.lent {
             self.collect_slotted(job, chunk, lent.ptr().as_ptr());
             let table = table(chunk, lent.ptr().as_ptr());
-            return self.enqueue(job, chunk, table).map(Some);
+            return Ok(Some(self.enqueue(job, chunk, table)?));
         }
         let slot = self.acquire(job)?;
         if chunk.is_staged()
             && job.plan.direction() == Direction::ToDevice
-            && let Err(error) = self.fill(job, chunk, &slot)
+            && let Err(failure) = self.fill(job, chunk, &slot)
         {
             self.engine.slots.put_back(slot);
-            return Err(error);
+            return Err(failure);
         }
         if chunk.is_staged() {
             self.collect_slotted(job, chunk, slot.ptr());
@@ -164,7 +166,7 @@ impl Lane {
             }
             Err(error) => {
                 self.return_slot(slot, error.leaves_memory_in_use());
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -195,19 +197,22 @@ impl Lane {
     }
 
     /// Copies the chunk's segments from their sources into the slot.
-    fn fill(&self, job: &Job, chunk: &Chunk, slot: &Slot) -> Result<()> {
+    fn fill(&mut self, job: &Job, chunk: &Chunk, slot: &Slot) -> Result<(), Failure> {
         let _span =
             tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
         let stores = job.plan.pace.stores;
+        let reading = &mut self.reading;
         let filled = job.plan.segments(chunk).iter().try_for_each(|segment| {
             // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
             // the source alive and unwritten, and the plan keeps the segment within the leaf.
-            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot, stores) }
+            unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot, stores, reading) }
         });
+        // SAFETY: the lane still holds the slot, whose segments lie apart.
+        let filled = filled.and_then(|()| unsafe { reading.finish() });
         // Also after an error: the slot goes on to another thread.
         copying::fence(stores);
-        filled
+        Ok(filled?)
     }
 
     /// Collects the copies between a slot and the device.
@@ -368,13 +373,19 @@ fn between(direction: Direction, host: *mut u8, device: DevicePtr, bytes: usize)
     }
 }
 
-/// Copies one segment into its place in a slot.
+/// Copies one segment into its place in a slot, or has it read to there.
 ///
 /// # Safety
 ///
 /// The segment lies inside the leaf that `end` names and inside the slot; the leaf's memory is alive and not written;
-/// the caller holds the slot.
-unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot, stores: Stores) -> Result<()> {
+/// the caller holds the slot, until `reading` is finished.
+unsafe fn fill_segment(
+    end: &End,
+    segment: &Segment,
+    slot: &Slot,
+    stores: Stores,
+    reading: &mut Reading,
+) -> Result<(), Unread> {
     let (offset, bytes) = (segment.offset as usize, segment.bytes);
     // SAFETY: inside the slot, by the caller's promise.
     let place = unsafe { slot.ptr().add(segment.slot_offset) };
@@ -383,14 +394,8 @@ unsafe fn fill_segment(end: &End, segment: &Segment, slot: &Slot, stores: Stores
         End::Memory(ptr) => unsafe { copying::copy(ptr.add(offset), place, bytes, stores) },
         // SAFETY: as above; `gather` reads only what the layout reaches.
         End::Strided(storage, copy) => unsafe { copy.gather(*storage, offset..offset + bytes, place) },
-        End::File(storage, start) => {
-            let Place::File(source) = storage.place() else {
-                unreachable!("the end was made from a file")
-            };
-            // SAFETY: slots are zeroed when made, so the bytes are initialised; the caller holds the slot.
-            let place = unsafe { std::slice::from_raw_parts_mut(place, bytes) };
-            file::read_at(source, start + segment.offset, place)?;
-        }
+        // SAFETY: slots are zeroed when made, so the bytes are initialised; the rest is the caller's promise.
+        End::File(file) => unsafe { reading.push(file, offset..offset + bytes, place)? },
         End::Device(_) | End::Peer(..) => unreachable!("device memory goes without a slot"),
     }
     Ok(())

@@ -76,10 +76,18 @@ pub(super) fn lies_in_fresh_memory(bytes: impl ExactSizeIterator<Item = u64>) ->
 }
 
 /// What the planner may use on this engine.
-pub(super) fn means(engine: &Engine, direction: Direction) -> Means<'_> {
+pub(super) fn means<'a>(engine: &'a Engine, direction: Direction, leaves: &[Leaf]) -> Means<'a> {
+    let from_files = || {
+        let looked_at = leaves.iter().take(LOOKED_AT);
+        let is_file = |leaf: &Leaf| matches!(leaf.kind, Kind::File { .. });
+        looked_at.into_iter().any(is_file)
+    };
     Means {
         profile: &engine.profile,
-        lanes: engine.profile.lanes_for(direction),
+        lanes: match direction {
+            Direction::ToDevice if from_files() => engine.profile.lanes_from_files,
+            _ => engine.profile.lanes_for(direction),
+        },
         slot_bytes: engine.slots.slot_bytes(),
         simulated: engine.driver.properties().simulated,
         lent: false,

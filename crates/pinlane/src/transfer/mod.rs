@@ -3,6 +3,7 @@
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
 //! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
 //!   [`results`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go, by the [`means`] of the engine.
+//! - [`pieces`] are memory of others, moved by its addresses.
 //! - [`short`] is the way of one small tensor, without all that.
 //! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
 //!   [`mark`] is a point in a stream after which the device is done with a chunk.
@@ -19,6 +20,7 @@ pub(crate) mod leaks;
 pub(crate) mod mark;
 mod means;
 pub(crate) mod options;
+pub(crate) mod pieces;
 pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod queue;
@@ -38,9 +40,10 @@ use std::{
 
 use pinlane_driver::Stream;
 
-use crate::Result;
+use crate::{Result, Tree};
 use flights::Flights;
 pub use options::TransferOptions;
+pub use pieces::Pieces;
 pub use plan::{Alternative, Direction, Explanation, HostEnd, Plan, Workload};
 pub use route::{Placement, Route};
 
@@ -76,15 +79,21 @@ pub use route::{Placement, Route};
 #[must_use = "a transfer that is dropped is abandoned: wait for it, await it, or keep it"]
 pub struct Transfer<T> {
     flights: Flights,
+    /// What the result calls a tensor, in errors.
+    name: fn(&T, usize) -> String,
     /// There until the result is given out. Not shown to anyone before.
     output: Option<T>,
 }
 
 impl<T> Transfer<T> {
     /// The transfer whose jobs fill what `output` shows.
-    pub(crate) fn new(flights: Flights, output: T) -> Self {
+    pub(crate) fn new(flights: Flights, output: T) -> Self
+    where
+        T: Tree,
+    {
         Self {
             flights,
+            name: T::path,
             output: Some(output),
         }
     }
@@ -124,6 +133,11 @@ impl<T> Transfer<T> {
         self.flights.wait_settled()
     }
 
+    /// Has the caller, who is about to wait, take a lane's part in what no lane has begun.
+    pub fn help(&self) {
+        self.flights.help();
+    }
+
     /// How each part of the transfer goes, and why.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
         self.flights.plans()
@@ -133,7 +147,10 @@ impl<T> Transfer<T> {
         let landed = self.flights.land();
         // Called by `wait`, which consumes the handle, and by the poll that is the last.
         let output = self.output.take().expect("a transfer gives its result once");
-        landed.map(|()| output)
+        match landed {
+            Ok(()) => Ok(output),
+            Err(failure) => Err(failure.named(|leaf| (self.name)(&output, leaf))),
+        }
     }
 }
 

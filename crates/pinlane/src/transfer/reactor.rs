@@ -135,7 +135,8 @@ pub(crate) fn perform(job: &Arc<Job>, duty: Duty, queues: &Queues) {
     match duty {
         Duty::Wake => job.wake(),
         Duty::Retire => {
-            if let Err(error) = job.land() {
+            if let Err(failure) = job.land() {
+                let error = failure.named(|leaf| format!("#{leaf}"));
                 tracing::warn!(%error, "a transfer whose handle was dropped failed");
             }
         }

@@ -167,6 +167,9 @@ impl<'a> Request<'a> {
                 }
             }
         }
+        for group in &mut groups {
+            order_by_file(&mut group.members);
+        }
         Ok(Sorted {
             groups,
             on_host,
@@ -200,7 +203,7 @@ impl<'a> Request<'a> {
         properties: &Properties,
     ) -> Result<()> {
         match way {
-            Way::Upload => sources.take_from_host(tensor, properties.id, self.into.is_some())?,
+            Way::Upload => sources.take_from_host(tensor, index, properties.id, self.into.is_some())?,
             Way::Download(_) => sources.take_from_device(tensor, self.lands_pinned(index, properties))?,
             Way::Between(_) => sources.take_from_peer(tensor, properties)?,
         }
@@ -277,7 +280,7 @@ impl<'a> Request<'a> {
                 ),
                 lent,
                 fresh: self.lands_in_fresh_memory(direction, engine),
-                ..means(engine, direction)
+                ..means(engine, direction, &sources.leaves)
             },
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
@@ -384,6 +387,17 @@ enum Way<'a> {
     Upload,
     Download(&'a Device),
     Between(&'a Device),
+}
+
+/// Puts tensors that lie in files in the order in which they lie there, so that neighbours share chunks; behind all others.
+fn order_by_file(members: &mut [(usize, &Tensor)]) {
+    let place = |&(_, tensor): &(usize, &Tensor)| match tensor.storage().place() {
+        Place::File(source) => Some((source.file.number(), source.offset)),
+        Place::Host(_) | Place::Device(_) => None,
+    };
+    if !members.is_sorted_by_key(place) {
+        members.sort_by_key(place);
+    }
 }
 
 /// A group with everything it needs to start.

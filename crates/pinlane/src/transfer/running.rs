@@ -10,7 +10,7 @@ use super::{
     job::Job,
     lane::Lane,
     mark::LaneStream,
-    plan::{Chunk, Direction, lanes_for},
+    plan::{Chunk, Direction, Plan, lanes_for},
     queue::Announcement,
     reactor::{Duty, perform},
 };
@@ -88,7 +88,7 @@ impl RunningEngine {
         let spares_others = || inline && (slotted == 0 || slotted < self.engine.slots.available());
         if held_back && !spares_others() {
             if !blocking {
-                self.start_lanes(plan.direction())?;
+                self.start_lanes(plan)?;
                 self.start_reactor()?;
                 self.engine.reactor.watch(Arc::clone(job), Duty::Start, owner);
                 return Ok(());
@@ -98,7 +98,7 @@ impl RunningEngine {
         if inline {
             self.run_inline(job, held_back)
         } else {
-            self.start_lanes(plan.direction())?;
+            self.start_lanes(plan)?;
             let lanes = job.plan.pace.lanes - usize::from(blocking);
             self.engine
                 .queues
@@ -177,15 +177,17 @@ impl RunningEngine {
         }
     }
 
-    /// Starts the lanes of a direction at its first use.
-    fn start_lanes(&self, direction: Direction) -> Result<()> {
+    /// Starts the lanes of a direction at its first use; those that files alone need, when such a plan is the first to come.
+    fn start_lanes(&self, plan: &Plan) -> Result<()> {
+        let direction = plan.direction();
+        let wanted = self.engine.profile.lanes_for(direction).max(plan.pace.lanes);
         let role = match direction {
             Direction::ToDevice | Direction::OnDevice => "up",
             Direction::ToHost => "down",
         };
         let mut threads = lock(&self.threads);
         let lanes = threads.lanes(direction);
-        while lanes.len() < self.engine.profile.lanes_for(direction) {
+        while lanes.len() < wanted {
             let index = lanes.len();
             let started = self.engine.new_stream().and_then(|stream| {
                 let lane = Lane::new(Arc::clone(&self.engine), direction, index, stream);

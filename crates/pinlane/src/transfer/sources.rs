@@ -3,12 +3,12 @@
 use pinlane_driver::{DeviceId, DevicePtr, Properties, sync::Arc};
 
 use super::{
-    file,
     job::End,
     plan::{Kind, Leaf, Region},
 };
 use crate::{
     Error, Result, Tensor,
+    file::reading::FileEnd,
     landing::{keeps_layout, packing, span_bytes},
     memory::storage::{Place, Storage},
 };
@@ -40,9 +40,23 @@ impl Sources {
         }
     }
 
-    /// Takes a tensor that goes from the host, or from a file, to the device `to`; with `packed`, to land contiguous.
+    /// Takes the tensor of number `leaf`, which goes from the host, or from a file, to the device `to`; with `packed`, to
+    /// land contiguous.
     #[inline]
-    pub(crate) fn take_from_host(&mut self, tensor: &Tensor, to: DeviceId, packed: bool) -> Result<()> {
+    pub(crate) fn take_from_host(
+        &mut self,
+        tensor: &Tensor,
+        leaf: usize,
+        to: DeviceId,
+        packed: bool,
+    ) -> Result<()> {
+        if let Place::File(source) = tensor.storage().place() {
+            let end = FileEnd::new(tensor, source, leaf, packed)?;
+            let into_page = end.page_offset();
+            self.push(tensor, end.bytes(), Kind::File { into_page });
+            self.ends.push(End::File(end));
+            return Ok(());
+        }
         let copy = if packed || !keeps_layout(tensor) {
             packing(tensor)?.1
         } else {
@@ -65,13 +79,7 @@ impl Sources {
                 self.ends
                     .push(End::Memory(unsafe { host.ptr().as_ptr().add(span.start) }));
             }
-            (Place::File(_), Some(_)) => return Err(file::gaps()),
-            (Place::File(source), None) => {
-                self.push(tensor, span.len(), Kind::File);
-                let offset = source.offset + span.start as u64;
-                self.ends.push(End::File(Arc::clone(tensor.storage()), offset));
-            }
-            (Place::Device(_), _) => unreachable!("sorted as coming from the host"),
+            (Place::File(_) | Place::Device(_), _) => unreachable!("sorted as coming from the host"),
         }
         Ok(())
     }

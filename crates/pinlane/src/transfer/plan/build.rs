@@ -61,6 +61,7 @@ pub(crate) fn plan(
             // Between the tensors of a slab of our own there is only padding, which a DMA may overwrite.
             (allocations, regions, placement == Placement::Slab)
         }
+        Regions::Padded(regions) => (Vec::new(), regions, true),
         // Reading a gap does no harm; writing one would.
         Regions::Given(regions) => (Vec::new(), regions, direction == Direction::ToHost),
     };
@@ -130,7 +131,7 @@ pub(crate) fn plan(
     let first_slotted = plan.chunks.len();
     let mut packing = Packing::new(&mut plan, padded, gathering);
     for &(index, ..) in &slotted {
-        packing.push(index, leaves[index as usize].bytes, alone);
+        packing.push(index, leaves[index as usize], alone);
     }
     packing.finish();
     if let Some(gathering) = gathering {

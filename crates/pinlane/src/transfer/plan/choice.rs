@@ -104,17 +104,17 @@ impl Choice {
             Kind::Pageable if self.alone && leaf.bytes <= self.plain_bytes => (Route::Plain, Why::Tiny),
             Kind::Pageable => (Route::Packed, Why::Pageable),
             Kind::Strided => (Route::Packed, Why::Strided),
-            Kind::File => (Route::Packed, Why::File),
+            Kind::File { .. } => (Route::Packed, Why::File),
         }
     }
 
     fn allowed(&self, route: Route, kind: Kind) -> Result<()> {
         let reason = match (route, kind) {
-            (Route::Direct, Kind::Pageable | Kind::Strided | Kind::File) => {
+            (Route::Direct, Kind::Pageable | Kind::Strided | Kind::File { .. }) => {
                 "the host's end is not one piece of pinned memory; pin it first, or use staged"
             }
             (Route::Plain, Kind::Strided) => "the driver copies one piece; make it contiguous, or use staged",
-            (Route::Plain, Kind::File) => "the driver reads no files; use staged",
+            (Route::Plain, Kind::File { .. }) => "the driver reads no files; use staged",
             (Route::Staged | Route::Packed | Route::Gathered | Route::Plain, Kind::Device) => {
                 "both ends are on devices; only direct goes there"
             }

@@ -2,9 +2,12 @@
 //!
 //! A leaf goes behind the ones before it in the open chunk, and on into new chunks. A run of a chunk is one piece on the
 //! device: leaves that are neighbours there share one.
+//!
+//! What comes from a file lies in its slot as in a page of the file, where it begins a chunk, and is cut where a page ends: then
+//! the pages are read straight into the slot, also past the page cache.
 
-use super::{Chunk, Plan, Region, Run, Segment, gathering::Gathering, placing::SLAB_ALIGNMENT};
-use crate::Route;
+use super::{Chunk, Kind, Leaf, Plan, Region, Run, Segment, gathering::Gathering, placing::SLAB_ALIGNMENT};
+use crate::{Route, file::source::PAGE};
 
 /// Alignment of a run in its slot: a cache line.
 const SLOT_ALIGNMENT: usize = 64;
@@ -53,6 +56,32 @@ enum Behind {
     Other,
 }
 
+impl Spot {
+    /// The beginning of a chunk of up to `room` bytes, for a leaf's bytes from `offset` on.
+    fn first(room: usize, kind: Kind, offset: u64) -> Self {
+        let slot_offset = match kind {
+            Kind::File { into_page } if room > 2 * PAGE as usize => {
+                ((u64::from(into_page) + offset) % PAGE) as usize
+            }
+            _ => 0,
+        };
+        Self {
+            slot_offset,
+            behind: Behind::Nothing,
+            room: room - slot_offset,
+        }
+    }
+}
+
+/// How far behind the end of a page of its file a leaf's part from `offset` on ends, if it begins before that.
+fn beyond_page(kind: Kind, offset: u64, part: usize) -> usize {
+    let Kind::File { into_page } = kind else {
+        return 0;
+    };
+    let beyond = ((u64::from(into_page) + offset + part as u64) % PAGE) as usize;
+    if beyond < part { beyond } else { 0 }
+}
+
 impl<'a> Packing<'a> {
     pub(super) fn new(plan: &'a mut Plan, padded: bool, gathering: Option<Gathering>) -> Self {
         Self {
@@ -64,9 +93,9 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Packs one leaf, of `bytes` bytes, which are not none; `alone` says that it begins a chunk of its own.
+    /// Packs the leaf of number `leaf`, whose bytes are not none; `alone` says that it begins a chunk of its own.
     #[inline]
-    pub(super) fn push(&mut self, leaf: u32, bytes: u64, alone: bool) {
+    pub(super) fn push(&mut self, leaf: u32, Leaf { bytes, kind }: Leaf, alone: bool) {
         let region = self.plan.regions[leaf as usize];
         // Most of many small leaves fit whole behind the one before.
         if !alone
@@ -75,12 +104,12 @@ impl<'a> Packing<'a> {
         {
             self.put(leaf, region, 0, spot, bytes as usize);
         } else {
-            self.push_parts(leaf, region, bytes, alone);
+            self.push_parts(leaf, region, bytes, kind, alone);
         }
     }
 
     /// Packs a leaf that may have to be cut, or to begin a chunk.
-    fn push_parts(&mut self, leaf: u32, region: Region, bytes: u64, alone: bool) {
+    fn push_parts(&mut self, leaf: u32, region: Region, bytes: u64, kind: Kind, alone: bool) {
         let mut offset = 0;
         let mut fresh = alone;
         while offset < bytes {
@@ -90,13 +119,13 @@ impl<'a> Packing<'a> {
             };
             let behind = if fresh { None } else { self.spot_behind(place) };
             let longest = self.plan.pace.chunk_bytes(self.done);
-            let spot = behind.unwrap_or_else(|| Spot {
-                slot_offset: 0,
-                behind: Behind::Nothing,
-                room: longest.min(self.data_end(1)),
-            });
+            let spot = behind.unwrap_or_else(|| Spot::first(longest.min(self.data_end(1)), kind, offset));
             fresh = spot.behind == Behind::Nothing;
             let part = usize::try_from(bytes - offset).map_or(spot.room, |rest| rest.min(spot.room));
+            let part = match (part as u64) < bytes - offset {
+                true => part - beyond_page(kind, offset, part),
+                false => part,
+            };
             // A leaf that is not longer than a chunk is not cut merely to use up the rest of one.
             let whole_later = offset == 0 && (part as u64) < bytes && bytes <= longest as u64;
             if !fresh && (part == 0 || whole_later) {

@@ -76,7 +76,7 @@ impl Workload {
                 return refuse("what comes to the host lands in pageable or pinned memory, in one piece");
             }
             (_, HostEnd::Strided) => Kind::Strided,
-            (_, HostEnd::File) => Kind::File,
+            (_, HostEnd::File) => Kind::File { into_page: 0 },
         };
         self.leaves.extend((0..count).map(|_| Leaf { bytes, kind }));
         Ok(self)
@@ -123,7 +123,7 @@ impl Workload {
                 && engine.slots.lends(),
             fresh: self.direction == Direction::ToHost
                 && lies_in_fresh_memory(self.leaves.iter().map(|leaf| leaf.bytes)),
-            ..means(engine, self.direction)
+            ..means(engine, self.direction, &self.leaves)
         };
         let planned = planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means));
         planned.map_err(|refused| Error::Leaf {
