@@ -3,6 +3,9 @@
 //! libFuzzer learns which inputs reach new code from counters that LLVM puts into every crate. That pass and its options are
 //! flags of the stable compiler (`cargo fuzz` passes the same), so neither a nightly toolchain nor `cargo fuzz` is needed; a
 //! C++ compiler is, for libFuzzer itself.
+//!
+//! What earlier runs found worth keeping is in `fuzz/corpus`, one file for each target and one input on each line, in
+//! hexadecimal. A run begins with those; with `--keep` it puts the fewest inputs there that reach all that was reached.
 
 use std::{
     fs,
@@ -96,11 +99,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 
 fn fuzz(fuzzed: &Target, programs: &Path, limit: &Limit, keep: bool) -> Result<()> {
     let name = fuzzed.name;
-    let [found, failed] = ["found", "failed"].map(|kind| target("fuzz").join(kind).join(name));
-    let kept = root().join("fuzz/corpus").join(name);
+    let [found, failed, kept] = ["found", "failed", "kept"].map(|kind| target("fuzz").join(kind).join(name));
     for folder in [&found, &failed, &kept] {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
+    let corpus = root().join("fuzz/corpus").join(format!("{name}.hex"));
+    unpack(&corpus, &kept).with_context(|| format!("unpacking {}", corpus.display()))?;
     let limit = match limit {
         Limit::Seconds(seconds) => format!("-max_total_time={seconds}"),
         Limit::Runs(runs) => format!("-runs={runs}"),
@@ -125,6 +129,62 @@ fn fuzz(fuzzed: &Target, programs: &Path, limit: &Limit, keep: bool) -> Result<(
                 .args(["-merge=1", LONGEST_INPUT, "-verbosity=0"])
                 .args([&kept, &found]),
         )?;
+        pack(&kept, &corpus).with_context(|| format!("packing {}", corpus.display()))?;
     }
     Ok(())
+}
+
+/// Writes each line of a corpus to a file of its own.
+fn unpack(corpus: &Path, folder: &Path) -> Result<()> {
+    if !corpus.exists() {
+        return Ok(());
+    }
+    for (number, line) in fs::read_to_string(corpus)?.lines().enumerate() {
+        let digits = line.as_bytes().chunks(2);
+        let bytes = digits.map(|digits| Ok(u8::from_str_radix(std::str::from_utf8(digits)?, 16)?));
+        let bytes = bytes
+            .collect::<Result<Vec<_>>>()
+            .with_context(|| format!("line {}", number + 1))?;
+        fs::write(folder.join(format!("{number:05}")), bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes each file of a folder to a line of a corpus.
+fn pack(folder: &Path, corpus: &Path) -> Result<()> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let bytes = fs::read(entry?.path())?;
+        let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+        lines.push(digits.collect::<String>() + "\n");
+    }
+    lines.sort();
+    if let Some(parent) = corpus.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    Ok(fs::write(corpus, lines.concat())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_corpus_is_unpacked_as_it_was_packed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("in")).unwrap();
+        fs::create_dir(at("out")).unwrap();
+        for (name, bytes) in [("a", &b"\x00\xff{"[..]), ("b", b""), ("c", b"{\"a\":1}\n")] {
+            fs::write(at("in").join(name), bytes).unwrap();
+        }
+        pack(&at("in"), &at("corpus.hex")).unwrap();
+        unpack(&at("corpus.hex"), &at("out")).unwrap();
+        pack(&at("out"), &at("again.hex")).unwrap();
+        let text = fs::read_to_string(at("corpus.hex")).unwrap();
+        assert_eq!(text, "\n00ff7b\n7b2261223a317d0a\n");
+        assert_eq!(fs::read_to_string(at("again.hex")).unwrap(), text);
+        fs::write(at("corpus.hex"), "0g\n").unwrap();
+        assert!(unpack(&at("corpus.hex"), &at("out")).is_err());
+    }
 }
