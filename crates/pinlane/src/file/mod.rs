@@ -4,11 +4,13 @@
 //! - [`cached`]: whether a range of a file is in the page cache.
 //! - [`read`]: reading many pieces of a file to many places with few calls.
 //! - [`reading`]: collecting the pieces that tensors and views of them are.
+//! - [`to_host`]: reading tensors to host memory, where no device takes part.
 
 pub(crate) mod cached;
 pub(crate) mod read;
 pub(crate) mod reading;
 pub(crate) mod source;
+pub(crate) mod to_host;
 
 pub use source::{FileAccess, FileSource};
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::source::{OpenFile, PAGE, ReadAt, Way};
-use crate::{Error, Result, memory::mapping::Mapping};
+use crate::{Result, error::Failure, memory::mapping::Mapping};
 
 /// What lies no further apart is read together, gap and all: in the page cache a call takes as long as copying so much; on
 /// a disk a read does.
@@ -70,14 +70,6 @@ pub(crate) struct Scratch {
     merged: Vec<Piece>,
 }
 
-/// Why a piece could not be read.
-#[derive(Debug)]
-pub(crate) struct Unread {
-    /// Whose bytes it was.
-    pub(crate) leaf: u32,
-    pub(crate) error: Box<Error>,
-}
-
 /// Why the bytes of a file from some place on could not be read.
 struct Broken {
     at: u64,
@@ -89,17 +81,17 @@ struct Broken {
 /// # Safety
 ///
 /// The places are initialised, can be written, lie apart, and nobody else touches them meanwhile.
-pub(crate) unsafe fn read(file: &OpenFile, pieces: &[Piece], scratch: &mut Scratch) -> Result<(), Unread> {
+pub(crate) unsafe fn read(file: &OpenFile, pieces: &[Piece], scratch: &mut Scratch) -> Result<(), Failure> {
     debug_assert!(pieces.is_sorted_by_key(|piece| piece.at));
     for stretch in stretches(pieces, GAP_ON_DISK, LONGEST_STRETCH) {
         // SAFETY: the caller's promise.
-        unsafe { read_stretch(file, stretch, scratch) }.map_err(|broken| unread(file, stretch, broken))?;
+        unsafe { read_stretch(file, stretch, scratch) }.map_err(|broken| failure(file, stretch, broken))?;
     }
     Ok(())
 }
 
 /// The error for whoever's bytes are at that place.
-fn unread(file: &OpenFile, pieces: &[Piece], Broken { at, source }: Broken) -> Unread {
+fn failure(file: &OpenFile, pieces: &[Piece], Broken { at, source }: Broken) -> Failure {
     let piece = pieces
         .iter()
         .find(|piece| at < piece.end())
@@ -110,10 +102,7 @@ fn unread(file: &OpenFile, pieces: &[Piece], Broken { at, source }: Broken) -> U
         _ => source,
     };
     let doing = format!("reading {} bytes at offset {} of", piece.bytes, piece.at);
-    Unread {
-        leaf: piece.leaf,
-        error: Box::new(file.error(doing, source)),
-    }
+    Failure::of(piece.leaf as usize, file.error(doing, source))
 }
 
 /// Cuts pieces into such as have no longer gap than `gap`, and, if there are several, reach no further than `longest`.

@@ -12,14 +12,15 @@ use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
 use super::{
     engine::Engine,
-    job::{End, Failure, Job},
+    job::{End, Job},
     mark::{LaneStream, Mark},
     plan::{Chunk, Direction, Segment},
     queue::Claim,
 };
 use crate::{
     Error, Result,
-    file::{read::Unread, reading::Reading},
+    error::Failure,
+    file::reading::Reading,
     memory::{
         copying::{self, Stores},
         slots::Slot,
@@ -212,7 +213,7 @@ impl Lane {
         let filled = filled.and_then(|()| unsafe { reading.finish() });
         // Also after an error: the slot goes on to another thread.
         copying::fence(stores);
-        Ok(filled?)
+        filled
     }
 
     /// Collects the copies between a slot and the device.
@@ -385,7 +386,7 @@ unsafe fn fill_segment(
     slot: &Slot,
     stores: Stores,
     reading: &mut Reading,
-) -> Result<(), Unread> {
+) -> Result<(), Failure> {
     let (offset, bytes) = (segment.offset as usize, segment.bytes);
     // SAFETY: inside the slot, by the caller's promise.
     let place = unsafe { slot.ptr().add(segment.slot_offset) };

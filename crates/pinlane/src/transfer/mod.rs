@@ -10,7 +10,6 @@
 //! - [`reactor`] looks after what nobody blocks on; [`leaks`] counts what a lost device may still use.
 
 pub(crate) mod engine;
-pub(crate) mod file;
 pub(crate) mod flights;
 pub(crate) mod into;
 pub(crate) mod job;
