@@ -5,7 +5,8 @@ use std::ops::Range;
 use pinlane_driver::sync::Arc;
 
 use super::{
-    read::{Piece, Scratch, read},
+    piece::Piece,
+    read::{Scratch, read},
     source::{OpenFile, PAGE},
 };
 use crate::{

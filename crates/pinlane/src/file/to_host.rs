@@ -1,18 +1,14 @@
 //! Reading tensors from files to host memory: by several threads, since one alone copies out of the page cache, and waits for
 //! a disk, at a fraction of what the host can do.
 
-use std::{any::Any, mem, ops::Range, ptr::NonNull};
+use std::{any::Any, ptr::NonNull};
 
-use pinlane_driver::{
-    Backend,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-        available_parallelism, lock, spawn_scoped, thread,
-    },
+use pinlane_driver::{Backend, sync::Arc};
+
+use super::{
+    parts::{Item, share},
+    reading::{FileEnd, Reading},
 };
-
-use super::reading::{FileEnd, Reading};
 use crate::{
     Error, HostMemory, Placement, Result, Tensor,
     error::Failure,
@@ -22,11 +18,6 @@ use crate::{
         storage::{Place, Storage},
     },
 };
-
-/// What a thread reads before it looks for more.
-const PART: usize = 4 << 20;
-/// More threads than this wait for memory, or for the disk, rather than for a processor.
-const MOST_THREADS: usize = 12;
 
 /// A tensor in a file and the memory that it is read to.
 pub(crate) struct Destined {
@@ -132,81 +123,23 @@ fn rooms(sizes: &[usize], memory: HostMemory<'_>, placement: Placement) -> Resul
     Ok(offsets.into_iter().map(room).collect())
 }
 
-/// A part of one tensor.
-struct Item {
-    index: usize,
-    range: Range<usize>,
-}
-
 /// Reads every tensor to its place.
 ///
 /// # Safety
 ///
 /// The places have room for the tensors, are initialised, lie apart, and nobody else touches them meanwhile.
 pub(crate) unsafe fn read_all(tensors: &[Destined]) -> Result<(), Failure> {
-    let (items, parts) = cut(tensors);
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(None);
-    let work = || {
-        let mut reading = Reading::default();
-        while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let push = |item: &Item| {
-                let Destined { end, place } = &tensors[item.index];
-                // SAFETY: the caller's promise for all places; each item is in one part, and each part is one thread's.
-                unsafe {
-                    let place = place.as_ptr().add(item.range.start);
-                    reading.push(end, item.range.clone(), place)
-                }
-            };
-            let pushed = items[part.clone()].iter().try_for_each(push);
+    share(
+        tensors.iter().map(|tensor| tensor.end.bytes()),
+        Reading::default,
+        |reading, items| {
+            for Item { index, range } in items {
+                let Destined { end, place } = &tensors[*index];
+                // SAFETY: the caller's promise for all places; each item is one thread's.
+                unsafe { reading.push(end, range.clone(), place.as_ptr().add(range.start))? };
+            }
             // SAFETY: as above.
-            if let Err(failure) = pushed.and_then(|()| unsafe { reading.finish() }) {
-                lock(&failed).get_or_insert(failure);
-                next.store(parts.len(), Ordering::Relaxed);
-            }
-        }
-    };
-    let cores = available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(MOST_THREADS).min(parts.len());
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            // With fewer threads it takes longer.
-            if let Err(error) = spawn_scoped(scope, work) {
-                tracing::debug!(%error, "reading files with fewer threads");
-                break;
-            }
-        }
-        work();
-    });
-    let failed = mem::take(&mut *lock(&failed));
-    failed.map_or(Ok(()), Err)
-}
-
-/// Cuts tensors into items, and puts as many in each part as are worth a thread's turn.
-fn cut(tensors: &[Destined]) -> (Vec<Item>, Vec<Range<usize>>) {
-    let mut items = Vec::with_capacity(tensors.len());
-    let mut parts: Vec<Range<usize>> = Vec::new();
-    let mut room = 0;
-    for (index, tensor) in tensors.iter().enumerate() {
-        let mut done = 0;
-        while done < tensor.end.bytes() {
-            let rest = tensor.end.bytes() - done;
-            // Short ones are not cut.
-            let bytes = rest.min(PART);
-            if bytes > room {
-                parts.push(items.len()..items.len());
-                room = PART;
-            }
-            items.push(Item {
-                index,
-                range: done..done + bytes,
-            });
-            if let Some(part) = parts.last_mut() {
-                part.end = items.len();
-            }
-            room -= bytes;
-            done += bytes;
-        }
-    }
-    (items, parts)
+            unsafe { reading.finish() }
+        },
+    )
 }

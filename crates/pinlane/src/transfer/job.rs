@@ -28,7 +28,7 @@ use super::{engine::Engine, leaks::Leaks, mark::Mark, plan::Plan};
 use crate::{
     Error, Result, StridedCopy,
     error::Failure,
-    file::reading::FileEnd,
+    file::{reading::FileEnd, writing::SinkEnd},
     memory::{
         slots::LentSlot,
         storage::{Landing, Storage},
@@ -44,6 +44,8 @@ pub(crate) enum End {
     Strided(*const u8, Box<StridedCopy>),
     /// A file's bytes.
     File(FileEnd),
+    /// A file that the bytes are written to.
+    Sink(SinkEnd),
     /// Memory of the same device.
     Device(DevicePtr),
     /// Memory of another device.

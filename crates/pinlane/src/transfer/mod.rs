@@ -3,6 +3,7 @@
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
 //! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
 //!   [`results`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go, by the [`means`] of the engine.
+//! - [`write`] turns tensors and places in files into jobs that write.
 //! - [`short`] is the way of one small tensor, without all that.
 //! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
 //!   [`mark`] is a point in a stream after which the device is done with a chunk.
@@ -28,6 +29,7 @@ pub(crate) mod route;
 pub(crate) mod running;
 pub(crate) mod short;
 pub(crate) mod sources;
+pub(crate) mod write;
 
 use std::{
     fmt,
