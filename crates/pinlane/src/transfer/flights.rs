@@ -4,12 +4,8 @@ use std::task::Context;
 
 use pinlane_driver::{Stream, sync::Arc};
 
-use super::{
-    job::{Failure, Job},
-    plan::Plan,
-    reactor::Duty,
-};
-use crate::{Device, Error, Result, memory::storage::Landing};
+use super::{job::Job, plan::Plan, reactor::Duty};
+use crate::{Device, Result, error::Failure, memory::storage::Landing};
 
 /// Jobs on their way. A tree whose tensors come from several devices has several.
 #[derive(Debug, Default)]
@@ -37,8 +33,8 @@ impl Flights {
     }
 
     /// Records an error of what is done beside the jobs; [`land`](Self::land) tells it.
-    pub(crate) fn fail(&mut self, error: Error) {
-        self.failed.get_or_insert(error.into());
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.failed.get_or_insert(failure);
     }
 
     /// Has `landing` set when everything has landed.

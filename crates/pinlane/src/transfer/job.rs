@@ -27,7 +27,8 @@ use pinlane_driver::{
 use super::{engine::Engine, leaks::Leaks, mark::Mark, plan::Plan};
 use crate::{
     Error, Result, StridedCopy,
-    file::{read::Unread, reading::FileEnd},
+    error::Failure,
+    file::{reading::FileEnd, writing::SinkEnd},
     memory::{
         slots::LentSlot,
         storage::{Landing, Storage},
@@ -46,6 +47,8 @@ pub(crate) enum End {
     Strided(*const u8, Box<StridedCopy>),
     /// A file's bytes.
     File(FileEnd),
+    /// A file that the bytes are written to.
+    Sink(SinkEnd),
     /// Memory of the same device.
     Device(DevicePtr),
     /// Memory of another device.
@@ -57,45 +60,6 @@ pub(crate) enum End {
 unsafe impl Send for End {}
 // SAFETY: as above.
 unsafe impl Sync for End {}
-
-/// What went wrong with a job.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    /// The number in its tree of the tensor it went wrong with, if it did with one.
-    leaf: Option<usize>,
-    error: Box<Error>,
-}
-
-impl Failure {
-    /// The error, with what the tree calls the tensor.
-    pub(crate) fn named(self, name: impl FnOnce(usize) -> String) -> Error {
-        match self.leaf {
-            Some(leaf) => Error::Leaf {
-                path: name(leaf),
-                source: self.error,
-            },
-            None => *self.error,
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            leaf: None,
-            error: Box::new(error),
-        }
-    }
-}
-
-impl From<Unread> for Failure {
-    fn from(unread: Unread) -> Self {
-        Self {
-            leaf: Some(unread.leaf as usize),
-            error: unread.error,
-        }
-    }
-}
 
 /// Where a job's bytes go, and come from.
 #[derive(Debug)]
@@ -258,7 +222,7 @@ impl Job {
         let failure = failure.into();
         self.cancel();
         let mut progress = lock(&self.progress);
-        progress.lost |= failure.error.leaves_memory_in_use();
+        progress.lost |= failure.error().leaves_memory_in_use();
         progress.error.get_or_insert(failure);
     }
 

@@ -13,14 +13,15 @@ use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
 use super::{
     engine::Engine,
-    job::{End, Failure, Job},
+    job::{End, Job},
     mark::{LaneStream, Mark},
     plan::{Chunk, Direction, Segment},
     queue::Claim,
 };
 use crate::{
     Error, Result,
-    file::{read::Unread, reading::Reading},
+    error::Failure,
+    file::{reading::Reading, writing::Writing},
     memory::{
         copying::{self, Stores},
         slots::Slot,
@@ -41,6 +42,8 @@ pub(crate) struct Lane {
     copies: Vec<MemCopy>,
     /// Reused for each chunk that comes from files.
     reading: Reading,
+    /// Reused for each chunk that goes to files.
+    writing: Writing,
 }
 
 /// A chunk whose bytes are on their way into a slot.
@@ -69,6 +72,7 @@ impl Lane {
             pending: VecDeque::new(),
             copies: Vec::new(),
             reading: Reading::default(),
+            writing: Writing::default(),
         }
     }
 
@@ -216,7 +220,7 @@ impl Lane {
         let filled = filled.and_then(|()| unsafe { reading.finish() });
         // Also after an error: the slot goes on to another thread.
         copying::fence(stores);
-        Ok(filled?)
+        filled
     }
 
     /// Collects the copies between a slot and the device.
@@ -249,7 +253,7 @@ impl Lane {
                 (End::Peer(peer, from), _) => {
                     MemCopy::from_peer(device, *peer, from.offset(offset), segment.bytes)
                 }
-                (End::Strided(..) | End::File(..), _) => {
+                (End::Strided(..) | End::File(..) | End::Sink(..), _) => {
                     unreachable!("the planner sends these through slots")
                 }
             };
@@ -329,8 +333,10 @@ impl Lane {
         };
         let in_use = match arrived {
             Ok(()) => {
-                if !job.is_cancelled() {
-                    self.empty(&job, chunk, &slot);
+                if !job.is_cancelled()
+                    && let Err(failure) = self.empty(&job, chunk, &slot)
+                {
+                    job.fail(failure);
                 }
                 false
             }
@@ -352,27 +358,32 @@ impl Lane {
         }
     }
 
-    /// Copies the chunk's segments from the slot to where they belong.
-    fn empty(&self, job: &Job, chunk: &Chunk, slot: &Slot) {
+    /// Copies the chunk's segments from the slot to where they belong, or writes them there.
+    fn empty(&mut self, job: &Job, chunk: &Chunk, slot: &Slot) -> Result<(), Failure> {
         let _span =
             tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
         let stores = job.plan.pace.stores;
-        for segment in job.plan.segments(chunk) {
-            let End::Memory(ptr) = job.ends[segment.leaf as usize] else {
-                unreachable!("results on the host are made in one piece")
-            };
-            // SAFETY: the mark is reached, so the slot holds the chunk; the plan keeps both ranges inside slot and
-            // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
-            unsafe {
-                let (from, to) = (
-                    slot.ptr().add(segment.slot_offset),
-                    ptr.add(segment.offset as usize),
-                );
-                copying::copy(from, to, segment.bytes, stores);
+        let writing = &mut self.writing;
+        let emptied = job.plan.segments(chunk).iter().try_for_each(|segment| {
+            // SAFETY: inside the slot, by the plan.
+            let from = unsafe { slot.ptr().add(segment.slot_offset) };
+            match &job.ends[segment.leaf as usize] {
+                // SAFETY: the mark is reached, so the slot holds the chunk; the plan keeps both ranges inside slot and
+                // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
+                End::Memory(ptr) => unsafe {
+                    copying::copy(from, ptr.add(segment.offset as usize), segment.bytes, stores);
+                },
+                // SAFETY: the mark is reached, so the slot holds the chunk, and this lane holds the slot until the writing is
+                // finished.
+                End::Sink(end) => unsafe { writing.push(end, segment.offset, from, segment.bytes)? },
+                _ => unreachable!("what comes to the host lands in one piece, or in a file"),
             }
-        }
+            Ok(())
+        });
         copying::fence(stores);
+        // SAFETY: as for what was pushed.
+        emptied.and_then(|()| unsafe { writing.finish() })
     }
 }
 
@@ -402,7 +413,7 @@ unsafe fn fill_segment(
     slot: &Slot,
     stores: Stores,
     reading: &mut Reading,
-) -> Result<(), Unread> {
+) -> Result<(), Failure> {
     let (offset, bytes) = (segment.offset as usize, segment.bytes);
     // SAFETY: inside the slot, by the caller's promise.
     let place = unsafe { slot.ptr().add(segment.slot_offset) };
@@ -413,6 +424,7 @@ unsafe fn fill_segment(
         End::Strided(storage, copy) => unsafe { copy.gather(*storage, offset..offset + bytes, place) },
         // SAFETY: slots are zeroed when made, so the bytes are initialised; the rest is the caller's promise.
         End::File(file) => unsafe { reading.push(file, offset..offset + bytes, place)? },
+        End::Sink(_) => unreachable!("nothing is read from what is written to"),
         End::Device(_) | End::Peer(..) => unreachable!("device memory goes without a slot"),
     }
     Ok(())
