@@ -11,14 +11,14 @@
 use std::{ffi::c_int, marker::PhantomData};
 
 use pinlane_driver::{
-    DeviceId, Error, ErrorKind, Result,
+    DeviceId, Error, ErrorKind, Result, fork,
     sync::{
         OnceLock,
         atomic::{AtomicI32, Ordering},
     },
 };
 
-use crate::{fork, library::Api, status::Status};
+use crate::{library::Api, status::Status};
 
 const CAPTURE_MODE_RELAXED: c_int = 2;
 const NOT_CAPTURING: c_int = 0;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pinlane_driver::{DeviceId, Driver, sync::Arc};
+use pinlane_driver::{DeviceId, Driver, fork, sync::Arc};
 
 use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
@@ -210,12 +210,16 @@ impl Device {
         }
     }
 
-    /// The accelerator behind it, for what only an accelerator can do.
+    /// The accelerator behind it, for what only an accelerator can do. Everything that is planned, pinned or moved comes by
+    /// here, and is refused in a forked child: the engine's threads are not there, and its locks may be held for ever.
     pub(crate) fn require_accelerator(&self, doing: &'static str) -> Result<&Arc<Accelerator>> {
-        self.accelerator().ok_or_else(|| Error::Unsupported {
+        let accelerator = self.accelerator().ok_or_else(|| Error::Unsupported {
             doing,
             reason: "the host does that for no one; name the accelerator".to_owned(),
-        })
+        })?;
+        let id = accelerator.running.engine().driver.properties().id;
+        fork::refuse_in_child(id).map_err(|source| Error::driver(doing, source))?;
+        Ok(accelerator)
     }
 }
 
