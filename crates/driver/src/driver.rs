@@ -52,6 +52,17 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     /// work still reads or writes it.
     unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()>;
 
+    /// Bytes of device memory that nobody uses and that the driver keeps, because the next [`allocate`](Driver::allocate) has
+    /// them sooner: [free](MemoryInfo::free) to whoever allocates here, and to nobody else.
+    fn idle_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Gives what lies idle back, for others to have; returns how many bytes.
+    fn trim(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// Page-locks the host range, so that copies from and to it are asynchronous and run at the link's rate.
     ///
     /// # Safety

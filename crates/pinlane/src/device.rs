@@ -64,6 +64,9 @@ pub struct DeviceOptions {
 pub struct DeviceStats {
     /// Pinned host memory.
     pub pinned: PinnedUsage,
+    /// Bytes of device memory that nothing uses and that the driver keeps for what is allocated next: [`Device::trim`] gives
+    /// them back.
+    pub idle_bytes: u64,
     /// Bytes of slots and transfers given up on because a lost device may still use them.
     pub leaked_bytes: u64,
 }
@@ -165,6 +168,7 @@ impl Device {
         let engine = self.accelerator()?.running.engine();
         Some(DeviceStats {
             pinned: engine.pool.usage(),
+            idle_bytes: engine.driver.idle_bytes(),
             leaked_bytes: engine.leaks.bytes() + engine.slots.lost_bytes() as u64,
         })
     }
@@ -194,12 +198,18 @@ impl Device {
         Ok(())
     }
 
-    /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory of an
-    /// accelerator, or what the host keeps of pageable results.
+    /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory and the device
+    /// memory of an accelerator, or what the host keeps of pageable results.
     pub fn trim(&self) -> usize {
-        self.accelerator().map_or_else(recycled::trim, |accelerator| {
-            accelerator.running.engine().pool.trim()
-        })
+        let Some(accelerator) = self.accelerator() else {
+            return recycled::trim();
+        };
+        let engine = accelerator.running.engine();
+        let idle = engine.driver.trim().unwrap_or_else(|error| {
+            tracing::warn!(%error, "idle memory of the device stays with it");
+            0
+        });
+        engine.pool.trim() + usize::try_from(idle).unwrap_or(usize::MAX)
     }
 
     /// The accelerator behind it, if it is one.

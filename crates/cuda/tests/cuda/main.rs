@@ -37,6 +37,7 @@ const TESTS: &[(&str, Test)] = tests![
     sharing::a_device_opened_twice_is_the_same,
     memory::a_device_describes_itself,
     memory::freed_memory_is_handed_out_again,
+    memory::trimmed_memory_is_free_to_other_libraries,
     memory::running_out_of_memory_is_an_error_with_cudas_name_and_passes,
     memory::memory_of_someone_else_is_not_freed,
     memory::pinning_a_range_twice_is_an_error_and_leaves_the_first_pin,

@@ -87,6 +87,13 @@ impl OtherLibrary {
         call!(self, "cuGraphDestroy"(graph => usize));
     }
 
+    /// What the driver says is free, in bytes.
+    pub(crate) fn free_memory(&self) -> usize {
+        let (mut free, mut total) = (0, 0);
+        call!(self, "cuMemGetInfo_v2"(&raw mut free => *mut usize, &raw mut total => *mut usize));
+        free
+    }
+
     pub(crate) fn allocate(&self, bytes: usize) -> u64 {
         let mut memory = 0;
         call!(self, "cuMemAlloc_v2"(&raw mut memory => *mut u64, bytes => usize));

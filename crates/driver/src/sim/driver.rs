@@ -166,6 +166,25 @@ unsafe impl Driver for SimDriver {
         freed.map(drop)
     }
 
+    /// Memory of the host, which the blocks of allocations that are gone still take.
+    fn idle_bytes(&self) -> u64 {
+        if fork::is_child() {
+            return 0;
+        }
+        self.core()
+            .with(|state| state.devices[self.ordinal].memory.recycled_bytes() as u64)
+    }
+
+    fn trim(&self) -> Result<u64> {
+        fork::refuse_in_child(self.properties().id)?;
+        let (bytes, idle) = self.core().with(|state| {
+            let memory = &mut state.devices[self.ordinal].memory;
+            (memory.recycled_bytes(), memory.trim())
+        });
+        drop(idle);
+        Ok(bytes as u64)
+    }
+
     unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
         self.call(Step::Pin, |state, _| {
             let pinned = state.pinned.pin(ptr.addr().get(), bytes);
