@@ -147,7 +147,8 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()>;
 
     /// The room that [`copy_scattered`](Driver::copy_scattered) needs for its table; `None` where this driver has no such
-    /// verb. Asked for the first time, a driver may load a kernel to find out; the answer never changes.
+    /// verb, or can't load its kernel for the moment. Asked for the first time, a driver may load it to find out; a rule that was
+    /// given never changes.
     fn scatter_table(&self) -> Option<ScatterTable> {
         None
     }
