@@ -85,7 +85,7 @@ impl Properties {
 /// Device memory at this moment, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryInfo {
-    /// Not allocated by anyone.
+    /// What can be allocated here: not allocated by anyone, or kept [idle](crate::Driver::idle_bytes) by this driver.
     pub free: u64,
     /// All there is.
     pub total: u64,

@@ -127,6 +127,24 @@ fn pinned_memory_that_nothing_uses_makes_room_for_another_size() {
 }
 
 #[test]
+fn device_memory_that_nothing_uses_is_counted_and_given_back() {
+    let rig = Rig::new(1, &small_engine(1, 1, SLOT));
+    let device = rig.device();
+    let there = Tensor::zeros(DType::U8, &[3 << 20]).unwrap().to(device).unwrap();
+    device.trim();
+    assert_eq!(device.stats().unwrap().idle_bytes, 0);
+    let kept = there.clone();
+    drop(there);
+    assert_eq!(device.stats().unwrap().idle_bytes, 0);
+    drop(kept);
+    assert_eq!(device.stats().unwrap().idle_bytes, 3 << 20);
+    assert!(device.trim() >= 3 << 20);
+    assert_eq!(device.stats().unwrap().idle_bytes, 0);
+    move_there_and_back(device, 300_000, 1);
+    rig.finish();
+}
+
+#[test]
 fn a_budget_below_one_slot_is_refused() {
     let machine = Machine::new(DeviceConfig::default());
     let open = |budget, slot| {

@@ -14,7 +14,7 @@
 use std::{collections::BTreeMap, fmt, ptr::NonNull};
 
 use pinlane_driver::{
-    Driver, PinnedRange,
+    Driver, PinnedRange, fork,
     sync::{Arc, Condvar, Mutex, lock, wait},
 };
 
@@ -285,6 +285,10 @@ impl PinnedPool {
     }
 
     fn give_back(&self, region: u64, offset: usize, bytes: usize) {
+        if fork::is_child() {
+            // The memory is the parent's, and the lock may be held for ever.
+            return;
+        }
         let mut state = lock(&self.state);
         state.leased -= bytes;
         if let Some(region) = state.regions.get_mut(&region) {

@@ -1,8 +1,11 @@
 //! The threads of one device's engine, and how a job is handed to them.
 
-use std::{any::Any, fmt, io};
+use std::{any::Any, fmt, io, mem};
 
-use pinlane_driver::sync::{Arc, Mutex, lock, thread};
+use pinlane_driver::{
+    fork,
+    sync::{self, Arc, Mutex, lock, thread},
+};
 
 use super::{
     Route,
@@ -49,6 +52,7 @@ impl Threads {
 impl RunningEngine {
     /// An engine whose threads have not started.
     pub(crate) fn new(engine: Engine) -> Self {
+        fork::watch();
         Self {
             engine: Arc::new(engine),
             threads: Mutex::default(),
@@ -140,7 +144,8 @@ impl RunningEngine {
     /// that is worth it.
     pub(crate) fn rouse(&self, direction: Direction, bytes: u64, blocking: bool) -> Option<Announcement<'_>> {
         let profile = &self.engine.profile;
-        let worth_it = bytes > profile.inline_bytes as u64
+        let worth_it = !fork::is_child()
+            && bytes > profile.inline_bytes as u64
             && !profile.patience.is_zero()
             && !lock(&self.threads).lanes(direction).is_empty();
         let most = profile.lanes_for(direction).div_ceil(2);
@@ -234,8 +239,13 @@ impl Drop for RunningEngine {
     ///
     /// This may run on the reactor itself, when a retired job was the last to hold the device; a thread does not
     /// join itself, but ends soon after.
+    ///
+    /// In a forked child the threads are the parent's, and so is all that the engine holds: it is left as it is.
     fn drop(&mut self) {
-        let threads = std::mem::take(&mut *lock(&self.threads));
+        let threads = mem::take(sync::get_mut(&mut self.threads));
+        if fork::is_child() {
+            return mem::forget((threads, Arc::clone(&self.engine)));
+        }
         self.engine.queues.close();
         threads
             .to_device
