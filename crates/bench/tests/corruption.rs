@@ -3,7 +3,7 @@
 use std::{ptr::NonNull, time::Duration};
 
 use pinlane_bench::{
-    document::Document,
+    document::{Document, FailureKind},
     run::{AxesOptions, Bench, Observer, Options},
 };
 use pinlane_driver::{
@@ -177,7 +177,11 @@ fn bytes_that_land_wrong_fail_their_cell_by_name_and_no_other() {
         for bytes in VICTIMS {
             let victim = format!("{direction}-pageable-{bytes}B-x1");
             let failure = document.failures.iter().find(|failure| failure.id == victim);
-            let error = &failure.expect("the cell has failed").error;
+            let failure = failure.expect("the cell has failed");
+            assert_eq!(failure.kind, FailureKind::WrongBytes);
+            // Whoever reads the results refuses them by this word.
+            assert_eq!(serde_json::to_value(failure).unwrap()["kind"], "wrong-bytes");
+            let error = &failure.error;
             assert!(
                 error.contains("wrong bytes") && error.contains(&victim),
                 "{error}"
