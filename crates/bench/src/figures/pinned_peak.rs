@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use pinlane::{Device, PinnedUsage, Tensor, Tree};
 use pinlane_driver::sync::Arc;
 
-use super::{Context, Draft, Unit, judge::Asked::AtMost, work};
+use super::{
+    Context, Draft, Unit,
+    judge::Asked::{Also, AtMost},
+    work,
+};
 use crate::{
     cell::{Direction, Memory},
     error::Result,
@@ -13,7 +17,7 @@ use crate::{
     ways::{PINLANE, Sources},
 };
 
-/// The longest that is moved, however little it was.
+/// No round begins after this, however little was moved; the figure does not hold then.
 const LONGEST: Duration = Duration::from_secs(45);
 
 pub(super) fn pinned_peak(context: &Context<'_>) -> Result<Draft> {
@@ -42,7 +46,7 @@ pub(super) fn pinned_peak(context: &Context<'_>) -> Result<Draft> {
         check(context, &sources, last)?;
     }
     let pinned = device.stats().map(|stats| stats.pinned).unwrap_or_default();
-    Ok(draft(pinned, moved))
+    Ok(draft(pinned, moved, context.peak_bytes))
 }
 
 /// Refuses what one round has landed with wrong bytes, there or back.
@@ -59,12 +63,38 @@ fn check(
     context.rig.check(sources, PINLANE, back)
 }
 
-/// What was pinned while `moved` bytes were moved.
-fn draft(pinned: PinnedUsage, moved: u64) -> Draft {
+/// What was pinned while `moved` bytes were moved, of the `asked` ones. A peak of less would not say much.
+fn draft(pinned: PinnedUsage, moved: u64, asked: u64) -> Draft {
     let mebibytes = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     let budget = mebibytes(pinned.budget);
     Draft::new(mebibytes(pinned.peak), Unit::Mebibytes)
         .limit(budget)
-        .asked([AtMost(budget)])
-        .detail(format!("{:.1} GB moved, there and back", moved as f64 / 1e9))
+        .asked([AtMost(budget), Also("all of it moved", moved >= asked)])
+        .detail(format!(
+            "{:.1} of {:.1} GB moved, there and back",
+            moved as f64 / 1e9,
+            asked as f64 / 1e9
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_within_the_budget_holds_only_when_all_that_was_asked_for_was_moved() {
+        let judge = |peak, moved| {
+            let pinned = PinnedUsage {
+                budget: 256 << 20,
+                peak,
+                ..PinnedUsage::default()
+            };
+            draft(pinned, moved, 1_000_000_000_000).judge("pinned-peak")
+        };
+        assert_eq!(judge(256 << 20, 1_000_000_000_000).holds, Some(true));
+        assert_eq!(judge((256 << 20) + 1, 1_000_000_000_000).holds, Some(false));
+        let cut_short = judge(1 << 20, 999_000_000_000);
+        assert_eq!(cut_short.holds, Some(false));
+        assert_eq!(cut_short.detail, "999.0 of 1000.0 GB moved, there and back");
+    }
 }
