@@ -42,7 +42,10 @@ pub(crate) fn of(api: &Api, id: DeviceId, device: c_int) -> Result<Properties> {
             .and_then(|engines| u32::try_from(engines).ok())
             .map_or(1, |engines| engines.max(1)),
         link: link::of(slot.as_deref()),
-        numa_node: slot.and_then(|slot| numa_node(&link::folder(&slot), Path::new(NUMA_NODES))),
+        numa_node: slot
+            .as_deref()
+            .and_then(|slot| numa_node(&link::folder(slot), Path::new(NUMA_NODES))),
+        pci_address: slot,
         simulated: false,
     })
 }

@@ -70,6 +70,8 @@ pub struct Properties {
     pub link: Link,
     /// The NUMA node of the host that the device hangs on, where there are several and it is known.
     pub numa_node: Option<u32>,
+    /// Where the device sits, such as `0000:17:00.0`, where it is known: what tells two of one product apart.
+    pub pci_address: Option<String>,
     /// Whether this device only simulates: true figures of hardware never come from it.
     pub simulated: bool,
 }

@@ -72,6 +72,7 @@ impl Machine {
                 copy_engines: device.copy_engines.count(),
                 link: Link::new("simulated", device.rate()),
                 numa_node: None,
+                pci_address: None,
                 simulated: true,
             });
         let properties = properties.collect();

@@ -1,8 +1,11 @@
 //! The short way: one tensor in one piece, copied by the caller, who waits for it.
 //!
-//! No plan, no job, no event, nothing allocated but the result: what a small copy costs is the driver's call. The caller
-//! waits for a stream of its own, so everything borrowed is free when the call returns; where the device is lost instead,
-//! what it may still use is kept for ever, as everywhere.
+//! No plan, no job, no lane, no event: what a small copy costs is the driver's calls. Into a tensor that exists, nothing is
+//! allocated. A tensor that is moved costs its memory, of the device from the driver at each call (whether that keeps blocks
+//! for the next is the driver's affair), and the handles of its result.
+//!
+//! The caller waits for a stream of its own, so everything borrowed is free when the call returns; where the device is lost
+//! instead, what it may still use is kept for ever, as everywhere.
 
 use pinlane_driver::{DeviceMemory, DevicePtr, ErrorKind, MemCopy, fork, sync::Arc};
 
