@@ -236,3 +236,51 @@ impl Error {
             || self.driver_kind().is_some_and(ErrorKind::leaves_memory_in_use)
     }
 }
+
+/// What went wrong, and with which tensor of a tree, by whoever does not know what the tree calls it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The tensor's number in the tree, if it went wrong with one.
+    leaf: Option<usize>,
+    error: Box<Error>,
+}
+
+impl Failure {
+    /// It went wrong with the tensor of this number.
+    pub(crate) fn of(leaf: usize, error: Error) -> Self {
+        Self {
+            leaf: Some(leaf),
+            error: Box::new(error),
+        }
+    }
+
+    /// What went wrong.
+    pub(crate) fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// What went wrong, where the tensor needs no name.
+    pub(crate) fn into_error(self) -> Error {
+        *self.error
+    }
+
+    /// The error, with what the tree calls the tensor.
+    pub(crate) fn named(self, name: impl FnOnce(usize) -> String) -> Error {
+        match self.leaf {
+            Some(leaf) => Error::Leaf {
+                path: name(leaf),
+                source: self.error,
+            },
+            None => *self.error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            leaf: None,
+            error: Box::new(error),
+        }
+    }
+}

@@ -49,7 +49,7 @@ pub use device::{Device, DeviceOptions, DeviceStats};
 pub use dtype::{DType, DTypeError};
 pub use element::Element;
 pub use error::{Error, Result};
-pub use file::{FileAccess, FileSource};
+pub use file::{FileAccess, FileSink, FileSource};
 pub use fill::{Arange, FillError};
 pub use gather::StridedCopy;
 pub use host_memory::HostMemory;

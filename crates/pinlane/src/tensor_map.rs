@@ -1,6 +1,6 @@
 //! Nested, ordered, named tensors.
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, map::Entry};
 
 use crate::{Error, Result, Tensor, Tree};
 
@@ -79,24 +79,34 @@ impl TensorMap {
                 reason: "a name must not be empty",
             });
         }
-        if self.entries.contains_key(&name) {
-            return Err(Error::DuplicateName { path: name });
-        }
-        if let Node::Map(map) = &node {
-            if map.height + 1 >= DEEPEST {
+        let free = match self.entries.entry(name) {
+            Entry::Vacant(free) => free,
+            Entry::Occupied(taken) => {
+                return Err(Error::DuplicateName {
+                    path: taken.key().clone(),
+                });
+            }
+        };
+        match &node {
+            Node::Tensor(_) => self.tensors += 1,
+            Node::Map(map) if map.height + 1 < DEEPEST => {
+                self.height = self.height.max(map.height + 1);
+                self.tensors += map.tensors;
+            }
+            Node::Map(_) => {
                 return Err(Error::BadName {
-                    name,
+                    name: free.into_key(),
                     reason: "the tree would be nested more than 1024 levels deep",
                 });
             }
-            self.height = self.height.max(map.height + 1);
         }
-        self.tensors += match &node {
-            Node::Tensor(_) => 1,
-            Node::Map(map) => map.tensors,
-        };
-        self.entries.insert(name, node);
+        free.insert(node);
         Ok(())
+    }
+
+    /// Room for so many names more.
+    pub(crate) fn reserve(&mut self, names: usize) {
+        self.entries.reserve(names);
     }
 
     /// The tensor at a path, such as `layer.weight`.

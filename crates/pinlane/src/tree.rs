@@ -1,13 +1,14 @@
 //! Trees: whatever holds tensors and moves as one.
 
 use crate::{
-    Device, Error, Plan, Result, Tensor, Transfer, TransferOptions,
+    Device, Error, FileSink, Plan, Result, Tensor, Transfer, TransferOptions,
     transfer::{
         flights::Flights,
         into::{Destinations, Seized},
         pin::pin,
         request::Request,
         short,
+        write::write,
     },
 };
 
@@ -81,7 +82,7 @@ pub trait Tree: Sized {
         if let Some(tensor) = only_leaf(self)
             && let Some(moved) = short::move_to(tensor, device)
         {
-            return moved.map(|moved| rebuild_from(self, vec![moved]));
+            return moved.map(|moved| rebuild_around(self, moved));
         }
         self.to_with(device, &TransferOptions::default())
     }
@@ -169,6 +170,27 @@ pub trait Tree: Sized {
         Ok(Transfer::new(flights, into))
     }
 
+    /// Writes the tree's tensors to files, wherever they are: each its elements in row-major order, from an offset of a file
+    /// on. Returns when all is written, which is not yet to say that it is on the disk: [`FileSink::sync`] sees to that.
+    /// Those of devices go through slots, so that no more host memory is used however many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Leaf`] names a tensor that could not be written, around [`Error::File`] with the file and the offset, or that
+    /// reaches behind the end of its file ([`Error::Unsupported`]). What the files hold then is undefined.
+    fn write_to(&self, places: &[(FileSink, u64)]) -> Result<()> {
+        self.write_to_with(places, &TransferOptions::default())
+    }
+
+    /// [`write_to`](Self::write_to) with a choice of route and order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_to`](Self::write_to).
+    fn write_to_with(&self, places: &[(FileSink, u64)], options: &TransferOptions) -> Result<()> {
+        write(&leaves(self), &|index| self.path(index), places, options)
+    }
+
     /// How the tree would be moved, and why: one plan for each pair of devices that bytes move between.
     ///
     /// # Errors
@@ -229,6 +251,16 @@ fn leaves<T: Tree>(tree: &T) -> Vec<&Tensor> {
     let mut leaves = Vec::new();
     tree.visit(&mut |tensor| leaves.push(tensor));
     leaves
+}
+
+/// `tree` with `tensor` in place of the only one that it has.
+fn rebuild_around<T: Tree>(tree: &T, tensor: Tensor) -> T {
+    let mut tensor = Some(tensor);
+    tree.rebuild(&mut || {
+        tensor
+            .take()
+            .expect("`rebuild` asks once for each tensor that `visit` visits, and there is one")
+    })
 }
 
 /// `tree` with `tensors` in place of its own, one for each.

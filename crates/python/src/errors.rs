@@ -56,6 +56,7 @@ pub(crate) fn class_of(error: &Error) -> &'static str {
             ErrorKind::OutOfMemory => "OutOfMemoryError",
             ErrorKind::PinLimit => "PinnedBudgetError",
             ErrorKind::NoSuchDevice => "NoSuchDeviceError",
+            ErrorKind::Forked => "ForkError",
             _ => "DeviceError",
         },
         _ => "Error",

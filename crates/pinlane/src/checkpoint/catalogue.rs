@@ -104,8 +104,9 @@ impl<'a> Entry<'a> {
 
 /// # Opening
 impl Checkpoint {
-    /// The checkpoint at `path`: one safetensors file; an index, and the files beside it that it names; or a folder. In a
-    /// folder an index says what belongs to the checkpoint; where there is none, every `*.safetensors` file does.
+    /// The checkpoint at `path`: one safetensors file, or what was saved as several under that name; an index, and the files
+    /// beside it that it names; or a folder. In a folder an index says what belongs to the checkpoint; where there is none,
+    /// every `*.safetensors` file does.
     ///
     /// # Errors
     ///

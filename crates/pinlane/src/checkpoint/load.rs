@@ -36,7 +36,8 @@ pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<TensorMap> {
 ///
 /// All fail with [`Error::Leaf`](crate::Error::Leaf), which names the tensor, around what happened: an
 /// [`Error::File`](crate::Error::File) with the offset where the file can't be read or has become shorter, a driver's error
-/// where the device has no room.
+/// where the device has no room. A tensor without a name, which the format allows and a map does not, is an
+/// [`Error::BadName`](crate::Error::BadName).
 impl Checkpoint {
     /// Moves all tensors to a device, or to pageable memory of the host, as one transfer.
     ///

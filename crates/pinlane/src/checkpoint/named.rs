@@ -31,6 +31,7 @@ impl Named {
 
     pub(super) fn into_map(self) -> Result<TensorMap> {
         let mut map = TensorMap::new();
+        map.reserve(self.tensors.len());
         for (name, tensor) in self {
             map.insert(name, tensor)?;
         }

@@ -127,9 +127,11 @@ fn save_announced<T: Tree>(
     let bytes = forms.iter().map(Form::data_bytes).sum();
     let mut folder = Folder::new(target.folder(), announce);
 
-    let mut drafts = Vec::with_capacity(forms.len());
-    for (form, name) in forms.iter().zip(&names) {
-        drafts.push(write_file(form, &mut folder, name)?);
+    let drafts = names.iter().map(|name| folder.create(name));
+    let drafts = drafts.collect::<Result<Vec<_>>>()?;
+    write::write(&forms, &drafts)?;
+    for (name, draft) in names.iter().zip(&drafts) {
+        folder.finish(name, draft)?;
     }
 
     let has_index = Old::find(&target)?.hold(is_sharded, &target, &mut folder)?;
@@ -242,16 +244,6 @@ fn named<T: Tree>(tree: &T, path: &Path) -> Result<IndexMap<String, Tensor>> {
         named.insert(name, tensor);
     }
     Ok(named)
-}
-
-/// Writes a file of tensors under a hidden name, down to the disk.
-fn write_file(form: &Form, folder: &mut Folder<'_>, name: &str) -> Result<Draft> {
-    let draft = folder.create(name)?;
-    draft.write_at(form.header(), 0)?;
-    let start = form.header().len() as u64;
-    write::write(form.tensors(), draft.file(), draft.path(), start)?;
-    folder.finish(name, &draft)?;
-    Ok(draft)
 }
 
 /// Writes an index under a hidden name, down to the disk.

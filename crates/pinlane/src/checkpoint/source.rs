@@ -24,13 +24,18 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// What is at `path`: a file of tensors, an index, or a folder with one index or with files of tensors.
+    /// What is at `path`: a file of tensors, an index, or a folder with one index or with files of tensors. A file that was
+    /// saved as several is found by its index.
     pub(super) fn find(path: &Path) -> Result<Self> {
         if path.is_dir() {
             return Self::in_folder(path);
         }
         if name(path).ends_with(".json") {
             return Self::index(path.to_owned());
+        }
+        let index = path.with_file_name(index_name(&name(path)));
+        if !path.exists() && index.exists() {
+            return Self::index(index);
         }
         Ok(Self::Files(vec![path.to_owned()]))
     }
@@ -84,6 +89,11 @@ impl Source {
             .into()),
         }
     }
+}
+
+/// What the index of a checkpoint is called whose one file would be called `file`.
+pub(super) fn index_name(file: &str) -> String {
+    format!("{}{INDEX_SUFFIX}", file.strip_suffix(SUFFIX).unwrap_or(file))
 }
 
 /// The last part of a path, as text that is good for comparing and for messages.

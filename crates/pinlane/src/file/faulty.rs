@@ -1,18 +1,20 @@
 //! A file that does as it is told: what it holds, what of it is cached, how much a call gives, and which bytes it fails at.
 
 use std::{
-    io::{self, ErrorKind, IoSliceMut},
+    io::{self, ErrorKind, IoSlice, IoSliceMut},
     ops::Range,
     path::PathBuf,
 };
 
 use pinlane_driver::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU64, AtomicUsize, Ordering},
+    lock,
 };
 
 use super::{
-    FileAccess, FileSource,
+    FileAccess, FileSink, FileSource,
+    sink::WriteAt,
     source::{PAGE, ReadAt},
 };
 
@@ -145,5 +147,98 @@ impl ReadAt for FaultyFile {
 
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.end.load(Ordering::Relaxed))
+    }
+}
+
+/// A file in memory that is written to, with its faults.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultySink {
+    pub(crate) content: Arc<Mutex<Vec<u8>>>,
+    /// The disk has no room for the byte here.
+    pub(crate) full: Arc<AtomicU64>,
+    /// The most that one call takes, in bytes.
+    pub(crate) most: usize,
+    pub(crate) interrupted: usize,
+    pub(crate) refuses_direct: bool,
+    pub(crate) is_direct: bool,
+    pub(crate) calls: Arc<AtomicUsize>,
+    pub(crate) direct_calls: Arc<AtomicUsize>,
+}
+
+impl FaultySink {
+    /// One without faults, which holds `content`.
+    pub(crate) fn new(content: Vec<u8>) -> Self {
+        Self {
+            content: Arc::new(Mutex::new(content)),
+            full: Arc::new(AtomicU64::new(NOWHERE)),
+            most: MOST,
+            interrupted: 0,
+            refuses_direct: false,
+            is_direct: false,
+            calls: Arc::default(),
+            direct_calls: Arc::default(),
+        }
+    }
+
+    pub(crate) fn sink(&self, direct: bool) -> FileSink {
+        let bytes = lock(&self.content).len() as u64;
+        FileSink::over(Box::new(self.clone()), PathBuf::from("faulty"), bytes, direct)
+    }
+}
+
+impl WriteAt for FaultySink {
+    fn write_at(&self, from: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let call = 1 + self.calls.fetch_add(1, Ordering::Relaxed);
+        assert!(!from.is_empty() && from.len() <= 1024, "{} vectors", from.len());
+        if self.interrupted > 0 && call.is_multiple_of(self.interrupted) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        let full = self.full.load(Ordering::Relaxed);
+        if offset == full {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        let mut left = self.most;
+        if self.is_direct {
+            self.direct_calls.fetch_add(1, Ordering::Relaxed);
+            let aligned = |number: u64| number.is_multiple_of(PAGE);
+            let whole = from
+                .iter()
+                .all(|part| aligned(part.as_ptr().addr() as u64) && aligned(part.len() as u64));
+            if self.refuses_direct || !aligned(offset) || !whole {
+                return Err(ErrorKind::InvalidInput.into());
+            }
+            left = self.most.next_multiple_of(PAGE as usize);
+            if (offset..offset + PAGE).contains(&full) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+        }
+        if full > offset {
+            let room = (full - offset) as usize;
+            left = left.min(if self.is_direct {
+                room / PAGE as usize * PAGE as usize
+            } else {
+                room
+            });
+        }
+        let mut content = lock(&self.content);
+        let mut at = offset as usize;
+        for part in from {
+            let bytes = part.len().min(left);
+            content[at..][..bytes].copy_from_slice(&part[..bytes]);
+            at += bytes;
+            left -= bytes;
+        }
+        Ok(at - offset as usize)
+    }
+
+    fn past_the_cache(&self) -> Option<Box<dyn WriteAt>> {
+        Some(Box::new(Self {
+            is_direct: true,
+            ..self.clone()
+        }))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -6,14 +6,17 @@
 //! in its page as the piece does in the file; its ends, and everything else, through the bounce.
 
 use std::{
-    io::{self, ErrorKind, IoSliceMut},
+    io::{ErrorKind, IoSliceMut},
     mem,
     ops::Range,
     slice,
 };
 
-use super::source::{OpenFile, PAGE, ReadAt, Way};
-use crate::{Error, Result, memory::mapping::Mapping};
+use super::{
+    piece::{Bounce, Broken, Piece},
+    source::{OpenFile, PAGE, ReadAt, Way},
+};
+use crate::{Result, error::Failure};
 
 /// What lies no further apart is read together, gap and all: in the page cache a call takes as long as copying so much; on
 /// a disk a read does.
@@ -27,61 +30,13 @@ const MOST_VECTORS: usize = 1024;
 const SHORT: u64 = 512;
 /// Pieces past the page cache that are shorter than this go through the bounce.
 const SHORT_DIRECT: u64 = 64 << 10;
-/// The bounce, in bytes.
-const BOUNCE: usize = 1 << 20;
-
-/// A run of a file's bytes and where they go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Piece {
-    /// Where it begins in the file.
-    pub(crate) at: u64,
-    pub(crate) place: *mut u8,
-    /// How long it is; not 0.
-    pub(crate) bytes: usize,
-    /// Whose bytes they are, for errors.
-    pub(crate) leaf: u32,
-}
-
-// SAFETY: a piece only names its place; who reads to it promises that nobody else touches that.
-unsafe impl Send for Piece {}
-
-impl Piece {
-    fn end(&self) -> u64 {
-        self.at + self.bytes as u64
-    }
-
-    /// The part of it in this range of the file.
-    fn within(&self, range: &Range<u64>) -> Option<Self> {
-        let (start, end) = (self.at.max(range.start), self.end().min(range.end));
-        (start < end).then(|| Self {
-            at: start,
-            place: self.place.wrapping_add((start - self.at) as usize),
-            bytes: (end - start) as usize,
-            leaf: self.leaf,
-        })
-    }
-}
 
 /// What one reader uses again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    bounce: Option<Mapping>,
+    bounce: Bounce,
     /// Pieces that are neighbours in the file and in memory, as one.
     merged: Vec<Piece>,
-}
-
-/// Why a piece could not be read.
-#[derive(Debug)]
-pub(crate) struct Unread {
-    /// Whose bytes it was.
-    pub(crate) leaf: u32,
-    pub(crate) error: Box<Error>,
-}
-
-/// Why the bytes of a file from some place on could not be read.
-struct Broken {
-    at: u64,
-    source: io::Error,
 }
 
 /// Reads every piece. They ascend in the file, but may overlap there.
@@ -89,17 +44,17 @@ struct Broken {
 /// # Safety
 ///
 /// The places are initialised, can be written, lie apart, and nobody else touches them meanwhile.
-pub(crate) unsafe fn read(file: &OpenFile, pieces: &[Piece], scratch: &mut Scratch) -> Result<(), Unread> {
+pub(crate) unsafe fn read(file: &OpenFile, pieces: &[Piece], scratch: &mut Scratch) -> Result<(), Failure> {
     debug_assert!(pieces.is_sorted_by_key(|piece| piece.at));
     for stretch in stretches(pieces, GAP_ON_DISK, LONGEST_STRETCH) {
         // SAFETY: the caller's promise.
-        unsafe { read_stretch(file, stretch, scratch) }.map_err(|broken| unread(file, stretch, broken))?;
+        unsafe { read_stretch(file, stretch, scratch) }.map_err(|broken| failure(file, stretch, broken))?;
     }
     Ok(())
 }
 
 /// The error for whoever's bytes are at that place.
-fn unread(file: &OpenFile, pieces: &[Piece], Broken { at, source }: Broken) -> Unread {
+fn failure(file: &OpenFile, pieces: &[Piece], Broken { at, source }: Broken) -> Failure {
     let piece = pieces
         .iter()
         .find(|piece| at < piece.end())
@@ -110,10 +65,7 @@ fn unread(file: &OpenFile, pieces: &[Piece], Broken { at, source }: Broken) -> U
         _ => source,
     };
     let doing = format!("reading {} bytes at offset {} of", piece.bytes, piece.at);
-    Unread {
-        leaf: piece.leaf,
-        error: Box::new(file.error(doing, source)),
-    }
+    Failure::of(piece.leaf as usize, file.error(doing, source))
 }
 
 /// Cuts pieces into such as have no longer gap than `gap`, and, if there are several, reach no further than `longest`.
@@ -158,7 +110,7 @@ unsafe fn read_stretch(file: &OpenFile, pieces: &[Piece], scratch: &mut Scratch)
         Way::Direct(direct) => {
             // SAFETY: the caller's promise.
             match unsafe { read_direct(direct, pieces, scratch) } {
-                Err(broken) if is_refusal(&broken.source) => {
+                Err(broken) if broken.is_refusal() => {
                     tracing::debug!(path = %file.path().display(), error = %broken.source, "reading past the page cache was refused");
                     file.give_up_direct();
                     // SAFETY: as above. This time through the page cache.
@@ -173,11 +125,6 @@ unsafe fn read_stretch(file: &OpenFile, pieces: &[Piece], scratch: &mut Scratch)
         unsafe { read_through_cache(reader, near, scratch)? };
     }
     Ok(())
-}
-
-/// Whether a system says by this that it does not read so, rather than that it can't read this.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 /// # Safety
@@ -233,7 +180,7 @@ unsafe fn read_vectored(reader: &dyn ReadAt, pieces: &[Piece], scratch: &mut Scr
     while let Some(first) = rest.first() {
         let mut nowhere: &mut [u8] = match rest.len() {
             1 => &mut [],
-            _ => scratch.bounce(first.at)?,
+            _ => scratch.bounce.bytes(first.at)?,
         };
         let mut into = Vec::with_capacity((2 * rest.len()).min(MOST_VECTORS));
         let mut end = first.at;
@@ -283,7 +230,7 @@ unsafe fn read_bounced(
         }
         let needed = first.at.max(done);
         let start = needed / alignment * alignment;
-        let longest = start + BOUNCE as u64;
+        let longest = start + Bounce::BYTES as u64;
         let mut end = needed;
         for piece in rest {
             if piece.at > end.max(needed) + GAP_ON_DISK || piece.at >= longest {
@@ -291,7 +238,7 @@ unsafe fn read_bounced(
             }
             end = end.max(piece.end().min(longest));
         }
-        let bounce = scratch.bounce(start)?;
+        let bounce = scratch.bounce.bytes(start)?;
         let room = ((end.next_multiple_of(alignment).min(longest)) - start) as usize;
         read_at_least(reader, &mut bounce[..room], start, (end - start) as usize)?;
         let window = needed..end;
@@ -320,7 +267,7 @@ unsafe fn read_direct(direct: &dyn ReadAt, pieces: &[Piece], scratch: &mut Scrat
     let mut edges = Vec::new();
     let read = merged.iter().try_for_each(|piece| {
         let inside = piece.at.next_multiple_of(PAGE)..piece.end() / PAGE * PAGE;
-        let congruent = piece.place.addr() as u64 % PAGE == piece.at % PAGE;
+        let congruent = piece.is_congruent(PAGE);
         let Some(inside) = piece
             .within(&inside)
             .filter(|_| congruent && piece.bytes as u64 >= SHORT_DIRECT)
@@ -377,20 +324,5 @@ fn read_some(reader: &dyn ReadAt, into: &mut [IoSliceMut<'_>], at: u64) -> Resul
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(source) => return Err(Broken { at, source }),
         }
-    }
-}
-
-impl Scratch {
-    /// Memory for bytes that nobody wants, or that are copied on. It begins at a page.
-    fn bounce(&mut self, at: u64) -> Result<&mut [u8], Broken> {
-        let mapping = match &mut self.bounce {
-            Some(mapping) => mapping,
-            none => none.insert(Mapping::reserve(BOUNCE).map_err(|error| Broken {
-                at,
-                source: io::Error::new(ErrorKind::OutOfMemory, error),
-            })?),
-        };
-        // SAFETY: the mapping reads as zeros until it is written, is as long, and borrowed exclusively.
-        Ok(unsafe { slice::from_raw_parts_mut(mapping.ptr().as_ptr(), BOUNCE) })
     }
 }

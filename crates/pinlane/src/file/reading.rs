@@ -5,13 +5,15 @@ use std::ops::Range;
 use pinlane_driver::sync::Arc;
 
 use super::{
-    read::{Piece, Scratch, Unread, read},
+    piece::Piece,
+    read::{Scratch, read},
     source::{OpenFile, PAGE},
 };
 use crate::{
     Result, StridedCopy, Tensor,
+    error::Failure,
     landing::{keeps_layout, packing, span_bytes},
-    memory::storage::FileBytes,
+    memory::storage::{FileBytes, Place},
 };
 
 /// The most pieces that are collected: a view may have one for each element.
@@ -65,6 +67,17 @@ impl FileEnd {
     }
 }
 
+/// Puts tensors that lie in files in the order in which they lie there, so that neighbours share chunks; behind all others.
+pub(crate) fn order_by_file(members: &mut [(usize, &Tensor)]) {
+    let place = |&(_, tensor): &(usize, &Tensor)| match tensor.storage().place() {
+        Place::File(source) => Some((source.file.number(), source.offset)),
+        Place::Host(_) | Place::Device(_) => None,
+    };
+    if !members.is_sorted_by_key(place) {
+        members.sort_by_key(place);
+    }
+}
+
 /// Reads ranges of tensors to memory. What it was given is read when it is [finished](Self::finish), or before.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
@@ -85,7 +98,7 @@ impl Reading {
         end: &FileEnd,
         range: Range<usize>,
         place: *mut u8,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), Failure> {
         if !self
             .file
             .as_ref()
@@ -121,7 +134,7 @@ impl Reading {
         offset: usize,
         place: *mut u8,
         bytes: usize,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), Failure> {
         if bytes == 0 {
             return Ok(());
         }
@@ -143,7 +156,7 @@ impl Reading {
     /// # Safety
     ///
     /// The promises of [`push`](Self::push).
-    pub(crate) unsafe fn finish(&mut self) -> Result<(), Unread> {
+    pub(crate) unsafe fn finish(&mut self) -> Result<(), Failure> {
         // SAFETY: the promises of earlier calls.
         let read = unsafe { self.read() };
         self.file = None;
@@ -153,7 +166,7 @@ impl Reading {
     /// # Safety
     ///
     /// The promises of [`push`](Self::push).
-    unsafe fn read(&mut self) -> Result<(), Unread> {
+    unsafe fn read(&mut self) -> Result<(), Failure> {
         if !self.pieces.is_sorted_by_key(|piece| piece.at) {
             self.pieces.sort_unstable_by_key(|piece| piece.at);
         }

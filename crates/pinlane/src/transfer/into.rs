@@ -6,11 +6,14 @@
 //! where the transfer fails it stays out of reach, because what it holds then is neither the old nor the new. Where the
 //! transfer is refused before it began, the destinations are given back.
 
+use std::ptr::NonNull;
+
 use pinlane_driver::sync::Arc;
 
-use super::file;
 use crate::{
     Device, Error, Layout, Result, Tensor, Tree,
+    error::Failure,
+    file::to_host::{Destined, end_of, read_all},
     landing::{packing, span_bytes},
     memory::storage::{Landing, Place},
 };
@@ -195,14 +198,27 @@ impl<'a> Destinations<'a> {
         })
     }
 
-    /// Copies a tensor that is on the host, or in a file, into its destination there.
-    pub(crate) fn fill_on_host(self, index: usize, source: &Tensor) -> Result<()> {
+    /// Copies tensors that are on the host, or in files, into their destinations there; each comes with its number.
+    pub(crate) fn fill_on_host(self, sources: &[(usize, &Tensor)]) -> Result<(), Failure> {
+        let mut in_files = Vec::new();
+        for &(index, source) in sources {
+            self.fill_or_collect(index, source, &mut in_files)
+                .map_err(|error| Failure::of(index, error))?;
+        }
+        // SAFETY: the destinations were seized, each by itself, and fit their sources.
+        unsafe { read_all(&in_files) }
+    }
+
+    /// Copies a tensor that is on the host into its destination, or names that for one that lies in a file.
+    fn fill_or_collect(self, index: usize, source: &Tensor, in_files: &mut Vec<Destined>) -> Result<()> {
         let into = &self.places[index];
         let mut storage = into.storage().again();
-        let place = span_bytes(into)?;
-        let bytes = &mut storage.bytes_mut().ok_or(Error::Shared)?[place];
-        if let Place::File(file) = source.storage().place() {
-            return file::read_packed(source, file, bytes);
+        let bytes = &mut storage.bytes_mut().ok_or(Error::Shared)?[span_bytes(into)?];
+        if let Place::File(_) = source.storage().place() {
+            let end = end_of(source, index, true)?;
+            let place = NonNull::from(bytes).cast();
+            in_files.push(Destined { end, place });
+            return Ok(());
         }
         match packing(source)?.1 {
             None => {

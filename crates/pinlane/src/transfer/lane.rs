@@ -1,4 +1,5 @@
-//! A lane: a stream, and whoever drives it (a thread of its own, or a caller with little to move).
+//! A lane: a stream, and whoever drives it (a thread of its own, or a caller with little to move). A second stream carries
+//! what was filled ahead of an event of the caller's.
 //!
 //! To the device: take a slot, fill it, enqueue its DMAs, mark, settle the chunk; the slot flies until the mark.
 //! To the host: take a slot, enqueue DMAs into it, mark; the chunk is *pending* until the lane empties the slot.
@@ -12,14 +13,15 @@ use pinlane_driver::{DevicePtr, MemCopy, sync::Arc};
 
 use super::{
     engine::Engine,
-    job::{End, Failure, Job},
+    job::{End, Job},
     mark::{LaneStream, Mark},
     plan::{Chunk, Direction, Segment},
     queue::Claim,
 };
 use crate::{
     Error, Result,
-    file::{read::Unread, reading::Reading},
+    error::Failure,
+    file::{reading::Reading, writing::Writing},
     memory::{
         copying::{self, Stores},
         slots::Slot,
@@ -33,11 +35,15 @@ pub(crate) struct Lane {
     direction: Direction,
     index: usize,
     stream: Arc<LaneStream>,
+    /// For copies behind events that have not fired; made for the first.
+    held_back: Option<Arc<LaneStream>>,
     pending: VecDeque<Pending>,
     /// Reused for each chunk's copies.
     copies: Vec<MemCopy>,
     /// Reused for each chunk that comes from files.
     reading: Reading,
+    /// Reused for each chunk that goes to files.
+    writing: Writing,
 }
 
 /// A chunk whose bytes are on their way into a slot.
@@ -62,9 +68,11 @@ impl Lane {
             direction,
             index,
             stream,
+            held_back: None,
             pending: VecDeque::new(),
             copies: Vec::new(),
             reading: Reading::default(),
+            writing: Writing::default(),
         }
     }
 
@@ -212,7 +220,7 @@ impl Lane {
         let filled = filled.and_then(|()| unsafe { reading.finish() });
         // Also after an error: the slot goes on to another thread.
         copying::fence(stores);
-        Ok(filled?)
+        filled
     }
 
     /// Collects the copies between a slot and the device.
@@ -245,7 +253,7 @@ impl Lane {
                 (End::Peer(peer, from), _) => {
                     MemCopy::from_peer(device, *peer, from.offset(offset), segment.bytes)
                 }
-                (End::Strided(..) | End::File(..), _) => {
+                (End::Strided(..) | End::File(..) | End::Sink(..), _) => {
                     unreachable!("the planner sends these through slots")
                 }
             };
@@ -253,18 +261,31 @@ impl Lane {
         }
     }
 
+    /// The stream for the copies of a job: what comes after an event that has not fired holds up only its like.
+    fn stream_for(&mut self, job: &Job) -> Result<Arc<LaneStream>> {
+        if job.may_start() {
+            return Ok(Arc::clone(&self.stream));
+        }
+        if let Some(held_back) = &self.held_back {
+            return Ok(Arc::clone(held_back));
+        }
+        let stream = self.engine.new_stream()?;
+        Ok(Arc::clone(self.held_back.insert(stream)))
+    }
+
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
     /// more, unless the error says that memory is left in use.
-    fn enqueue(&self, job: &Job, chunk: &Chunk, table: Option<NonNull<u8>>) -> Result<Arc<Mark>> {
+    fn enqueue(&mut self, job: &Job, chunk: &Chunk, table: Option<NonNull<u8>>) -> Result<Arc<Mark>> {
         let _span =
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
         // As late as can be: what is known as failed by now, such as the copy that this chunk's slot was waited for,
         // does not spread to this chunk.
-        let mended = self.stream.mend();
+        let lane = self.stream_for(job)?;
+        let mended = lane.mend();
         mended.map_err(|source| Error::driver("making a lane work again after a failed copy", source))?;
-        let stream = self.stream.stream();
-        if let Some(after) = &job.after {
+        let stream = lane.stream();
+        if let Some(after) = job.unfired() {
             let waited = stream.wait(after);
             waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
         }
@@ -277,7 +298,7 @@ impl Lane {
             // SAFETY: as above, for each; the runs of one plan do not overlap.
             (copies, None) => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
-        enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
+        enqueued.and_then(|()| lane.mark()).map_err(|source| {
             let doing = format!(
                 "copying {} bytes ({}) {}",
                 chunk.bytes,
@@ -285,7 +306,7 @@ impl Lane {
                 job.plan.direction()
             );
             // Some of the copies may be in flight without a mark: wait them out.
-            match self.stream.drain() {
+            match lane.drain() {
                 Ok(()) => Error::driver(doing, source),
                 Err(unknown) => Error::waiting(doing, unknown),
             }
@@ -312,8 +333,10 @@ impl Lane {
         };
         let in_use = match arrived {
             Ok(()) => {
-                if !job.is_cancelled() {
-                    self.empty(&job, chunk, &slot);
+                if !job.is_cancelled()
+                    && let Err(failure) = self.empty(&job, chunk, &slot)
+                {
+                    job.fail(failure);
                 }
                 false
             }
@@ -335,27 +358,32 @@ impl Lane {
         }
     }
 
-    /// Copies the chunk's segments from the slot to where they belong.
-    fn empty(&self, job: &Job, chunk: &Chunk, slot: &Slot) {
+    /// Copies the chunk's segments from the slot to where they belong, or writes them there.
+    fn empty(&mut self, job: &Job, chunk: &Chunk, slot: &Slot) -> Result<(), Failure> {
         let _span =
             tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
         let stores = job.plan.pace.stores;
-        for segment in job.plan.segments(chunk) {
-            let End::Memory(ptr) = job.ends[segment.leaf as usize] else {
-                unreachable!("results on the host are made in one piece")
-            };
-            // SAFETY: the mark is reached, so the slot holds the chunk; the plan keeps both ranges inside slot and
-            // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
-            unsafe {
-                let (from, to) = (
-                    slot.ptr().add(segment.slot_offset),
-                    ptr.add(segment.offset as usize),
-                );
-                copying::copy(from, to, segment.bytes, stores);
+        let writing = &mut self.writing;
+        let emptied = job.plan.segments(chunk).iter().try_for_each(|segment| {
+            // SAFETY: inside the slot, by the plan.
+            let from = unsafe { slot.ptr().add(segment.slot_offset) };
+            match &job.ends[segment.leaf as usize] {
+                // SAFETY: the mark is reached, so the slot holds the chunk; the plan keeps both ranges inside slot and
+                // leaf; the job keeps the leaf alive, and nobody reads it before the job has landed.
+                End::Memory(ptr) => unsafe {
+                    copying::copy(from, ptr.add(segment.offset as usize), segment.bytes, stores);
+                },
+                // SAFETY: the mark is reached, so the slot holds the chunk, and this lane holds the slot until the writing is
+                // finished.
+                End::Sink(end) => unsafe { writing.push(end, segment.offset, from, segment.bytes)? },
+                _ => unreachable!("what comes to the host lands in one piece, or in a file"),
             }
-        }
+            Ok(())
+        });
         copying::fence(stores);
+        // SAFETY: as for what was pushed.
+        emptied.and_then(|()| unsafe { writing.finish() })
     }
 }
 
@@ -385,7 +413,7 @@ unsafe fn fill_segment(
     slot: &Slot,
     stores: Stores,
     reading: &mut Reading,
-) -> Result<(), Unread> {
+) -> Result<(), Failure> {
     let (offset, bytes) = (segment.offset as usize, segment.bytes);
     // SAFETY: inside the slot, by the caller's promise.
     let place = unsafe { slot.ptr().add(segment.slot_offset) };
@@ -396,6 +424,7 @@ unsafe fn fill_segment(
         End::Strided(storage, copy) => unsafe { copy.gather(*storage, offset..offset + bytes, place) },
         // SAFETY: slots are zeroed when made, so the bytes are initialised; the rest is the caller's promise.
         End::File(file) => unsafe { reading.push(file, offset..offset + bytes, place)? },
+        End::Sink(_) => unreachable!("nothing is read from what is written to"),
         End::Device(_) | End::Peer(..) => unreachable!("device memory goes without a slot"),
     }
     Ok(())

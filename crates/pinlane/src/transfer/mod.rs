@@ -4,6 +4,7 @@
 //! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
 //!   [`results`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go, by the [`means`] of the engine.
 //! - [`pieces`] are memory of others, moved by its addresses.
+//! - [`write`] turns tensors and places in files into jobs that write.
 //! - [`short`] is the way of one small tensor, without all that.
 //! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
 //!   [`mark`] is a point in a stream after which the device is done with a chunk.
@@ -11,7 +12,6 @@
 //! - [`reactor`] looks after what nobody blocks on; [`leaks`] counts what a lost device may still use.
 
 pub(crate) mod engine;
-pub(crate) mod file;
 pub(crate) mod flights;
 pub(crate) mod into;
 pub(crate) mod job;
@@ -31,6 +31,7 @@ pub(crate) mod route;
 pub(crate) mod running;
 pub(crate) mod short;
 pub(crate) mod sources;
+pub(crate) mod write;
 
 use std::{
     fmt,
@@ -103,7 +104,8 @@ impl<T> Transfer<T> {
     /// # Errors
     ///
     /// The first thing that failed: a driver's error, a file's. Nothing of the result exists then, and everything that
-    /// the transfer held is let go, except what a lost device may still use.
+    /// the transfer held is let go, except what a lost device may still use. In a process forked from the one that started
+    /// the transfer, an error of kind [`Forked`](pinlane_driver::ErrorKind::Forked): the bytes move in the other alone.
     pub fn wait(mut self) -> Result<T> {
         self.land()
     }

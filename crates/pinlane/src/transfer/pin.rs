@@ -1,8 +1,10 @@
 //! Copying tensors into pinned memory, on the caller's thread.
 
-use super::file;
+use super::Placement;
 use crate::{
     Device, HostMemory, Result, Tensor,
+    error::Failure,
+    file::to_host::read_to_host,
     landing::{landing, span_bytes},
     memory::storage::Place,
 };
@@ -21,7 +23,11 @@ pub(crate) fn pin(tensor: &Tensor, device: &Device) -> Result<Tensor> {
     let dtype = tensor.dtype();
     match tensor.storage().place() {
         Place::Host(host) if host.pinned() == Some(backend) => Ok(tensor.clone()),
-        Place::File(_) => pin(&file::read(tensor)?, device),
+        Place::File(_) => {
+            let read = read_to_host(&[(0, tensor)], memory, Placement::Separate);
+            let mut read = read.map_err(Failure::into_error)?;
+            Ok(read.remove(0))
+        }
         Place::Host(_) | Place::Device(_) => {
             let bytes = tensor.host_bytes("pinning a tensor")?;
             let (layout, copy) = landing(tensor)?;

@@ -8,7 +8,6 @@ use pinlane_driver::{Properties, sync::Arc};
 use super::{
     Placement, Route, TransferOptions,
     engine::Engine,
-    file,
     flights::Flights,
     into::{Destinations, check_lands_contiguous},
     job::{Job, Keep, Places},
@@ -19,7 +18,8 @@ use super::{
     sources::Sources,
 };
 use crate::{
-    Device, Error, Result, Tensor,
+    Device, Error, HostMemory, Result, Tensor,
+    file::{reading::order_by_file, to_host::read_to_host},
     landing::landing,
     memory::{
         residency,
@@ -70,6 +70,7 @@ impl<'a> Request<'a> {
         let Sorted {
             groups,
             on_host,
+            in_files,
             mut outputs,
         } = self.sort()?;
         let mut prepared = Vec::with_capacity(groups.len());
@@ -88,13 +89,12 @@ impl<'a> Request<'a> {
             }
         }
         drop(announcement);
-        if let Some(into) = self.into {
-            for (index, source) in on_host {
-                if let Err(error) = into.fill_on_host(index, source) {
-                    flights.fail(self.at(index, error));
-                }
-            }
+        if let Some(into) = self.into
+            && let Err(failure) = into.fill_on_host(&on_host)
+        {
+            flights.fail(failure);
         }
+        let read = read_to_host(&in_files, HostMemory::Pageable, self.options.placement);
         let made = groups
             .iter()
             .zip(prepared)
@@ -105,6 +105,8 @@ impl<'a> Request<'a> {
             flights.help();
         }
         made?;
+        let read = read.map_err(|failure| failure.named(self.path))?;
+        outputs.extend(in_files.iter().map(|&(index, _)| index).zip(read));
         // Where all go the same way, they are in order already.
         outputs.sort_by_key(|&(index, _)| index);
         Ok((flights, outputs.into_iter().map(|(_, output)| output).collect()))
@@ -126,7 +128,7 @@ impl<'a> Request<'a> {
     fn sort(&self) -> Result<Sorted<'a>> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         let mut outputs = Vec::with_capacity(self.leaves.len());
-        let mut on_host = Vec::new();
+        let (mut on_host, mut in_files) = (Vec::new(), Vec::new());
         for (index, &tensor) in self.leaves.iter().enumerate() {
             tensor
                 .check_landed("moving a tensor")
@@ -145,8 +147,7 @@ impl<'a> Request<'a> {
                     continue;
                 }
                 (Place::File(_), true) => {
-                    let read = file::read(tensor).map_err(|error| self.at(index, error))?;
-                    outputs.push((index, read));
+                    in_files.push((index, tensor));
                     continue;
                 }
                 (Place::Device(from), _) if from.device == *self.to && self.into.is_none() => {
@@ -170,9 +171,12 @@ impl<'a> Request<'a> {
         for group in &mut groups {
             order_by_file(&mut group.members);
         }
+        order_by_file(&mut in_files);
+        order_by_file(&mut on_host);
         Ok(Sorted {
             groups,
             on_host,
+            in_files,
             outputs,
         })
     }
@@ -371,6 +375,8 @@ struct Sorted<'a> {
     groups: Vec<Group<'a>>,
     /// Leaves that are on the host, as their destinations are, with their numbers in the tree.
     on_host: Vec<(usize, &'a Tensor)>,
+    /// Leaves in files that new tensors on the host are made of, with their numbers in the tree.
+    in_files: Vec<(usize, &'a Tensor)>,
     /// The results that are there already, with their numbers in the tree.
     outputs: Vec<(usize, Tensor)>,
 }
@@ -387,17 +393,6 @@ enum Way<'a> {
     Upload,
     Download(&'a Device),
     Between(&'a Device),
-}
-
-/// Puts tensors that lie in files in the order in which they lie there, so that neighbours share chunks; behind all others.
-fn order_by_file(members: &mut [(usize, &Tensor)]) {
-    let place = |&(_, tensor): &(usize, &Tensor)| match tensor.storage().place() {
-        Place::File(source) => Some((source.file.number(), source.offset)),
-        Place::Host(_) | Place::Device(_) => None,
-    };
-    if !members.is_sorted_by_key(place) {
-        members.sort_by_key(place);
-    }
 }
 
 /// A group with everything it needs to start.

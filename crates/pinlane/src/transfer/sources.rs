@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result, Tensor,
-    file::reading::FileEnd,
+    file::{reading::FileEnd, source::PAGE, writing::SinkEnd},
     landing::{keeps_layout, packing, span_bytes},
     memory::storage::{Place, Storage},
 };
@@ -96,6 +96,16 @@ impl Sources {
         };
         self.push(tensor, span.len(), kind);
         self.locate_at(tensor, span.start);
+        Ok(())
+    }
+
+    /// Takes a contiguous tensor that goes from the executing device to a file.
+    pub(crate) fn take_to_file(&mut self, tensor: &Tensor, to: SinkEnd) -> Result<()> {
+        let span = span_bytes(tensor)?;
+        let into_page = (to.at % PAGE) as u16;
+        self.push(tensor, span.len(), Kind::File { into_page });
+        self.locate_at(tensor, span.start);
+        self.ends.push(End::Sink(to));
         Ok(())
     }
 

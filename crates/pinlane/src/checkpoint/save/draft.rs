@@ -111,11 +111,6 @@ impl Draft {
         self.file.as_file()
     }
 
-    /// What it will be called.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Writes `bytes` at `offset`.
     pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         self.file().write_all_at(bytes, offset).map_err(|source| {
@@ -126,7 +121,8 @@ impl Draft {
         })
     }
 
-    fn failed(&self, doing: &str, source: io::Error) -> Error {
+    /// What the system refused of it.
+    pub(super) fn failed(&self, doing: &str, source: io::Error) -> Error {
         failed(doing, &self.path, source)
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     checkpoint::{
         CheckpointError,
-        source::{self, INDEX_SUFFIX, Part, SUFFIX},
+        source::{self, Part, SUFFIX},
     },
 };
 
@@ -55,7 +55,7 @@ impl Target {
         Ok(Self {
             folder: folder.to_owned(),
             single: single.to_owned(),
-            index: format!("{stem}{INDEX_SUFFIX}"),
+            index: source::index_name(single),
             stem: stem.to_owned(),
         })
     }

@@ -1,12 +1,9 @@
 //! The bytes of tensors, wherever they are, into a file.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Seek as _, SeekFrom, Write as _},
-    path::Path,
-};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 
-use crate::{Device, Error, Result, Tensor, checkpoint::named::Named, prefetch};
+use super::{draft::Draft, form::Form};
+use crate::{Device, Result, Tensor, checkpoint::named::Named, prefetch};
 
 /// The most bytes that come to the host as one. A tensor without gaps is cut to pieces of that size.
 const PIECE: usize = 16 << 20;
@@ -17,19 +14,25 @@ const AHEAD: usize = 2;
 /// Small tensors are gathered to writes of this size.
 const BUFFER: usize = 1 << 20;
 
-/// Writes the tensors' bytes to the file, from `offset` on, one after the other.
-pub(super) fn write(tensors: &[(String, Tensor)], file: &File, path: &Path, offset: u64) -> Result<()> {
-    let mut written = offset;
-    let mut writer = BufWriter::with_capacity(BUFFER, file);
-    let failed = |written: u64, source: io::Error| Error::File {
-        doing: format!("writing at offset {written} of"),
-        path: path.to_owned(),
-        source,
-    };
+/// Writes each file of tensors: what comes first in it, and then the tensors' bytes one after the other.
+pub(super) fn write(forms: &[Form], drafts: &[Draft]) -> Result<()> {
+    for (form, draft) in forms.iter().zip(drafts) {
+        draft.write_at(form.header(), 0)?;
+        write_tensors(form, draft)?;
+    }
+    Ok(())
+}
+
+fn write_tensors(form: &Form, draft: &Draft) -> Result<()> {
+    let start = form.header().len() as u64;
+    let mut written = start;
+    let mut writer = BufWriter::with_capacity(BUFFER, draft.file());
+    let failed =
+        |written: u64, source: io::Error| draft.failed(&format!("writing at offset {written} of"), source);
     writer
-        .seek(SeekFrom::Start(offset))
-        .map_err(|source| failed(offset, source))?;
-    for landed in prefetch(pieces(tensors)?, &Device::host(), AHEAD) {
+        .seek(SeekFrom::Start(start))
+        .map_err(|source| failed(start, source))?;
+    for landed in prefetch(pieces(form.tensors())?, &Device::host(), AHEAD) {
         for (_, tensor) in landed? {
             let packed = tensor.contiguous()?;
             let bytes = packed.as_bytes()?;

@@ -32,7 +32,7 @@ impl fmt::Display for Why {
                 "pageable, so it goes through pinned slots while the link carries the chunk before"
             }
             Self::Strided => "strided, so it is gathered while the slot is filled",
-            Self::File => "in a file, so it is read straight into the slot",
+            Self::File => "in a file, which slots are read from or written to",
             Self::ScatteredPinned => {
                 "pinned and small, so one kernel moves them all from or to where they lie"
             }

@@ -1,0 +1,145 @@
+//! Reading tensors from files to host memory: by several threads, since one alone copies out of the page cache, and waits for
+//! a disk, at a fraction of what the host can do.
+
+use std::{any::Any, ptr::NonNull};
+
+use pinlane_driver::{Backend, sync::Arc};
+
+use super::{
+    parts::{Item, share},
+    reading::{FileEnd, Reading},
+};
+use crate::{
+    Error, HostMemory, Placement, Result, Tensor,
+    error::Failure,
+    landing::landing,
+    memory::{
+        buffer::{ALIGNMENT, Buffer},
+        storage::{Place, Storage},
+    },
+};
+
+/// A tensor in a file and the memory that it is read to.
+pub(crate) struct Destined {
+    pub(crate) end: FileEnd,
+    pub(crate) place: NonNull<u8>,
+}
+
+// SAFETY: a place is only named here; who has it read to promises that nobody else touches it meanwhile.
+unsafe impl Send for Destined {}
+// SAFETY: as above.
+unsafe impl Sync for Destined {}
+
+/// Tensors in files, each with its number in its tree, read to memory of the host.
+pub(crate) fn read_to_host(
+    tensors: &[(usize, &Tensor)],
+    memory: HostMemory<'_>,
+    placement: Placement,
+) -> Result<Vec<Tensor>, Failure> {
+    let mut read = Vec::with_capacity(tensors.len());
+    let mut ends = Vec::with_capacity(tensors.len());
+    for &(leaf, tensor) in tensors {
+        let end = end_of(tensor, leaf, false).map_err(|error| Failure::of(leaf, error))?;
+        let layout = landing(tensor).map_err(|error| Failure::of(leaf, error))?.0;
+        ends.push((leaf, tensor.dtype(), layout, end));
+    }
+    let sizes: Vec<_> = ends.iter().map(|(.., end)| end.bytes()).collect();
+    let rooms = rooms(&sizes, memory, placement)?;
+    let mut destined = Vec::with_capacity(tensors.len());
+    for ((_, dtype, layout, end), room) in ends.into_iter().zip(rooms) {
+        let place = room.place;
+        // SAFETY: the room is as long as the tensor, initialised, this storage's alone, and kept by its owner.
+        let storage = unsafe { Storage::host(place, end.bytes(), room.pinned, true, room.owner) };
+        read.push(Tensor::new(dtype, layout, storage));
+        destined.push(Destined { end, place });
+    }
+    // SAFETY: the rooms lie apart, and nobody else knows of them before this returns.
+    unsafe { read_all(&destined)? };
+    Ok(read)
+}
+
+/// The bytes of a tensor that lies in a file.
+pub(crate) fn end_of(tensor: &Tensor, leaf: usize, packed: bool) -> Result<FileEnd> {
+    match tensor.storage().place() {
+        Place::File(source) => FileEnd::new(tensor, source, leaf, packed),
+        Place::Host(_) | Place::Device(_) => unreachable!("sorted as in a file"),
+    }
+}
+
+/// Initialised memory for one result.
+struct Room {
+    place: NonNull<u8>,
+    pinned: Option<Backend>,
+    owner: Arc<dyn Any + Send + Sync>,
+}
+
+impl Room {
+    fn new(bytes: usize, memory: HostMemory<'_>) -> Result<Self> {
+        Ok(match memory {
+            HostMemory::Pageable => {
+                let buffer = Buffer::initialised(bytes)?;
+                Self {
+                    place: buffer.ptr(),
+                    pinned: None,
+                    owner: Arc::new(buffer),
+                }
+            }
+            HostMemory::Pinned(device) => {
+                let accelerator = device.require_accelerator("pinning host memory")?;
+                let engine = accelerator.running.engine();
+                let lease = engine.pool.lease(bytes)?;
+                Self {
+                    place: lease.ptr(),
+                    pinned: Some(engine.driver.properties().id.backend),
+                    owner: Arc::new(lease),
+                }
+            }
+        })
+    }
+}
+
+/// Memory for results of these sizes.
+fn rooms(sizes: &[usize], memory: HostMemory<'_>, placement: Placement) -> Result<Vec<Room>> {
+    if placement == Placement::Separate {
+        return sizes.iter().map(|&bytes| Room::new(bytes, memory)).collect();
+    }
+    let mut end = 0_usize;
+    let mut offsets = Vec::with_capacity(sizes.len());
+    for bytes in sizes {
+        let offset = end.next_multiple_of(ALIGNMENT);
+        offsets.push(offset);
+        let after = offset
+            .checked_add(*bytes)
+            .filter(|&end| end <= isize::MAX as usize);
+        end = after.ok_or(Error::HostMemory { bytes: usize::MAX })?;
+    }
+    let slab = Room::new(end, memory)?;
+    let room = |offset| Room {
+        // SAFETY: the slab is as long as what is laid out in it.
+        place: unsafe { slab.place.add(offset) },
+        pinned: slab.pinned,
+        owner: Arc::clone(&slab.owner),
+    };
+    Ok(offsets.into_iter().map(room).collect())
+}
+
+/// Reads every tensor to its place.
+///
+/// # Safety
+///
+/// The places have room for the tensors, are initialised, lie apart, and nobody else touches them meanwhile.
+pub(crate) unsafe fn read_all(tensors: &[Destined]) -> Result<(), Failure> {
+    share(
+        tensors.iter().map(|tensor| tensor.end.bytes()),
+        Reading::default,
+        |reading, items| {
+            for Item { index, range } in items {
+                let Destined { end, place } = &tensors[*index];
+                // SAFETY: the caller's promise for all places; each item is one thread's.
+                unsafe { reading.push(end, range.clone(), place.as_ptr().add(range.start))? };
+            }
+            // SAFETY: as above.
+            unsafe { reading.finish() }
+        },
+    )
+}
