@@ -5,8 +5,9 @@ A step is 25 products of 4096 x 4096 matrices, in bfloat16, on each batch that h
 - `torch`: `pin_memory=True`, and `to(device, non_blocking=True)` of each tensor;
 - `pinlane`: `pinlane.collate()` in the workers, and `pinlane.prefetch`.
 
-They take turns, an epoch each; a step's time is an epoch's, after its first steps, divided by its steps. What both are up
-against is measured too: the steps alone on one batch, and the workers alone, whose batches are dropped.
+They take turns, an epoch each; a step's time is an epoch's, after its first steps, divided by its steps. Every byte of the
+first batches is compared with what the samples are. What both are up against is measured too: the steps alone on one batch,
+and the workers alone, whose batches are dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import pinlane
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 Batch = dict[str, torch.Tensor]
 
@@ -47,17 +48,17 @@ class Work:
 
 
 class Images(Dataset[Any]):
-    """Samples of one image and a number each, 602 kB, that are in memory already."""
+    """Samples of one image and a number each, 602 kB, that are in memory already: the same for each batch."""
 
-    def __init__(self, count: int, side: int) -> None:
-        self._images = torch.arange(32 * 3 * side * side, dtype=torch.float32).view(32, 3, side, side)
+    def __init__(self, count: int, batch: int) -> None:
+        self._images = torch.arange(batch * 3 * 224 * 224, dtype=torch.float32).view(batch, 3, 224, 224)
         self._count = count
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Batch:
-        return {"x": self._images[index % 32], "number": torch.tensor(index)}
+        return {"x": self._images[index % len(self._images)], "number": torch.tensor(index)}
 
 
 class Many(Dataset[Any]):
@@ -79,10 +80,10 @@ class Many(Dataset[Any]):
 def works(quick: bool) -> list[Work]:
     """The two kinds of batches that are measured."""
     load = {"workers": 2, "products": 2, "width": 64} if quick else {"workers": 8, "products": 25, "width": 4096}
-    warm_up, steps, few = (1, 3, 3) if quick else (20, 100, 24)
+    warm_up, steps, few = (2, 3, 3) if quick else (20, 100, 24)
     images = 4 if quick else 64
     return [
-        Work("py-step-images", Images((warm_up + steps) * images, 224), images, warm_up, steps, **load),
+        Work("py-step-images", Images((warm_up + steps) * images, images), images, warm_up, steps, **load),
         Work("py-step-many", Many((8 + few) * 10, 500), 10, 8, few, **load),
     ]
 
@@ -100,9 +101,9 @@ def measure(work: Work, device: str) -> dict[str, float]:
     with _many_files():
         for _ in range(EPOCHS):
             times["compute"].append(step.alone())
-            times["workers"].append(_epoch(work, ours, lambda batch: None, lambda: None))
+            times["workers"].append(_epoch(work, ours, None))
             for way, batches in ways.items():
-                times[way].append(_epoch(work, batches(), step.on, step.finish))
+                times[way].append(_epoch(work, batches(), step))
                 step.check()
     return {way: statistics.median(taken) * 1e3 for way, taken in times.items()}
 
@@ -117,6 +118,8 @@ class Step:
         self._a, self._b = (torch.randn(work.width, work.width, device=self._device, dtype=kind) for _ in range(2))
         self._c = torch.empty_like(self._a)
         self._numbers = torch.zeros((), dtype=torch.int64, device=self._device)
+        # All batches are the same but for the numbers of their samples.
+        self._expected = default_collate([work.samples[number] for number in range(work.batch)])
 
     def on(self, batch: Batch) -> None:
         """Enqueues a step."""
@@ -129,12 +132,18 @@ class Step:
         if self._device != "cpu":
             torch.cuda.synchronize(self._device)
 
+    def compare(self, batch: Batch) -> None:
+        """Whether each byte of a batch is right."""
+        for name, expected in self._expected.items():
+            if name != "number" and not torch.equal(batch[name].cpu(), expected):
+                raise SystemExit(f"{self._work.name}: {name} has other bytes than the samples")
+
     def check(self) -> None:
-        """Whether the batches of an epoch were what the workers made."""
+        """Whether an epoch had all of the samples."""
         count = len(self._work.samples)  # type: ignore[arg-type]
         told, self._numbers = int(self._numbers), torch.zeros_like(self._numbers)
         if told != count * (count - 1) // 2:
-            raise SystemExit(f"{self._work.name}: batches with other bytes than the workers gave")
+            raise SystemExit(f"{self._work.name}: other samples than the workers gave")
 
     def alone(self) -> float:
         """Seconds for a step on a batch that is there already."""
@@ -166,18 +175,21 @@ def _moved(batch: Batch, device: str) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def _epoch(
-    work: Work, batches: Iterable[Batch], on: Callable[[Batch], None], finish: Callable[[], None]
-) -> float:
-    """Seconds for each batch of an epoch, but for those that warm it up."""
+def _epoch(work: Work, batches: Iterable[Batch], step: Step | None) -> float:
+    """Seconds for each batch of an epoch, but for those that warm it up; without a step, batches are dropped."""
     start = 0.0
     for number, batch in enumerate(batches):
+        if step is not None and number < work.warm_up // 2:
+            step.compare(batch)
         if number == work.warm_up:
-            finish()
+            if step is not None:
+                step.finish()
             start = time.perf_counter()
-        on(batch)
+        if step is not None:
+            step.on(batch)
         del batch
-    finish()
+    if step is not None:
+        step.finish()
     return (time.perf_counter() - start) / work.steps
 
 

@@ -206,6 +206,7 @@ mod tests {
             copy_engines: 3,
             link,
             numa_node: None,
+            pci_address: None,
             simulated: false,
         }
     }

@@ -4,7 +4,7 @@
 use super::results::{Figure, Results, Verdict, significant};
 
 /// The figures that are asked for, in the order in which they are shown, and the work that each is about.
-const WORK: [(&str, &str); 27] = [
+const WORK: [(&str, &str); 37] = [
     ("h2d-pageable-1gib", "1 GiB, pageable to device"),
     ("h2d-tree-100x1m", "100 tensors of 1M floats, pageable to device"),
     ("h2d-pageable-16mib", "16 MiB, pageable to device"),
@@ -71,6 +71,40 @@ const WORK: [(&str, &str); 27] = [
         "Python: worst cell beside torch, all sizes, counts and kinds of memory",
     ),
     ("py-import", "Python: `import pinlane` after torch"),
+    (
+        "load-warm-7gb",
+        "Checkpoint: 7 GB in 4 files to the device, from the page cache",
+    ),
+    (
+        "load-tmpfs-7gb",
+        "Checkpoint: 7 GB in 4 files to the device, from tmpfs",
+    ),
+    (
+        "load-cold-7gb",
+        "Checkpoint: 7 GB in 4 files to the device, from the disk",
+    ),
+    (
+        "load-small-20k",
+        "Checkpoint: 20,000 tensors of 8 KiB in one file, from the page cache",
+    ),
+    (
+        "load-into-7gb",
+        "Checkpoint: 7 GB into tensors that are there, from the page cache",
+    ),
+    ("save-tmpfs-7gb", "Checkpoint: 7 GB from the device to tmpfs"),
+    ("save-disk-7gb", "Checkpoint: 7 GB from the device to the disk"),
+    (
+        "load-pinned-peak",
+        "Checkpoint: pinned memory while 7 GB are loaded",
+    ),
+    (
+        "load-host-growth",
+        "Checkpoint: host memory beside what is pinned while 7 GB are loaded",
+    ),
+    (
+        "load-first-tensor",
+        "Checkpoint: until the first tensor is on the device",
+    ),
 ];
 
 /// How much of the table is shown.
@@ -260,7 +294,7 @@ mod tests {
         );
         assert!(line(&text, "`newcomer`").contains("| not measured |"), "{text}");
         assert!(
-            text.ends_with("28 figures: 1 hold, 1 fall short, 26 were not measured.\n"),
+            text.ends_with("38 figures: 1 hold, 1 fall short, 36 were not measured.\n"),
             "{text}"
         );
     }

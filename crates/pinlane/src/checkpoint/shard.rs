@@ -3,13 +3,14 @@
 use std::{
     fs::{self, File},
     io,
+    ops::Range,
     path::Path,
 };
 
 use indexmap::IndexMap;
 
 use super::{CheckpointError, Header, TensorInfo};
-use crate::{Error, FileAccess, FileSource, Result, Tensor};
+use crate::{DType, Error, FileAccess, FileSource, Result, Tensor};
 
 /// One file of a checkpoint. Its tensors share the open file, so it may be renamed or removed while they are there.
 #[derive(Clone, Debug)]
@@ -61,6 +62,17 @@ impl Shard {
     /// Fills `into` with the data from `start` on, counted from the header's end.
     pub(super) fn read_at(&self, into: &mut [u8], start: u64) -> Result<()> {
         self.source.read_at(self.data_start + start, into)
+    }
+
+    /// Bytes of the file, where they lie, as a tensor of [`DType::U8`]: neighbours in the file that are to be neighbours
+    /// elsewhere too move as one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`FileSource::tensor`]: the file never had the bytes.
+    pub fn range(&self, bytes: Range<u64>) -> Result<Tensor> {
+        let length = usize::try_from(bytes.end.saturating_sub(bytes.start)).unwrap_or(usize::MAX);
+        self.source.tensor(bytes.start, DType::U8, &[length])
     }
 
     /// A tensor of the file, where it lies.

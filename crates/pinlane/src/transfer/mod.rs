@@ -104,7 +104,8 @@ impl<T> Transfer<T> {
     /// # Errors
     ///
     /// The first thing that failed: a driver's error, a file's. Nothing of the result exists then, and everything that
-    /// the transfer held is let go, except what a lost device may still use.
+    /// the transfer held is let go, except what a lost device may still use. In a process forked from the one that started
+    /// the transfer, an error of kind [`Forked`](pinlane_driver::ErrorKind::Forked): the bytes move in the other alone.
     pub fn wait(mut self) -> Result<T> {
         self.land()
     }

@@ -30,31 +30,13 @@ impl<'py> Start<'_, 'py> {
         if direction == Direction::ToHost || rooms.len() != 1 {
             pieces = pieces.apart();
         }
-        let mut reads_in_place = direction != Direction::ToDevice;
-        match direction {
-            Direction::ToDevice => reads_in_place = self.push_uploads(&mut pieces, group, rooms, places)?,
-            Direction::ToHost => {
-                for (leaf, &(room, offset)) in group.leaves.iter().zip(places) {
-                    let (room, bytes) = (&rooms[room], self.forms.get(leaf.form).bytes);
-                    let is_pinned = room.pinned.is_some();
-                    pieces.push(
-                        DevicePtr(leaf.address as u64),
-                        room.host_ptr(offset)?,
-                        bytes,
-                        is_pinned,
-                    );
-                }
-            }
+        let reads_in_place = match direction {
+            Direction::ToDevice => self.push_uploads(&mut pieces, group, rooms, places)?,
             _ => {
-                for (leaf, &(room, offset)) in group.leaves.iter().zip(places) {
-                    let (at, bytes) = (rooms[room].device_ptr(offset), self.forms.get(leaf.form).bytes);
-                    let from = DevicePtr(leaf.address as u64);
-                    pieces
-                        .push_peer(at, &group.from, from, bytes)
-                        .map_err(|error| self.at(leaf.number, error))?;
-                }
+                self.push_from_device(&mut pieces, group, rooms, places)?;
+                true
             }
-        }
+        };
         // The tree keeps the leaves; what was moved instead of some of them is kept beside it.
         let mut kept = vec![self.tree.clone().into_any().unbind()];
         kept.extend(self.replacements.iter().map(|object| object.clone_ref(py)));
@@ -67,6 +49,27 @@ impl<'py> Start<'_, 'py> {
         // of both, and is refused where torch's version counter tells. What the streams still do with either is waited for.
         let transfer = py.detach(|| unsafe { pieces.start(after, owner, blocking) });
         Ok(Part::new(transfer.map_err(failed)?, &self.target, reads_in_place))
+    }
+
+    /// Pushes what comes from a device.
+    fn push_from_device(
+        &self,
+        pieces: &mut Pieces,
+        group: &Group,
+        rooms: &[Room<'py>],
+        places: &[Place],
+    ) -> PyResult<()> {
+        for (leaf, &(room, offset)) in group.leaves.iter().zip(places) {
+            let (room, bytes) = (&rooms[room], self.forms.get(leaf.form).bytes);
+            let from = DevicePtr(leaf.address as u64);
+            if self.target.is_host() {
+                pieces.push(from, room.host_ptr(offset)?, bytes, room.pinned.is_some());
+            } else {
+                let pushed = pieces.push_peer(room.device_ptr(offset), &group.from, from, bytes);
+                pushed.map_err(|error| self.at(leaf.number, error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Pushes what goes from the host to a device; says whether the device reads some of it where it lies.
