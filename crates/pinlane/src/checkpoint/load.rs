@@ -34,10 +34,10 @@ pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<TensorMap> {
 
 /// # Loading
 ///
-/// All fail with [`Error::Leaf`](crate::Error::Leaf), which names the tensor, around what happened: an
-/// [`Error::File`](crate::Error::File) with the offset where the file can't be read or has become shorter, a driver's error
+/// All fail with [`Error::Leaf`], which names the tensor, around what happened: an
+/// [`Error::File`] with the offset where the file can't be read or has become shorter, a driver's error
 /// where the device has no room. A tensor without a name, which the format allows and a map does not, is an
-/// [`Error::BadName`](crate::Error::BadName).
+/// [`Error::BadName`].
 impl Checkpoint {
     /// Moves all tensors to a device, or to pageable memory of the host, as one transfer.
     ///
@@ -52,7 +52,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// As for all; [`Error::PinnedBudget`](crate::Error::PinnedBudget).
+    /// As for all; [`Error::PinnedBudget`].
     pub fn load_pinned(&self, device: &Device) -> Result<TensorMap> {
         Ok(Loading::of(self)?.pin_memory(device)?.landed())
     }
