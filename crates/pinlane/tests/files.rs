@@ -139,7 +139,7 @@ fn what_may_not_be_opened_is_named_with_the_reason() {
     let folder = folder();
     let path = folder.path().join("file");
     fs::write(&path, [0]).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     // Whoever may do anything may read it all the same.
     let reason = match fs::File::open(&path) {
         Err(error) => error.kind(),
