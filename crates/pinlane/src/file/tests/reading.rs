@@ -126,6 +126,9 @@ fn many_small_neighbours_in_a_file_are_read_by_a_few_calls() {
         .map(|index| file.content[index * 7 % count * bytes..][..bytes].to_vec())
         .collect();
     assert!(rig.there_and_back(&tensors) == expected);
+    let plans = tensors.plan(&rig.device, &TransferOptions::default()).unwrap();
+    let copies = plans[0].chunks.iter().map(|chunk| plans[0].runs(chunk).len());
+    assert!(copies.max() == Some(1), "a chunk crosses the link in one piece");
     // A slot holds 256 of them, since each is aligned.
     assert!(file.calls() <= 2 * (count / 256 + 1), "{} calls", file.calls());
     rig.finish();
