@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from ._checkpoint import Checkpoint, Entry, load
+from ._checkpoint import open_checkpoint as open
 from ._collate import Collate, collate
 from ._devices import (
     DeviceInfo,
@@ -21,36 +23,54 @@ from ._devices import (
     trim,
 )
 from ._errors import (
+    CheckpointError,
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
     DeviceError,
     Error,
+    FileError,
     ForkError,
     HostMemoryError,
     NoSuchDeviceError,
+    NoSuchTensorError,
     OutOfMemoryError,
     PinnedBudgetError,
     SourceChangedError,
     TransferError,
     UnsupportedLeafError,
 )
+from ._load_into import load_into
 from ._move import to
 from ._pinning import is_pinned, pin
 from ._prefetch import Prefetch, PrefetchIterator, prefetch
 from ._profile import profile
+from ._safe_open import load_file, safe_open, save_file
+from ._save import Saved, save
+from ._slices import Slice
 from ._transfer import Transfer
 
 __all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointMismatchError",
+    "CheckpointNotFoundError",
     "Collate",
     "DeviceError",
     "DeviceInfo",
     "DeviceStats",
+    "Entry",
     "Error",
+    "FileError",
     "ForkError",
     "HostMemoryError",
     "NoSuchDeviceError",
+    "NoSuchTensorError",
     "OutOfMemoryError",
     "PinnedBudgetError",
     "Prefetch",
     "PrefetchIterator",
+    "Saved",
+    "Slice",
     "SourceChangedError",
     "Stats",
     "Transfer",
@@ -59,9 +79,16 @@ __all__ = [
     "collate",
     "devices",
     "is_pinned",
+    "load",
+    "load_file",
+    "load_into",
+    "open",
     "pin",
     "prefetch",
     "profile",
+    "safe_open",
+    "save",
+    "save_file",
     "set_kept_limit",
     "set_pinned_budget",
     "stats",

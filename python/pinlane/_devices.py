@@ -41,6 +41,8 @@ class DeviceStats(NamedTuple):
     """Pinned and in use: by pinned tensors and results, and by what transfers go through."""
     pinned_peak: int
     """The most that was pinned at any time."""
+    idle: int
+    """Memory of the device that nothing uses and that is kept for what pinlane allocates there next."""
     leaked: int
     """Given up on because a lost device may still use it."""
 
@@ -77,7 +79,11 @@ def stats() -> Stats:
 
 
 def trim() -> int:
-    """Gives host memory that is kept for later use, pinned or not, back to the system; returns the bytes given back."""
+    """Gives memory that is kept for later use back to the system; returns the bytes given back.
+
+    That is host memory, pinned or not, and memory of devices that pinlane allocated itself. Torch keeps its own: see
+    ``torch.cuda.empty_cache()``.
+    """
     return _native.trim()
 
 

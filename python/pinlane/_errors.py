@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from typing import Any
 
 
 class Error(Exception):
@@ -48,12 +49,60 @@ class ForkError(Error, RuntimeError):
     """Devices were used in a process forked from one that had used them."""
 
 
+class FileError(Error, OSError):
+    """The system refuses to open, read or write a file. What is raised is also what Python raises in the same case, such as
+    ``FileNotFoundError``; ``filename`` and, where the system gave one, ``errno`` are set."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CheckpointError(Error, ValueError):
+    """A file breaks a rule of the safetensors format, an index contradicts its files, or what is to be saved can't be held by
+    the format. The text names the file, and the tensor."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no checkpoint where one was looked for: a folder without safetensors files, or with some missing."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NoSuchTensorError(CheckpointError, KeyError):
+    """A checkpoint has no tensor of that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CheckpointMismatchError(CheckpointError, RuntimeError):
+    """A checkpoint and the tensors that it should be loaded into do not fit. Torch raises ``RuntimeError`` for it, and this is
+    one. Nothing was loaded."""
+
+
 def error(name: str) -> type[Error]:
     """The class to raise for the exception called ``name``."""
     if name == "OutOfMemoryError":
         return out_of_memory()
     found: type[Error] = globals()[name]
     return found
+
+
+def file_error(message: str, like: type[OSError], errno: int | None, filename: object) -> FileError:
+    """What to raise for what the system says of a file: one that is ``like`` too."""
+    kind: Any = like
+    raised = _file_error_like(kind)(message)
+    raised.errno, raised.filename = errno, filename
+    return raised
+
+
+@functools.cache
+def _file_error_like(like: type[OSError]) -> type[FileError]:
+    if like is OSError:
+        return FileError
+    names = {"__module__": "pinlane", "__doc__": FileError.__doc__}
+    return type("FileError", (FileError, like), names)
 
 
 def out_of_memory() -> type[OutOfMemoryError]:

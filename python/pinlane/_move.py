@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from . import _native, _trees
+from . import _alone, _native, _trees
 from ._devices import name_of
 from ._errors import UnsupportedLeafError
 from ._plan import Plan
 from ._transfer import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Union
 
     import torch
@@ -102,7 +100,7 @@ def to(
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
     if not (non_blocking or stream or dtype or pin):
-        alone = _moved_alone(tree, device)
+        alone = _alone.moved(tree, device)
         if alone is not None:
             return alone
     target = name_of(device)
@@ -129,44 +127,3 @@ def _refuse_module(tree: Any) -> None:
             "moving a module: it is no tree of tensors, but changes where it is: use `module.to(device)`, or move its "
             "`state_dict()`"
         )
-
-
-#: The longest lone tensor that is read from a device by torch, in bytes. The engine has to make memory for the result, wake
-#: threads and make a tensor over it, some tenths of a millisecond, in which the driver by itself has copied as much.
-_READ_ALONE = 1 << 20
-
-
-def _moved_alone(tree: Any, device: DeviceLike) -> Any:
-    """A small tensor that is a tree of its own, moved by torch; ``None`` where it is better moved by the engine.
-
-    Its bytes take microseconds, so every call made here on the way shows.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None or type(tree) is not torch.Tensor:
-        return None
-    if type(device) is not str and type(device) is not torch.device:
-        device = name_of(device)
-    moved, place, longest = _alone_to(device)
-    return moved(tree, place, longest)
-
-
-@functools.lru_cache(maxsize=256)
-def _alone_to(device: str | torch.device) -> tuple[Callable[[Any, Any, int], Any], torch.device | None, int]:
-    """What moves lone tensors to a device, the device as torch knows it, and the longest tensor so moved, in bytes.
-
-    Plain ``cuda`` stays what it is, for torch to say which GPU that is at the moment; they are taken to be alike in the length.
-    """
-    import torch
-
-    from . import _torch
-
-    name = name_of(device)
-    if name == "cpu":
-        return _torch.read_alone, torch.device(name), _READ_ALONE
-    if name.startswith("sim"):
-        return _by_the_engine, None, 0
-    return _torch.sent_alone, torch.device(device), _native.open_device(name)
-
-
-def _by_the_engine(tensor: Any, place: Any, longest: int) -> None:
-    """Nothing, for devices that torch does not know."""

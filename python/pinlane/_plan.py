@@ -212,10 +212,10 @@ def name_of_stream(stream: Any) -> tuple[str, int]:
     return f"cuda:{stream.device.index}", handle
 
 
-def unsupported(leaf: Any, path: str, reason: str) -> UnsupportedLeafError:
+def unsupported(leaf: Any, path: str, reason: str, doing: str = "moving") -> UnsupportedLeafError:
     """The error for a leaf that can't move."""
     kind = type(leaf)
-    return UnsupportedLeafError(f"moving {path or 'itself'}: {kind.__module__}.{kind.__qualname__}: {reason}")
+    return UnsupportedLeafError(f"{doing} {path or 'itself'}: {kind.__module__}.{kind.__qualname__}: {reason}")
 
 
 def _numpy_name(dtype: Any) -> str:

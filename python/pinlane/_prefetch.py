@@ -200,7 +200,8 @@ class PrefetchIterator(Iterator[T]):
             if isinstance(taken, BaseException):
                 raise taken
             batch = taken.result()
-        except BaseException:
+        except Exception:
+            # An interruption of the consumer says nothing of the batches.
             self._line.stop()
             raise
         finally:

@@ -100,28 +100,6 @@ def is_ordinary(leaf: Tensor) -> bool:
     )
 
 
-def read_alone(tensor: Tensor, host: torch.device, longest: int) -> Tensor | None:
-    """A lone tensor of a GPU on the host, moved by torch itself, where it is no longer than ``longest`` bytes; else ``None``."""
-    if tensor.is_cuda and tensor.layout is torch.strided and tensor.nbytes <= longest:
-        return tensor.to(host)
-    return None
-
-
-def sent_alone(tensor: Tensor, device: torch.device, longest: int) -> Tensor | None:
-    """A lone tensor of the host on a GPU, moved by torch itself, where it is no longer than ``longest`` bytes; else ``None``.
-
-    Nothing is faster for it than one call of the driver's, which is what torch makes. A source that is not pinned has been
-    read when that call returns, so nothing has to wait for the stream. One that is has not, and whether it is pinned is
-    asked while the link works.
-    """
-    if not tensor.is_cpu or tensor.layout is not torch.strided or tensor.nbytes > longest:
-        return None
-    moved = tensor.to(device, non_blocking=True)
-    if tensor.is_pinned():
-        torch.cuda.current_stream(device).synchronize()
-    return moved
-
-
 class Moved(torch.autograd.Function):
     """Makes a moved tensor the result of moving, as autograd sees it: the gradient goes back to where the source is."""
 

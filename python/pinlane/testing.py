@@ -45,11 +45,13 @@ def simulate(
         raise ValueError(f"a simulated device is called sim:something, not {name!r}")
     _native.simulate(
         name,
-        memory_bytes=memory_bytes,
-        bytes_per_second=bytes_per_second,
-        copy_latency=copy_latency,
-        pinned_budget=pinned_budget,
-        lanes=lanes,
-        slot_bytes=slot_bytes,
+        {
+            "memory_bytes": memory_bytes,
+            "bytes_per_second": bytes_per_second,
+            "copy_latency": copy_latency,
+            "pinned_budget": pinned_budget,
+            "lanes": lanes,
+            "slot_bytes": slot_bytes,
+        },
     )
     return name

@@ -7,9 +7,16 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 #: The device that the tests use: a simulated one, unless `PINLANE_TEST_DEVICE` names another, such as `cuda`.
 DEVICE = os.environ.get("PINLANE_TEST_DEVICE", "sim")
+
+
+#: Where this is set, torch is as it was before it had a table of C functions that tell what a tensor is.
+WITHOUT_TABLE = "PINLANE_TEST_WITHOUT_TABLE"
+if WITHOUT_TABLE in os.environ:
+    del torch.Tensor.__dlpack_c_exchange_api__
 
 
 @pytest.fixture

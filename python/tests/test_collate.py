@@ -5,11 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import gc
+import json
 import os
 import pickle
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -100,6 +102,19 @@ def test_batches_reach_a_device_through_prefetch(device: str) -> None:
     for _ in range(2):
         got = list(pinlane.prefetch(loader, device))
         assert_same(pinlane.to(got, "cpu"), list(DataLoader(SAMPLES, batch_size=4)))
+
+
+def test_a_batch_in_a_pinned_slab_crosses_the_link_in_one_copy(device: str, tmp_path: Path) -> None:
+    samples = [{f"x{part}": torch.full((300,), float(number + part)) for part in range(40)} for number in range(8)]
+    (batch,) = loader_of(samples, pinlane.collate(device=device), 1, batch_size=8)
+    assert pinlane.is_pinned(batch, device)
+    with pinlane.profile(tmp_path / "trace.json"):
+        there = pinlane.to(batch, device)
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    copies = [event for event in events if event["name"] == "copy"]
+    assert len(copies) == 1
+    assert copies[0]["args"]["route"] == "direct"
+    assert_same(pinlane.to(there, "cpu"), batch)
 
 
 def test_slabs_are_used_again() -> None:

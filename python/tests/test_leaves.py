@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,7 +17,7 @@ from hypothesis import given, settings
 
 import pinlane
 
-from .conftest import DEVICE
+from .conftest import DEVICE, WITHOUT_TABLE
 
 DTYPES = [
     torch.bool,
@@ -261,3 +265,13 @@ class Exported:
 def test_what_speaks_dlpack_becomes_a_tensor(device: str) -> None:
     there = pinlane.to([Exported(torch.arange(4))], device)
     assert torch.equal(pinlane.to(there, "cpu")[0], torch.arange(4))
+
+
+def test_older_torch_is_asked_by_attributes_and_all_of_this_holds() -> None:
+    if WITHOUT_TABLE in os.environ:
+        assert not hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+        return
+    here = Path(__file__)
+    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", here, here.with_name("test_trees.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, WITHOUT_TABLE: "1"})
+    assert done.returncode == 0, done.stdout

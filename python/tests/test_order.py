@@ -10,7 +10,7 @@ from .test_errors import run
 PREAMBLE = """
     import torch, pinlane
     from pinlane import _native, _torch
-    _native.simulate("cuda:0", bytes_per_second=5e8)
+    _native.simulate("cuda:0", dict(bytes_per_second=5e8, copy_latency=0.0))
     stream = _native.SimulatedStream("cuda:0")
     _torch.current_stream = lambda device: stream.handle
 
@@ -41,6 +41,23 @@ def test_sources_may_change_when_the_call_returns_before_the_bytes_have_landed()
     for tensor in small:
         tensor.zero_()
     assert equal(clones, there)
+    """)
+
+
+def test_a_busy_stream_holds_up_no_caller_while_there_are_slots() -> None:
+    run(PREAMBLE.replace("bytes_per_second=5e8", "lanes=8") + """
+    many = [torch.randn(1000) for _ in range(700)]
+    pinlane.to(many, "cuda")
+    for non_blocking in (True, False):
+        stream.busy(1.0)
+        there = pinlane.to(many, "cuda", non_blocking=non_blocking)
+        if non_blocking:
+            there = there.result()
+        assert not stream.query(), "the caller waited for the stream"
+        clones = [tensor.clone() for tensor in many]
+        for tensor in many:
+            tensor.add_(1)
+        assert equal(clones, there)
     """)
 
 

@@ -246,3 +246,15 @@ def test_a_tree_from_several_places_comes_together() -> None:
     assert [t.tolist() for t in pinlane.to([one, host, two], "cpu")] == [[0, 1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 4]]
     there = pinlane.to([one, host, two], "sim:1")
     assert there[2] is two and [t.tolist() for t in there[:2]] == [[0, 1, 2, 3]] * 2
+
+
+def test_neighbours_in_pinned_memory_arrive_whole_whatever_lies_between(device: str) -> None:
+    # Padding of every kind, a gap as wide as a tensor, the order turned round, and the same memory twice.
+    whole = pinlane.pin(torch.arange(100_000, dtype=torch.int32), device)
+    tree = [whole[64 * part : 64 * part + 50 + part % 14] for part in range(500)]
+    tree += [whole[part * 128 : part * 128 + 64] for part in range(300)]
+    tree += [whole[part * 64 : part * 64 + 64] for part in reversed(range(300))]
+    tree += [whole[:64], whole[:64], whole[:0], whole[64:128]]
+    for slab in (True, False):
+        back = pinlane.to(pinlane.to(tree, device, slab=slab), "cpu")
+        assert all(torch.equal(a, b) for a, b in zip(tree, back, strict=True))

@@ -2,12 +2,12 @@
 //!
 //! The sanitizer is an unstable option of a stable compiler; `RUSTC_BOOTSTRAP` lets the stable toolchain take it.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{
-    command::{capture, cargo, program, run},
+    command::{cargo, run},
     suite::with_model,
-    workspace::{list, metadata, target, text},
+    workspace::{host, list, metadata, target, text},
 };
 
 /// The crates that hold unsafe code.
@@ -59,14 +59,4 @@ fn test_files() -> Result<Vec<String>> {
         .filter(|name| !LEFT_OUT.contains(&name.as_str()))
         .collect();
     Ok(files)
-}
-
-/// The triple of this machine.
-fn host() -> Result<String> {
-    let version = capture(program("rustc").arg("-vV"))?;
-    version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .map(str::to_owned)
-        .context("`rustc -vV` names no host")
 }

@@ -29,7 +29,18 @@ use python::Wheel;
 const LIMIT: u64 = 60 << 20;
 
 /// What of `bench/` goes in as it is.
-const SCRIPTS: [&str; 3] = ["gpu-check", "torch_side.py", "torch_side_by_side.py"];
+const SCRIPTS: [&str; 10] = [
+    "gpu-check",
+    "torch_side.py",
+    "torch_side_by_side.py",
+    "python_figures.py",
+    "python_grid.py",
+    "training_steps.py",
+    "checkpoint_side_by_side.py",
+    "checkpoint_ways.py",
+    "checkpoint_files.py",
+    "checkpoint_figures.py",
+];
 
 /// Also the sign by which a folder is known as a bundle.
 const MANIFEST: &str = "manifest";

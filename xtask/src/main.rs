@@ -8,6 +8,7 @@ mod bundle;
 mod command;
 mod deny;
 mod figures;
+mod fuzz;
 mod guide;
 mod lint;
 mod model;
@@ -57,6 +58,12 @@ const CHORES: &[Chore] = &[
         arguments: "",
         about: "the driver's and the engine's tests under AddressSanitizer",
         run: |arguments| alone(arguments, asan::check),
+    },
+    Chore {
+        name: "fuzz",
+        arguments: "[OPTION...]",
+        about: "random headers and indexes for a minute each: --seconds N, --runs N; --keep what is found in fuzz/corpus",
+        run: fuzz::run,
     },
     Chore {
         name: "model",

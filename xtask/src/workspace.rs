@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::command::{capture, cargo};
+use crate::command::{capture, cargo, program};
 
 /// The root of the checkout.
 pub(crate) fn root() -> &'static Path {
@@ -18,6 +18,16 @@ pub(crate) fn root() -> &'static Path {
 pub(crate) fn target(path: &str) -> PathBuf {
     let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     root().join(folder).join(path)
+}
+
+/// The triple of this machine.
+pub(crate) fn host() -> Result<String> {
+    let version = capture(program("rustc").arg("-vV"))?;
+    version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .context("`rustc -vV` names no host")
 }
 
 /// `cargo metadata`: the packages, their targets, and the resolved dependency graph.

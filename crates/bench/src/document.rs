@@ -53,14 +53,33 @@ pub struct Document {
 pub struct Failure {
     /// The cell or figure.
     pub id: String,
+    /// What kind of failure it is.
+    #[serde(default)]
+    pub kind: FailureKind,
     /// What happened.
     pub error: String,
+}
+
+/// What a failure says of the other results of its run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// Bytes landed that are not those of the source. How fast they did so is no figure, and neither is any other of the
+    /// run: who commits results refuses it.
+    WrongBytes,
+    /// It could not be measured, which says nothing of the others.
+    #[default]
+    NotMeasured,
 }
 
 impl Failure {
     pub(crate) fn of(id: impl Into<String>, error: &Error) -> Self {
         Self {
             id: id.into(),
+            kind: match error {
+                Error::WrongBytes { .. } => FailureKind::WrongBytes,
+                _ => FailureKind::NotMeasured,
+            },
             error: error.to_string(),
         }
     }

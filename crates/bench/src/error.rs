@@ -32,6 +32,15 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// The link's limit could not be measured without the cost of calls in it.
+    #[error(
+        "measuring the link's limit: its streams, held by {copies} copies, were free before everything was enqueued; the \
+         host is too busy to measure anything, so stop what else runs on it"
+    )]
+    NotHeld {
+        /// How many copies held them.
+        copies: usize,
+    },
     /// A file.
     #[error("could not {action} {}: {source}", path.display())]
     File {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pinlane::Plan;
+use pinlane::{Plan, Route};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     rig::Rig,
     rounds::{Effort, Timing, race},
-    ways::{PINLANE, PLAIN, ROUTES},
+    ways::{PINLANE, PLAIN, ROUTES, Sources, name_of},
 };
 
 /// What was measured in a cell. The bytes of every way were right.
@@ -29,6 +29,9 @@ pub struct CellReport {
     pub reason: String,
     /// What each way took, pinlane's own choice first.
     pub ways: Vec<Timing>,
+    /// Routes whose plan is the choice's own, step by step. They are not timed: between two timings of one thing lies noise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub same: Vec<String>,
 }
 
 impl CellReport {
@@ -138,21 +141,41 @@ pub fn measure_all(
 /// [`Error::WrongBytes`](crate::Error::WrongBytes), and what the engine and the driver say.
 pub fn measure(rig: &Rig, cell: Cell, effort: Effort) -> Result<CellReport> {
     let sources = rig.sources(cell, rig.device_for(cell))?;
-    let (route, reason) = described(&sources.plans()?);
+    let plans = sources.plans(None)?;
+    let (route, reason) = described(&plans);
+    let same = chosen_anyway(&sources, &plans);
     let effort = Effort {
         // Fresh pageable memory is never warm.
         first_run_counts: cell.direction == Direction::D2h && cell.memory == Memory::Pageable,
         ..effort
     };
     let check = |way: &str, landed| rig.check(&sources, way, landed);
-    let ways = race(sources.ways(), effort, check)?;
+    let mut ways = sources.ways();
+    ways.retain(|way| !same.contains(&way.name));
+    let ways = race(ways, effort, check)?;
     Ok(CellReport {
         id: cell.to_string(),
         cell,
         route,
         reason,
         ways,
+        same,
     })
+}
+
+/// The names of the routes that, forced, do the same as the choice. One tensor has a short way besides, which no plan shows.
+fn chosen_anyway(sources: &Sources<'_>, choice: &[Plan]) -> Vec<String> {
+    let is_same = |route: &Route| {
+        sources.plans(Some(*route)).is_ok_and(|plans| {
+            plans.len() == choice.len()
+                && plans
+                    .iter()
+                    .zip(choice)
+                    .all(|(plan, choice)| plan.moves_like(choice))
+        })
+    };
+    let routes = ROUTES.into_iter().filter(|_| sources.cell.count > 1);
+    routes.filter(is_same).map(name_of).collect()
 }
 
 /// The routes of plans, and their reasons.

@@ -1,7 +1,8 @@
 //! The link's own limit: pinned copies and nothing else, timed by the device.
 //!
-//! The streams are held behind a copy that is not timed until everything is enqueued, so that no call's cost is in the
-//! figures. Both directions start behind the same event.
+//! The streams are held behind copies that are not timed until everything is enqueued, so that no call's cost is in the
+//! figures. Both directions start behind the same event, the gate. Whether it was still closed when all was enqueued is asked
+//! each time: a limit that has calls in it would be too low, and what is held against it would look too good.
 
 use std::time::Duration;
 
@@ -11,13 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cell::Direction::{self, D2h, H2d},
-    error::Result,
+    error::{Error, Result},
     lent::Lent,
     rounds::median,
 };
 
 /// Timed copies of one direction.
 const COPIES: usize = 6;
+/// The most copies that hold the streams. One is long enough unless the host is busy; each is milliseconds on hardware.
+const LONGEST_HOLD: usize = 128;
 /// How often each limit is measured; the median counts.
 const ROUNDS: usize = 5;
 
@@ -38,16 +41,18 @@ pub struct LinkLimit {
 ///
 /// # Errors
 ///
-/// What the engine and the driver say.
+/// [`Error::NotHeld`], and what the engine and the driver say.
 pub fn measure(device: &Device, bytes: usize) -> Result<LinkLimit> {
     let driver = device.driver().expect("pinned memory belongs to an accelerator");
     let ends = [Ends::new(device, bytes)?, Ends::new(device, bytes)?];
     let streams = [Stream::new(driver)?, Stream::new(driver)?, Stream::new(driver)?];
     let mut lines = Lent::new(ends, streams);
+    let mut hold = 1;
     let mut rate = |directions: &[Direction]| -> Result<f64> {
         let mut seconds = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
-            seconds.push(round(&mut lines, directions)?.as_secs_f64());
+            let took = until_held(&mut hold, |hold| round(&mut lines, directions, hold))?;
+            seconds.push(took.as_secs_f64());
         }
         seconds.sort_by(f64::total_cmp);
         Ok((directions.len() * COPIES * bytes) as f64 / median(&seconds) / 1e9)
@@ -99,23 +104,41 @@ impl Ends {
     }
 }
 
-/// The time from the gate's opening to the end of the last copy.
-fn round(lines: &mut Lines, directions: &[Direction]) -> Result<Duration> {
-    let spans = lines.during(|ends, streams| enqueue(ends, streams, directions))?;
-    let times = spans.iter().map(|(start, end)| end.elapsed_since(start));
-    let times: Vec<Duration> = times.collect::<Result<_, _>>()?;
-    Ok(times.into_iter().max().unwrap_or_default())
+/// Has a round measured with `hold` copies at the gate, and with twice as many as long as they do not hold it.
+fn until_held<T>(hold: &mut usize, mut round: impl FnMut(usize) -> Result<Option<T>>) -> Result<T> {
+    loop {
+        match round(*hold)? {
+            Some(measured) => return Ok(measured),
+            None if *hold < LONGEST_HOLD => *hold *= 2,
+            None => return Err(Error::NotHeld { copies: *hold }),
+        }
+    }
 }
 
-/// Enqueues the copies behind one that holds them; gives the events before and after them.
+/// The time from the gate's opening to the end of the last copy; `None` where it opened too early.
+fn round(lines: &mut Lines, directions: &[Direction], hold: usize) -> Result<Option<Duration>> {
+    let spans = lines.during(|ends, streams| enqueue(ends, streams, directions, hold))?;
+    let Some(spans) = spans else {
+        return Ok(None);
+    };
+    let times = spans.iter().map(|(start, end)| end.elapsed_since(start));
+    let times: Vec<Duration> = times.collect::<Result<_, _>>()?;
+    Ok(times.into_iter().max())
+}
+
+/// Enqueues the copies behind those that hold them; gives the events before and after them, or `None` where the gate was
+/// open before the last was enqueued.
 fn enqueue(
     [up, down]: &[Ends; 2],
     [gate, up_stream, down_stream]: &[Stream; 3],
     directions: &[Direction],
-) -> Result<Vec<(Event, Event)>> {
-    // SAFETY: for this copy and those below: `Lent` waits for its streams before it gives the memory back, and nobody
-    // touches the host ends.
-    unsafe { up.copy(gate, H2d)? };
+    hold: usize,
+) -> Result<Option<Vec<(Event, Event)>>> {
+    for _ in 0..hold {
+        // SAFETY: for these copies and those below: `Lent` waits for its streams before it gives the memory back, and
+        // nobody touches the host ends.
+        unsafe { up.copy(gate, H2d)? };
+    }
     let open = gate.record(Timing::Disabled)?;
     let mut spans = Vec::with_capacity(directions.len());
     for &direction in directions {
@@ -131,5 +154,45 @@ fn enqueue(
         }
         spans.push((start, stream.record(Timing::Enabled)?));
     }
-    Ok(spans)
+    Ok((!open.query()?).then_some(spans))
+}
+
+#[cfg(test)]
+mod tests {
+    use pinlane::DeviceOptions;
+    use pinlane_driver::sim::{DeviceConfig, Machine};
+
+    use super::*;
+
+    #[test]
+    fn a_gate_that_opens_too_early_is_held_for_longer_and_in_the_end_an_error() {
+        let mut hold = 1;
+        let mut tried = Vec::new();
+        let held = until_held(&mut hold, |hold| {
+            tried.push(hold);
+            Ok((hold >= 4).then_some("held"))
+        });
+        assert_eq!((held.unwrap(), tried, hold), ("held", vec![1, 2, 4], 4));
+        let never = until_held(&mut hold, |_| Ok(None::<()>)).unwrap_err();
+        assert!(never.to_string().contains("128 copies"), "{never}");
+    }
+
+    #[test]
+    fn what_is_enqueued_behind_an_open_gate_is_not_measured() {
+        let config = DeviceConfig {
+            copy_latency: Duration::from_millis(100),
+            ..DeviceConfig::default()
+        };
+        let driver = Machine::new(config).device(0).unwrap();
+        let device = Device::with_options(driver, &DeviceOptions::default()).unwrap();
+        let driver = device.driver().unwrap();
+        let ends = [
+            Ends::new(&device, 4096).unwrap(),
+            Ends::new(&device, 4096).unwrap(),
+        ];
+        let streams = [(); 3].map(|()| Stream::new(driver).unwrap());
+        let mut lines = Lent::new(ends, streams);
+        assert_eq!(round(&mut lines, &[H2d], 0).unwrap(), None);
+        assert!(round(&mut lines, &[H2d], 1).unwrap().is_some());
+    }
 }

@@ -182,6 +182,61 @@ pub fn take_turns<const N: usize>(
     }))
 }
 
+/// One piece of work, run again and again: once without its time, which warms everything up, then as often as an effort
+/// asks for. The caller drops what a run gives outside the time, and checks what the first and the last have landed.
+#[derive(Debug)]
+pub(crate) struct Repeated {
+    effort: Effort,
+    /// When the second run began; `None` until then.
+    began: Option<Instant>,
+    /// What each run but the first took.
+    seconds: Vec<f64>,
+    runs: usize,
+    is_over: bool,
+}
+
+impl Repeated {
+    pub(crate) fn new(effort: Effort) -> Self {
+        Self {
+            effort,
+            began: None,
+            seconds: Vec::new(),
+            runs: 0,
+            is_over: false,
+        }
+    }
+
+    /// Runs `work` once, and gives what it gives.
+    pub(crate) fn run<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let given = work()?;
+        if self.runs > 0 {
+            self.seconds.push(start.elapsed().as_secs_f64());
+            let began = *self.began.get_or_insert(start);
+            // Settled now, so that the caller knows a last run as such before there is no other.
+            self.is_over = !self.effort.goes_on(self.seconds.len(), began);
+        }
+        self.runs += 1;
+        Ok(given)
+    }
+
+    /// Whether no run is to follow.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether what the latest run has landed is to be checked.
+    pub(crate) fn is_first_or_last(&self) -> bool {
+        self.runs == 1 || self.is_over
+    }
+
+    /// The median of the seconds that a run took.
+    pub(crate) fn median(mut self) -> f64 {
+        self.seconds.sort_by(f64::total_cmp);
+        median(&self.seconds)
+    }
+}
+
 /// The middle of sorted values, or the mean of the two in the middle.
 ///
 /// # Panics
@@ -287,6 +342,18 @@ mod tests {
         assert_eq!(runs(ways, EFFORT), [(PLAIN.to_owned(), 3)]);
         let fails = || Err(Error::Engine(pinlane::Error::HostMemory { bytes: 7 }));
         assert!(race(vec![way(PINLANE, fails)], EFFORT, |_, _| Ok(())).is_err());
+    }
+
+    #[test]
+    fn repeated_work_has_its_first_and_its_last_run_checked_and_only_the_first_is_not_timed() {
+        let mut repeated = Repeated::new(EFFORT);
+        let mut checked = Vec::new();
+        while !repeated.is_over() {
+            repeated.run(|| Ok(())).unwrap();
+            checked.push(repeated.is_first_or_last());
+        }
+        assert_eq!(checked, [true, false, false, true]);
+        assert_eq!(repeated.seconds.len(), EFFORT.most);
     }
 
     #[test]

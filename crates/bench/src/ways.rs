@@ -28,6 +28,12 @@ pub const PINLANE: &str = "pinlane";
 /// The name of the plain way.
 pub const PLAIN: &str = "plain";
 
+/// The name of a route that is forced.
+#[must_use]
+pub fn name_of(route: Route) -> String {
+    format!("route-{route}")
+}
+
 /// How the plain way moves a list to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainCall {
@@ -175,7 +181,7 @@ impl<'a> Sources<'a> {
     /// Every byte by one route.
     #[must_use]
     pub fn route(&self, route: Route) -> Way<'_> {
-        self.engine(format!("route-{route}"), Some(route))
+        self.engine(name_of(route), Some(route))
     }
 
     fn engine(&self, name: String, route: Option<Route>) -> Way<'_> {
@@ -234,22 +240,19 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// How pinlane would move the cell by itself.
+    /// How pinlane would move the cell: by itself, or by one route.
     ///
     /// # Errors
     ///
     /// As for [`Tree::plan`].
-    pub fn plans(&self) -> Result<Vec<Plan>> {
+    pub fn plans(&self, route: Option<Route>) -> Result<Vec<Plan>> {
+        let options = || route.map_or_else(TransferOptions::new, |route| TransferOptions::new().route(route));
         Ok(match &self.from {
-            From::Host(tensors) => tensors.plan(&self.device, &TransferOptions::new())?,
+            From::Host(tensors) => tensors.plan(&self.device, &options())?,
             From::Device { pageable, pinned } => {
                 let host = Device::host();
-                let mut plans = pageable.tensors.plan(&host, &TransferOptions::new())?;
-                plans.extend(
-                    pinned
-                        .tensors
-                        .plan(&host, &TransferOptions::new().pinned_result())?,
-                );
+                let mut plans = pageable.tensors.plan(&host, &options())?;
+                plans.extend(pinned.tensors.plan(&host, &options().pinned_result())?);
                 plans
             }
         })

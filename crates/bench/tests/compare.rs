@@ -32,6 +32,7 @@ fn cell(bytes: usize, seconds: f64) -> CellReport {
             fastest: seconds,
             runs: 3,
         }],
+        same: Vec::new(),
     }
 }
 

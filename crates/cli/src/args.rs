@@ -20,6 +20,9 @@ pub(crate) enum Command {
     Bench(Box<BenchArgs>),
     Plan(PlanArgs),
     Tune(TuneArgs),
+    Ls(LsArgs),
+    Verify(VerifyArgs),
+    Load(LoadArgs),
 }
 
 /// Run the experiments of the guide to pinned memory and non-blocking copies, and judge its claims on this machine.
@@ -73,8 +76,8 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_enum, default_value_t = MemoryArg::Pageable)]
     pub(crate) memory: MemoryArg,
 
-    /// Tensors of the sizes in this safetensors file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["count", "size"])]
+    /// Tensors of the sizes in this safetensors file, folder of them or index
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["count", "size"])]
     pub(crate) tensors: Option<PathBuf>,
 
     /// Where the tensors lie on the device, or land there
@@ -131,4 +134,46 @@ pub(crate) struct TuneArgs {
     /// Write what is found to FILE as JSON too
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// List the tensors of a checkpoint, from its headers alone.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LsArgs {
+    #[command(flatten)]
+    pub(crate) checkpoint: CheckpointArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Check a checkpoint: every rule of the format, every byte of its files. Exit code 1 if something is wrong.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// A safetensors file, a folder of them, or an index
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+}
+
+/// Load a checkpoint to a device, tell how fast that went, and drop it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) checkpoint: CheckpointArgs,
+
+    /// Where to, such as cuda:0 or host [default: the best device there is]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+}
+
+/// A checkpoint, or a part of one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckpointArgs {
+    /// A safetensors file, a folder of them, or an index
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+
+    /// Only tensors whose names match, such as 'layers.0.*'; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) select: Vec<String>,
 }

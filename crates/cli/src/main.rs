@@ -5,14 +5,17 @@
 
 mod args;
 mod bench;
+mod checkpoint;
 mod device;
 mod guide;
+mod load;
+mod ls;
 mod output;
 mod plan;
 mod report_file;
 mod size;
-mod tensor_sizes;
 mod tune;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -28,6 +31,9 @@ fn main() -> ExitCode {
         Command::Guide(args) => guide::Config::check(&args).and_then(|config| config.run()),
         Command::Plan(args) => plan::Config::check(&args).and_then(|config| config.run()),
         Command::Tune(args) => tune::Config::check(&args).and_then(|config| config.run()),
+        Command::Ls(args) => ls::Config::check(&args).and_then(|config| config.run()),
+        Command::Verify(args) => verify::Config::check(&args).and_then(|config| config.run()),
+        Command::Load(args) => load::Config::check(&args).and_then(|config| config.run()),
     };
     let failure = match result {
         Ok(sound) => {

@@ -1,12 +1,11 @@
 //! `pinlane plan`
 
-use pinlane::{Direction, HostEnd, Placement, Workload};
+use pinlane::{Checkpoint, Direction, HostEnd, Placement, Workload};
 
 use crate::{
     args::{DirectionArg, MemoryArg, PlacementArg, PlanArgs},
     device::{self, Accelerator},
     output::{Failure, print},
-    tensor_sizes,
 };
 
 /// What to plan, checked: the device is open, the tensors are described.
@@ -40,8 +39,11 @@ impl Config {
         let mut workload = Workload::new(direction).placement(placement);
         match &args.tensors {
             Some(path) => {
-                for bytes in tensor_sizes::read(path).map_err(Failure::Usage)? {
-                    workload = workload.tensors(1, bytes, memory).map_err(Failure::usage)?;
+                let checkpoint = Checkpoint::open(path).map_err(Failure::usage)?;
+                for entry in checkpoint.entries() {
+                    workload = workload
+                        .tensors(1, entry.bytes(), memory)
+                        .map_err(Failure::usage)?;
                 }
             }
             None => {

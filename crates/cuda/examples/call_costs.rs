@@ -19,6 +19,9 @@ use pinlane_driver::{
 
 const MOST: usize = 256 << 20;
 const BLOCK: usize = 16 << 10;
+const PAIRS: usize = 101;
+/// `CU_MEMPOOL_ATTR_RELEASE_THRESHOLD`: what the stream-ordered allocator keeps when a stream is waited for.
+const RELEASE_THRESHOLD: c_int = 4;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let driver = pinlane_cuda::open(0)?;
@@ -99,6 +102,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
 
+    drop(memory);
+    allocations(&driver, &bare)?;
+
     println!("\nother calls, in nanoseconds");
     let stream = Stream::new(&driver)?;
     let event = stream.record(Timing::Disabled)?;
@@ -130,6 +136,51 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     drop(pin);
     Ok(())
+}
+
+/// Memory taken and given back: by the driver's cache of freed blocks, by CUDA's stream-ordered allocator (as it is, and told to
+/// keep what is freed), and by its plain one. The stream is waited for between two pairs, as a program does now and then: that
+/// is where a pool that keeps nothing gives its memory back.
+fn allocations(driver: &Arc<dyn Driver>, bare: &Bare) -> pinlane_driver::Result<()> {
+    println!("\ndevice memory allocated and freed, in microseconds");
+    println!(
+        "{:>10} {:>10} {:>10} {:>10} {:>10}",
+        "bytes", "cache", "async", "async kept", "plain"
+    );
+    let stream = Stream::new(driver)?;
+    for bytes in [512, 4 << 10, 256 << 10, 4 << 20, 64 << 20, 1 << 30] {
+        let pair = |allocate_and_free: &dyn Fn() -> pinlane_driver::Result<()>| {
+            let mut times = Vec::with_capacity(PAIRS);
+            for _ in 0..PAIRS {
+                let start = Instant::now();
+                allocate_and_free()?;
+                times.push(start.elapsed());
+                stream.synchronize()?;
+            }
+            times.sort_unstable();
+            Ok(times[PAIRS / 2])
+        };
+        let cached = pair(&|| DeviceMemory::new(driver, bytes).map(drop))?;
+        let in_order = || {
+            bare.allocate_and_free_in_order(bytes, stream.raw().as_raw() as usize);
+            Ok(())
+        };
+        bare.keep_freed(0);
+        let given_back = pair(&in_order)?;
+        bare.keep_freed(u64::MAX);
+        let kept = pair(&in_order)?;
+        let plain = pair(&|| {
+            bare.allocate_and_free(bytes);
+            Ok(())
+        })?;
+        print!("{bytes:>10}");
+        for time in [cached, given_back, kept, plain] {
+            print!(" {:>10.2}", time.as_secs_f64() * 1e6);
+        }
+        println!();
+    }
+    bare.keep_freed(0);
+    stream.synchronize()
 }
 
 /// The median time of a round, after a tenth of the rounds as warm-up.
@@ -180,6 +231,12 @@ struct Bare {
     set_current: unsafe extern "system" fn(usize) -> c_int,
     copy: unsafe extern "system" fn(u64, *const c_void, usize, usize) -> c_int,
     synchronize: unsafe extern "system" fn(usize) -> c_int,
+    allocate: unsafe extern "system" fn(*mut u64, usize) -> c_int,
+    free: unsafe extern "system" fn(u64) -> c_int,
+    allocate_in_order: unsafe extern "system" fn(*mut u64, usize, usize) -> c_int,
+    free_in_order: unsafe extern "system" fn(u64, usize) -> c_int,
+    default_pool: unsafe extern "system" fn(*mut usize, c_int) -> c_int,
+    set_pool_attribute: unsafe extern "system" fn(usize, c_int, *mut c_void) -> c_int,
     _library: Library,
 }
 
@@ -199,6 +256,12 @@ impl Bare {
                 set_current: *library.get(b"cuCtxSetCurrent\0")?,
                 copy: *library.get(b"cuMemcpyHtoDAsync_v2\0")?,
                 synchronize: *library.get(b"cuStreamSynchronize\0")?,
+                allocate: *library.get(b"cuMemAlloc_v2\0")?,
+                free: *library.get(b"cuMemFree_v2\0")?,
+                allocate_in_order: *library.get(b"cuMemAllocAsync\0")?,
+                free_in_order: *library.get(b"cuMemFreeAsync\0")?,
+                default_pool: *library.get(b"cuDeviceGetDefaultMemPool\0")?,
+                set_pool_attribute: *library.get(b"cuMemPoolSetAttribute\0")?,
                 _library: library,
             })
         }
@@ -207,6 +270,38 @@ impl Bare {
     fn set_current(&self, context: usize) {
         // SAFETY: the retained context, or none.
         assert_eq!(unsafe { (self.set_current)(context) }, 0);
+    }
+
+    fn allocate_and_free(&self, bytes: usize) {
+        let mut memory = 0;
+        // SAFETY: a valid place for the answer, and memory that nothing uses.
+        let statuses = unsafe { [(self.allocate)(&raw mut memory, bytes), (self.free)(memory)] };
+        assert_eq!(statuses, [0, 0]);
+    }
+
+    fn allocate_and_free_in_order(&self, bytes: usize, stream: usize) {
+        let mut memory = 0;
+        // SAFETY: as above, and a live stream.
+        let statuses = unsafe {
+            [
+                (self.allocate_in_order)(&raw mut memory, bytes, stream),
+                (self.free_in_order)(memory, stream),
+            ]
+        };
+        assert_eq!(statuses, [0, 0]);
+    }
+
+    /// Has device 0's stream-ordered allocator keep up to so many bytes of what is freed.
+    fn keep_freed(&self, mut bytes: u64) {
+        let mut pool = 0;
+        // SAFETY: a valid place for the answer, and a value of the attribute's type.
+        let statuses = unsafe {
+            [
+                (self.default_pool)(&raw mut pool, 0),
+                (self.set_pool_attribute)(pool, RELEASE_THRESHOLD, (&raw mut bytes).cast()),
+            ]
+        };
+        assert_eq!(statuses, [0, 0]);
     }
 
     fn copy_and_wait(

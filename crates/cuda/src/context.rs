@@ -11,14 +11,14 @@
 use std::{ffi::c_int, marker::PhantomData};
 
 use pinlane_driver::{
-    DeviceId, Error, ErrorKind, Result,
+    DeviceId, Error, ErrorKind, Result, fork,
     sync::{
         OnceLock,
         atomic::{AtomicI32, Ordering},
     },
 };
 
-use crate::{fork, library::Api, status::Status};
+use crate::{library::Api, status::Status};
 
 const CAPTURE_MODE_RELAXED: c_int = 2;
 const NOT_CAPTURING: c_int = 0;
@@ -136,23 +136,38 @@ impl Context {
 
     /// Lets this device reach the memory of `peer` directly, where the machine can. Tried once for each peer: where it
     /// can't, the driver carries copies over the host.
-    ///
-    /// This context is current.
     pub(crate) fn reach(&self, peer: &Self) {
         let Some(tried) = self.peers.get(peer.id.ordinal as usize) else {
             return;
         };
-        tried.get_or_init(|| {
-            let mut reachable = 0;
-            // SAFETY: two devices of the driver, and a valid place for the answer.
-            let status =
-                unsafe { (self.api.device_can_access_peer)(&raw mut reachable, self.device, peer.device) };
-            if status == Status::SUCCESS && reachable != 0 {
-                // SAFETY: the peer's context is retained for ever; the flags must be 0. Whatever it answers (another
-                // library did so before, or there are too many peers), copies work; they only differ in speed.
-                let _answer = unsafe { (self.api.enable_peer_access)(peer.handle, 0) };
+        tried.get_or_init(|| match self.enable_peer_access(peer) {
+            Ok(()) => {
+                tracing::debug!(device = %self.id, peer = %peer.id, "the peer's memory is reached directly")
+            }
+            // Whatever the reason (another library did so before, there are too many peers), copies work; they only differ
+            // in speed.
+            Err(error) => {
+                tracing::debug!(%error, peer = %peer.id, "copies to and from the peer go the driver's way")
             }
         });
+    }
+
+    fn enable_peer_access(&self, peer: &Self) -> Result<()> {
+        let _current = self.enter()?.beside_captures()?;
+        let mut reachable = 0;
+        // SAFETY: two devices of the driver, and a valid place for the answer.
+        let status =
+            unsafe { (self.api.device_can_access_peer)(&raw mut reachable, self.device, peer.device) };
+        self.check(status, || format!("asking whether {} can be reached", peer.id))?;
+        if reachable == 0 {
+            let message = format!("nothing connects the device with {} directly", peer.id);
+            return Err(Error::new(ErrorKind::Unsupported, self.id, message));
+        }
+        // SAFETY: the peer's context is retained for ever; the flags must be 0.
+        let status = unsafe { (self.api.enable_peer_access)(peer.handle, 0) };
+        self.check(status, || {
+            format!("enabling direct access to the memory of {}", peer.id)
+        })
     }
 }
 

@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, ffi::c_int};
 
 use pinlane_driver::{
-    Backend, DeviceId, Error, ErrorKind, Properties, Result,
+    Backend, DeviceId, Error, ErrorKind, Properties, Result, fork,
     sync::{Arc, Mutex, OnceLock, lock},
 };
 
 use crate::{
     context::Context,
     driver::CudaDriver,
-    fork,
     library::{self, Api},
     properties,
     status::Status,

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The part of the device's memory that may lie idle in the cache, as one of so many. Others who run out of memory
-/// can't ask for it back, and a slab of a large transfer still fits on a large device.
+/// can't ask for it back (only this process can, by [`Driver::trim`]), and a slab of a large transfer still fits on a large device.
 const IDLE_PART: u64 = 32;
 
 /// One CUDA device.
@@ -108,6 +108,15 @@ unsafe impl Driver for CudaDriver {
                 ptr.0
             ),
         ))
+    }
+
+    fn idle_bytes(&self) -> u64 {
+        self.memory.idle_bytes() as u64
+    }
+
+    fn trim(&self) -> Result<u64> {
+        let _current = self.context.enter()?.beside_captures()?;
+        self.memory.trim(&self.context).map(|bytes| bytes as u64)
     }
 
     unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {

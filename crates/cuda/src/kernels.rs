@@ -1,11 +1,17 @@
 //! Kernels: PTX in this crate, which the driver compiles at the first use.
+//!
+//! A kernel that this driver can't load at all is not asked for again. One that it has just refused, for lack of memory say,
+//! is: the next use may find it better disposed.
 
 use std::{
     ffi::{CStr, c_int, c_uint, c_void},
     ptr,
 };
 
-use pinlane_driver::{Result, sync::OnceLock};
+use pinlane_driver::{
+    ErrorKind, Result,
+    sync::{Mutex, OnceLock, lock},
+};
 
 use crate::{context::Context, status::Status};
 
@@ -18,7 +24,16 @@ pub(crate) struct Kernel {
     /// PTX that ends in a zero.
     image: &'static str,
     entry: &'static CStr,
-    function: OnceLock<Result<usize>>,
+    /// The `CUfunction`, or why there never is one.
+    known: OnceLock<Result<usize>>,
+    /// Held while it is loaded: once for all who wait for it.
+    loading: Mutex<Loading>,
+}
+
+#[derive(Debug, Default)]
+struct Loading {
+    /// A failure was told; those after it are not.
+    warned: bool,
 }
 
 impl Kernel {
@@ -26,13 +41,36 @@ impl Kernel {
         Self {
             image,
             entry,
-            function: OnceLock::new(),
+            known: OnceLock::new(),
+            loading: Mutex::default(),
         }
     }
 
-    /// The `CUfunction`, compiled and loaded at the first call, or why there is none: the same answer each time.
+    /// The `CUfunction`, compiled and loaded at the first call that can, or why there is none.
+    #[inline]
     pub(crate) fn load(&self, context: &Context) -> Result<usize> {
-        self.function.get_or_init(|| self.compile(context)).clone()
+        match self.known.get() {
+            Some(known) => known.clone(),
+            None => self.load_by(|| self.compile(context)),
+        }
+    }
+
+    /// What is known, or what `compile` gives.
+    fn load_by(&self, compile: impl FnOnce() -> Result<usize>) -> Result<usize> {
+        let mut loading = lock(&self.loading);
+        if let Some(known) = self.known.get() {
+            return known.clone();
+        }
+        let loaded = compile();
+        if let Err(error) = &loaded
+            && !std::mem::replace(&mut loading.warned, true)
+        {
+            tracing::warn!(%error, kernel = ?self.entry, "doing without a kernel");
+        }
+        if loaded.as_ref().err().is_none_or(|error| is_lasting(error.kind())) {
+            self.known.get_or_init(|| loaded.clone());
+        }
+        loaded
     }
 
     /// Compiles and loads the kernel. It stays loaded as long as the context, which is as long as the process.
@@ -64,6 +102,11 @@ impl Kernel {
         context.check(status, || format!("finding {:?} in its module", self.entry))?;
         Ok(function)
     }
+}
+
+/// Whether the driver would say the same again, whenever it is asked.
+fn is_lasting(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unsupported | ErrorKind::DeviceLost)
 }
 
 impl Context {
@@ -120,4 +163,47 @@ pub(crate) fn assert_matches(image: &str, source: &str, entry: &CStr, parameters
     assert_eq!(declared.matches(".param").count(), parameters);
     // Of CUDA 12.0, the oldest driver that is used.
     assert!(image.contains("\n.version 8.0\n.target sm_50\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use pinlane_driver::Error;
+
+    use super::*;
+    use crate::devices;
+
+    fn refusal(kind: ErrorKind) -> Result<usize> {
+        Err(Error::new(kind, devices::id(0), "no kernel"))
+    }
+
+    /// A kernel that fails once with an error of `kind`, and how often it is compiled in three calls.
+    fn loads_after(kind: ErrorKind) -> (usize, Result<usize>) {
+        let kernel = Kernel::new("", c"kernel");
+        let compiled = Cell::new(0);
+        let load = || {
+            kernel.load_by(|| {
+                compiled.set(compiled.get() + 1);
+                if compiled.get() == 1 { refusal(kind) } else { Ok(7) }
+            })
+        };
+        assert_eq!(load(), refusal(kind));
+        let _second = load();
+        (compiled.get(), load())
+    }
+
+    #[test]
+    fn a_kernel_that_could_not_be_loaded_for_the_moment_is_loaded_later_and_once() {
+        for kind in [ErrorKind::OutOfMemory, ErrorKind::Refused] {
+            assert_eq!(loads_after(kind), (2, Ok(7)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_the_driver_can_not_load_at_all_is_not_asked_for_again() {
+        for kind in [ErrorKind::Unsupported, ErrorKind::DeviceLost] {
+            assert_eq!(loads_after(kind), (1, refusal(kind)), "{kind:?}");
+        }
+    }
 }

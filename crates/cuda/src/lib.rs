@@ -23,7 +23,6 @@ mod copies;
 mod devices;
 mod driver;
 mod events;
-mod fork;
 mod kernels;
 mod library;
 mod link;
@@ -41,8 +40,8 @@ use pinlane_driver::{Driver, Properties, Result, sync::Arc};
 /// # Errors
 ///
 /// [`NoSuchDevice`](pinlane_driver::ErrorKind::NoSuchDevice) where there is no NVIDIA driver or no device,
-/// [`Unsupported`](pinlane_driver::ErrorKind::Unsupported) where the driver is too old (before CUDA 12.0), lacks a
-/// function, or was used by the process that this one was forked from.
+/// [`Unsupported`](pinlane_driver::ErrorKind::Unsupported) where the driver is too old (before CUDA 12.0) or lacks a
+/// function, and [`Forked`](pinlane_driver::ErrorKind::Forked) in a process forked from one that uses devices.
 pub fn device_count() -> Result<u32> {
     devices::count()
 }

@@ -38,8 +38,13 @@ impl Pcie {
 
 /// The link of the device in PCI slot `slot`.
 pub(crate) fn of(slot: Option<&str>) -> Link {
-    let pcie = slot.and_then(|slot| ask_nvml(slot).or_else(|| read(&folder(slot))));
+    let pcie = slot.and_then(|slot| ask(NVML, slot, &folder(slot)));
     pcie.map_or_else(|| Link::new("PCIe", None), Pcie::link)
+}
+
+/// What the management library `nvml` says of the device in `slot`, and where it does not, the system in `folder`.
+fn ask(nvml: &str, slot: &str, folder: &Path) -> Option<Pcie> {
+    ask_nvml(nvml, slot).or_else(|| read(folder))
 }
 
 /// What the system tells of the device in PCI slot `slot`.
@@ -75,9 +80,9 @@ const NVML: &str = "nvml.dll";
 type Answer = c_int;
 type Ask = unsafe extern "C" fn(usize, *mut c_uint) -> Answer;
 
-fn ask_nvml(slot: &str) -> Option<Pcie> {
+fn ask_nvml(name: &str, slot: &str) -> Option<Pcie> {
     // SAFETY: loading NVML runs no code that has preconditions.
-    let library = unsafe { Library::new(NVML) }.ok()?;
+    let library = unsafe { Library::new(name) }.ok()?;
     // SAFETY: the types are those of `nvml.h` for these symbols, and the library outlives their use below.
     let (init, shutdown, device, generation, width) = unsafe {
         (
@@ -104,13 +109,13 @@ fn ask_nvml(slot: &str) -> Option<Pcie> {
     let mut handle = 0;
     // SAFETY: a string that ends in zero, and a valid place for the answer.
     let found = unsafe { device(slot.as_ptr(), &raw mut handle) } == 0;
-    let ask = |question: Ask| {
+    let answer = |question: Ask| {
         let mut number = 0;
         // SAFETY: the handle was found, and the place for the answer is valid.
         let answered = found && unsafe { question(handle, &raw mut number) } == 0;
         answered.then_some(number)
     };
-    let pcie = ask(generation).zip(ask(width));
+    let pcie = answer(generation).zip(answer(width));
     // SAFETY: it stands against the `init` above.
     let _answer = unsafe { shutdown() };
     let (generation, width) = pcie?;
@@ -146,6 +151,25 @@ mod tests {
         assert_eq!(generation("32.0 GT/s PCIe\n"), Some(5));
         assert_eq!(generation("Unknown\n"), None);
         assert_eq!(generation(""), None);
+    }
+
+    #[test]
+    fn without_the_management_library_the_system_is_asked() {
+        const SLOT: &str = "0000:17:00.0";
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("max_link_speed"), "32.0 GT/s PCIe\n").unwrap();
+        fs::write(folder.path().join("max_link_width"), "16\n").unwrap();
+        // One that is not there, and one that is another library.
+        for nvml in ["libnvidia-ml-that-is-not-there.so.1", "libc.so.6"] {
+            assert_eq!(ask(nvml, SLOT, folder.path()), Pcie::new(5, 16), "{nvml}");
+        }
+        fs::write(folder.path().join("max_link_speed"), "Unknown\n").unwrap();
+        assert_eq!(read(folder.path()), None);
+        fs::remove_file(folder.path().join("max_link_speed")).unwrap();
+        assert_eq!(
+            ask("libnvidia-ml-that-is-not-there.so.1", SLOT, folder.path()),
+            None
+        );
     }
 
     #[test]

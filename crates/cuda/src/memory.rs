@@ -6,7 +6,7 @@
 //!
 //! - Blocks are rounded up, by an eighth at most (small ones to half a kilobyte), so that sizes that are almost alike share them.
 //! - Idle blocks stay under a bound; beyond it the one that has been idle longest goes back first.
-//! - When the device runs out of memory, all idle blocks go back, and the call tries once more.
+//! - When the device runs out of memory, all idle blocks go back, and the call tries once more. They do so when asked, too.
 //! - The lock is never held over a call of the driver.
 
 use std::collections::{BTreeMap, HashMap};
@@ -73,7 +73,7 @@ impl BlockCache {
             return Ok(block);
         }
         let block = match source.take(size) {
-            Err(error) if error.kind() == ErrorKind::OutOfMemory && self.give_all_back(source)? => {
+            Err(error) if error.kind() == ErrorKind::OutOfMemory && self.trim(source)? > 0 => {
                 source.take(size)?
             }
             taken => taken?,
@@ -95,12 +95,14 @@ impl BlockCache {
         Ok(true)
     }
 
-    /// Gives all idle blocks back; returns whether there were any.
-    fn give_all_back(&self, source: &impl Source) -> Result<bool> {
-        let idle = lock(&self.state).shrink_to(0);
-        let any = !idle.is_empty();
+    /// Gives all idle blocks back; returns their bytes.
+    pub(crate) fn trim(&self, source: &impl Source) -> Result<usize> {
+        let mut state = lock(&self.state);
+        let bytes = state.idle_bytes;
+        let idle = state.shrink_to(0);
+        drop(state);
         give_back(idle, source)?;
-        Ok(any)
+        Ok(bytes)
     }
 }
 
@@ -272,6 +274,19 @@ mod tests {
         let full = cache.allocate(60 << 20, &fake).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::OutOfMemory);
         cache.allocate(1 << 20, &fake).unwrap();
+    }
+
+    #[test]
+    fn trimming_gives_back_what_is_idle_and_nothing_else() {
+        let (fake, cache) = (Fake::new(1 << 30), BlockCache::new(1 << 30));
+        let blocks: Vec<u64> = (0..3).map(|_| cache.allocate(1 << 20, &fake).unwrap()).collect();
+        assert_eq!(cache.trim(&fake).unwrap(), 0);
+        cache.free(blocks[0], &fake).unwrap();
+        cache.free(blocks[2], &fake).unwrap();
+        assert_eq!(cache.trim(&fake).unwrap(), 2 << 20);
+        assert_eq!((cache.idle_bytes(), cache.trim(&fake).unwrap()), (0, 0));
+        assert_eq!(*fake.taken.borrow(), [(blocks[1], 1 << 20)]);
+        assert!(cache.free(blocks[1], &fake).unwrap());
     }
 
     #[test]

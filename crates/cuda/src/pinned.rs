@@ -86,17 +86,15 @@ impl PinnedRanges {
 
 fn why_not_pinned(context: &Context, status: Status, start: NonNull<u8>, bytes: usize) -> Error {
     let doing = format!("pinning {bytes} bytes of host memory at {start:p}");
-    match status.kind_of_pinning() {
-        ErrorKind::PinLimit => {
-            let words = context.api.words_for(status);
-            let message = format!(
-                "{doing} failed: {words}; lower the pinned budget, or raise `ulimit -l` or the container's limit"
-            );
-            Error::new(ErrorKind::PinLimit, context.id, message)
-                .with_code(context.api.name_of(status), status.0.into())
-        }
-        kind => context.failure(status, kind, &doing),
+    let kind = status.kind_of_pinning();
+    if kind != ErrorKind::PinLimit && status != Status::UNKNOWN {
+        return context.failure(status, kind, &doing);
     }
+    let words = context.api.words_for(status);
+    let message = format!(
+        "{doing} failed: {words}; lower the pinned budget, or raise `ulimit -l` or the container's limit"
+    );
+    Error::new(kind, context.id, message).with_code(context.api.name_of(status), status.0.into())
 }
 
 /// Whether CUDA knows the whole range as pinned, whoever pinned it: torch does so with memory of its own.

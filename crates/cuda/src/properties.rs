@@ -42,7 +42,10 @@ pub(crate) fn of(api: &Api, id: DeviceId, device: c_int) -> Result<Properties> {
             .and_then(|engines| u32::try_from(engines).ok())
             .map_or(1, |engines| engines.max(1)),
         link: link::of(slot.as_deref()),
-        numa_node: slot.and_then(|slot| numa_node(&link::folder(&slot), Path::new(NUMA_NODES))),
+        numa_node: slot
+            .as_deref()
+            .and_then(|slot| numa_node(&link::folder(slot), Path::new(NUMA_NODES))),
+        pci_address: slot,
         simulated: false,
     })
 }
@@ -84,36 +87,20 @@ fn numa_node(folder: &Path, nodes: &Path) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A folder of its own below the system's temporary one, gone at the end.
-    struct Folder(std::path::PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("pinlane-cuda-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
-
     #[test]
     fn a_device_has_a_numa_node_only_where_there_are_several() {
-        let folder = Folder::new("numa");
-        let nodes = folder.0.join("nodes");
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let nodes = folder.join("nodes");
         fs::create_dir_all(nodes.join("node0")).unwrap();
         fs::create_dir_all(nodes.join("power")).unwrap();
-        fs::write(folder.0.join("numa_node"), "1\n").unwrap();
-        assert_eq!(numa_node(&folder.0, &nodes), None);
+        fs::write(folder.join("numa_node"), "1\n").unwrap();
+        assert_eq!(numa_node(folder, &nodes), None);
         fs::create_dir_all(nodes.join("node1")).unwrap();
-        assert_eq!(numa_node(&folder.0, &nodes), Some(1));
-        fs::write(folder.0.join("numa_node"), "-1\n").unwrap();
-        assert_eq!(numa_node(&folder.0, &nodes), None);
-        assert_eq!(numa_node(&folder.0.join("missing"), &nodes), None);
+        assert_eq!(numa_node(folder, &nodes), Some(1));
+        fs::write(folder.join("numa_node"), "-1\n").unwrap();
+        assert_eq!(numa_node(folder, &nodes), None);
+        assert_eq!(numa_node(&folder.join("missing"), &nodes), None);
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Scattered {
         self.function(context).is_ok().then_some(TABLE)
     }
 
-    /// The kernel, or [`ErrorKind::Unsupported`] with the reason why there is none.
+    /// The kernel, or [`ErrorKind::Unsupported`] with the reason why there never is one, or another error.
     fn function(&self, context: &Context) -> Result<usize> {
         let unsupported = |why: &str| {
             let message = format!("scattered copies need a kernel, and {why}; use copy_batch");
@@ -86,8 +86,8 @@ impl Scattered {
             ));
         }
         self.kernel.load(context).map_err(|error| match error.kind() {
-            ErrorKind::DeviceLost => error,
-            _ => unsupported(&format!("it can't be loaded ({error})")),
+            ErrorKind::Unsupported => unsupported(&format!("it can't be loaded ({error})")),
+            _ => error,
         })
     }
 

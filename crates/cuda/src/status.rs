@@ -17,6 +17,7 @@ impl Status {
     pub(crate) const INVALID_HANDLE: Self = Self(400);
     pub(crate) const NOT_READY: Self = Self(600);
     pub(crate) const NOT_PERMITTED: Self = Self(800);
+    pub(crate) const UNKNOWN: Self = Self(999);
 
     /// The kind of error that a call with this answer ends in.
     ///
@@ -51,10 +52,12 @@ impl Status {
     }
 
     /// The kind where the call was to pin host memory: what elsewhere is a lack of device memory, or a refusal of the
-    /// operating system, is there the limit of what may be pinned.
+    /// operating system, is there the limit of what may be pinned. An unknown error is no more
+    /// than a refusal of these pages: a device that is lost says so again at the next call.
     pub(crate) fn kind_of_pinning(self) -> ErrorKind {
         match self {
             Self::OUT_OF_MEMORY | Self::OPERATING_SYSTEM | Self::NOT_PERMITTED => ErrorKind::PinLimit,
+            Self::UNKNOWN => ErrorKind::Refused,
             _ => self.kind(),
         }
     }
@@ -122,6 +125,7 @@ mod tests {
         for number in [2, 304, 800] {
             assert_eq!(Status(number).kind_of_pinning(), ErrorKind::PinLimit, "{number}");
         }
+        assert_eq!(Status(999).kind_of_pinning(), ErrorKind::Refused);
         assert_eq!(Status(712).kind_of_pinning(), ErrorKind::InvalidArgument);
         assert_eq!(Status(700).kind_of_pinning(), ErrorKind::DeviceLost);
     }

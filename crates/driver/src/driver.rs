@@ -52,6 +52,17 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     /// work still reads or writes it.
     unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()>;
 
+    /// Bytes of device memory that nobody uses and that the driver keeps, because the next [`allocate`](Driver::allocate) has
+    /// them sooner: [free](MemoryInfo::free) to whoever allocates here, and to nobody else.
+    fn idle_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Gives what lies idle back, for others to have; returns how many bytes.
+    fn trim(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// Page-locks the host range, so that copies from and to it are asynchronous and run at the link's rate.
     ///
     /// # Safety
@@ -136,7 +147,8 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()>;
 
     /// The room that [`copy_scattered`](Driver::copy_scattered) needs for its table; `None` where this driver has no such
-    /// verb. Asked for the first time, a driver may load a kernel to find out; the answer never changes.
+    /// verb, or can't load its kernel for the moment. Asked for the first time, a driver may load it to find out; a rule that was
+    /// given never changes.
     fn scatter_table(&self) -> Option<ScatterTable> {
         None
     }

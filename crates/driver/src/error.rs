@@ -30,6 +30,8 @@ pub enum ErrorKind {
     /// The driver refused the call for a reason that has no kind of its own here; the error's code and message say
     /// which.
     Refused,
+    /// The process was forked from one that uses devices, and can't use them.
+    Forked,
     /// The call is right but came before its time, such as the elapsed time of events that have not fired.
     NotReady,
 }

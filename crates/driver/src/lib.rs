@@ -4,6 +4,7 @@
 //!   plain integers ([`RawStream`], [`RawEvent`], [`DevicePtr`]).
 //! - [`Stream`], [`Event`], [`DeviceMemory`] and [`PinnedRange`] wrap those integers and give them back on drop.
 //! - [`sim`] is the simulated device: a real asynchronous machine in threads, with faults on demand.
+//! - [`fork`] knows a child of a process that uses devices, where all of this is refused.
 //! - [`conformance`] is the suite that every driver must pass.
 //!
 //! Nothing here knows of tensors, pools or plans: that is the engine's, one floor up.
@@ -12,6 +13,7 @@ pub mod conformance;
 mod driver;
 mod error;
 mod event;
+pub mod fork;
 mod memory;
 mod pinned;
 mod properties;

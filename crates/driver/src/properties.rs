@@ -70,6 +70,8 @@ pub struct Properties {
     pub link: Link,
     /// The NUMA node of the host that the device hangs on, where there are several and it is known.
     pub numa_node: Option<u32>,
+    /// Where the device sits, such as `0000:17:00.0`, where it is known: what tells two of one product apart.
+    pub pci_address: Option<String>,
     /// Whether this device only simulates: true figures of hardware never come from it.
     pub simulated: bool,
 }
@@ -85,7 +87,7 @@ impl Properties {
 /// Device memory at this moment, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryInfo {
-    /// Not allocated by anyone.
+    /// What can be allocated here: not allocated by anyone, or kept [idle](crate::Driver::idle_bytes) by this driver.
     pub free: u64,
     /// All there is.
     pub total: u64,

@@ -16,8 +16,8 @@ pub use shuttle::{
     thread,
 };
 
-/// For process-wide tables, which no test contends for.
-pub use std::sync::OnceLock;
+/// For process-wide tables and marks, which no test contends for.
+pub use std::sync::{OnceLock, atomic::AtomicBool as ProcessFlag};
 pub use std::time::{Duration, Instant};
 
 pub use std::thread::available_parallelism;
@@ -28,6 +28,11 @@ pub use std::thread::available_parallelism;
 /// that the panic itself has not already told.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// The state of a mutex that is the caller's alone, with the same view of poisoning as [`lock`].
+pub fn get_mut<T>(mutex: &mut Mutex<T>) -> &mut T {
+    mutex.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Waits on `condvar` with the same view of poisoning as [`lock`].

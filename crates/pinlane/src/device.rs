@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pinlane_driver::{DeviceId, Driver, sync::Arc};
+use pinlane_driver::{DeviceId, Driver, fork, sync::Arc};
 
 use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
@@ -64,6 +64,9 @@ pub struct DeviceOptions {
 pub struct DeviceStats {
     /// Pinned host memory.
     pub pinned: PinnedUsage,
+    /// Bytes of device memory that nothing uses and that the driver keeps for what is allocated next: [`Device::trim`] gives
+    /// them back.
+    pub idle_bytes: u64,
     /// Bytes of slots and transfers given up on because a lost device may still use them.
     pub leaked_bytes: u64,
 }
@@ -165,6 +168,7 @@ impl Device {
         let engine = self.accelerator()?.running.engine();
         Some(DeviceStats {
             pinned: engine.pool.usage(),
+            idle_bytes: engine.driver.idle_bytes(),
             leaked_bytes: engine.leaks.bytes() + engine.slots.lost_bytes() as u64,
         })
     }
@@ -194,12 +198,18 @@ impl Device {
         Ok(())
     }
 
-    /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory of an
-    /// accelerator, or what the host keeps of pageable results.
+    /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory and the device
+    /// memory of an accelerator, or what the host keeps of pageable results.
     pub fn trim(&self) -> usize {
-        self.accelerator().map_or_else(recycled::trim, |accelerator| {
-            accelerator.running.engine().pool.trim()
-        })
+        let Some(accelerator) = self.accelerator() else {
+            return recycled::trim();
+        };
+        let engine = accelerator.running.engine();
+        let idle = engine.driver.trim().unwrap_or_else(|error| {
+            tracing::warn!(%error, "idle memory of the device stays with it");
+            0
+        });
+        engine.pool.trim() + usize::try_from(idle).unwrap_or(usize::MAX)
     }
 
     /// The accelerator behind it, if it is one.
@@ -210,12 +220,16 @@ impl Device {
         }
     }
 
-    /// The accelerator behind it, for what only an accelerator can do.
+    /// The accelerator behind it, for what only an accelerator can do. Everything that is planned, pinned or moved comes by
+    /// here, and is refused in a forked child: the engine's threads are not there, and its locks may be held for ever.
     pub(crate) fn require_accelerator(&self, doing: &'static str) -> Result<&Arc<Accelerator>> {
-        self.accelerator().ok_or_else(|| Error::Unsupported {
+        let accelerator = self.accelerator().ok_or_else(|| Error::Unsupported {
             doing,
             reason: "the host does that for no one; name the accelerator".to_owned(),
-        })
+        })?;
+        let id = accelerator.running.engine().driver.properties().id;
+        fork::refuse_in_child(id).map_err(|source| Error::driver(doing, source))?;
+        Ok(accelerator)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use pinlane_driver::{DeviceId, ErrorKind};
 
-use crate::{DTypeError, FillError, LayoutError, ProfileError, Route};
+use crate::{CheckpointError, DTypeError, FillError, LayoutError, ProfileError, Route};
 
 /// The result of a pinlane call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,6 +49,9 @@ pub enum Error {
     /// A stored profile that can't be read or written.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// A checkpoint that can't be read or written as asked.
+    #[error(transparent)]
+    Checkpoint(Box<CheckpointError>),
     /// There is no device of that name.
     #[error("opening device {name:?}: {reason}")]
     NoSuchDevice {
@@ -189,6 +192,12 @@ pub enum Error {
     /// The iterator behind a prefetch failed.
     #[error("the prefetched source failed: {0}")]
     Source(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<CheckpointError> for Error {
+    fn from(error: CheckpointError) -> Self {
+        Self::Checkpoint(Box::new(error))
+    }
 }
 
 impl Error {

@@ -21,6 +21,7 @@
 //! goes ([`Plan`] says why); lanes fill slots and start copies so that both overlap; the [`Transfer`] owns everything
 //! the copies need, and gives the result when it has landed.
 
+pub mod checkpoint;
 mod device;
 mod dtype;
 mod element;
@@ -43,6 +44,7 @@ mod tensor_map;
 mod transfer;
 mod tree;
 
+pub use checkpoint::{Checkpoint, CheckpointError, load, save};
 pub use device::{Device, DeviceOptions, DeviceStats};
 pub use dtype::{DType, DTypeError};
 pub use element::Element;
@@ -63,7 +65,8 @@ pub use scalar::Scalar;
 pub use tensor::{ForeignMemory, Tensor};
 pub use tensor_map::{Node, TensorMap};
 pub use transfer::{
-    Alternative, Direction, Explanation, HostEnd, Placement, Plan, Route, Transfer, TransferOptions, Workload,
+    Alternative, Direction, Explanation, HostEnd, Pieces, Placement, Plan, Route, Transfer, TransferOptions,
+    Workload,
 };
 pub use tree::Tree;
 

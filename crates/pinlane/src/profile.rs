@@ -208,6 +208,7 @@ mod tests {
             copy_engines: 3,
             link,
             numa_node: None,
+            pci_address: None,
             simulated: false,
         }
     }

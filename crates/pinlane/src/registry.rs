@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pinlane_driver::{
-    Backend, DeviceId, Driver,
+    Backend, DeviceId, Driver, fork,
     sim::{DeviceConfig, Machine, MachineConfig},
     sync::{Arc, Mutex, OnceLock, lock},
 };
@@ -53,6 +53,8 @@ pub(crate) fn open(name: &str) -> Result<Device> {
 }
 
 fn open_id(name: &str, id: DeviceId) -> Result<Device> {
+    // Before the lock, which another thread may have held when the process was forked.
+    fork::refuse_in_child(id).map_err(|source| Error::driver(format!("opening device {name:?}"), source))?;
     let mut registry = lock(REGISTRY.get_or_init(Mutex::default));
     if let Some(device) = registry.open.get(&id) {
         return Ok(device.clone());

@@ -1,6 +1,6 @@
 //! Nested, ordered, named tensors.
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, map::Entry};
 
 use crate::{Error, Result, Tensor, Tree};
 
@@ -33,6 +33,8 @@ pub struct TensorMap {
     entries: IndexMap<String, Node>,
     /// Levels of maps below this one.
     height: usize,
+    /// Tensors on all levels.
+    tensors: usize,
 }
 
 /// What a name stands for.
@@ -77,20 +79,34 @@ impl TensorMap {
                 reason: "a name must not be empty",
             });
         }
-        if self.entries.contains_key(&name) {
-            return Err(Error::DuplicateName { path: name });
-        }
-        if let Node::Map(map) = &node {
-            if map.height + 1 >= DEEPEST {
+        let free = match self.entries.entry(name) {
+            Entry::Vacant(free) => free,
+            Entry::Occupied(taken) => {
+                return Err(Error::DuplicateName {
+                    path: taken.key().clone(),
+                });
+            }
+        };
+        match &node {
+            Node::Tensor(_) => self.tensors += 1,
+            Node::Map(map) if map.height + 1 < DEEPEST => {
+                self.height = self.height.max(map.height + 1);
+                self.tensors += map.tensors;
+            }
+            Node::Map(_) => {
                 return Err(Error::BadName {
-                    name,
+                    name: free.into_key(),
                     reason: "the tree would be nested more than 1024 levels deep",
                 });
             }
-            self.height = self.height.max(map.height + 1);
         }
-        self.entries.insert(name, node);
+        free.insert(node);
         Ok(())
+    }
+
+    /// Room for so many names more.
+    pub(crate) fn reserve(&mut self, names: usize) {
+        self.entries.reserve(names);
     }
 
     /// The tensor at a path, such as `layer.weight`.
@@ -148,6 +164,26 @@ impl TensorMap {
         flat.into_iter()
     }
 
+    /// The path of the tensor that is visited as number `index`. Moving into a tree asks for each of them, so a flat map finds
+    /// it at once, and others pass over whole maps.
+    fn path_to(&self, mut index: usize) -> Option<String> {
+        if self.height == 0 {
+            return Some(self.entries.get_index(index)?.0.clone());
+        }
+        for (name, node) in &self.entries {
+            let tensors = match node {
+                Node::Tensor(_) if index == 0 => return Some(name.clone()),
+                Node::Tensor(_) => 1,
+                Node::Map(map) if index < map.tensors => {
+                    return Some(format!("{name}.{}", map.path_to(index)?));
+                }
+                Node::Map(map) => map.tensors,
+            };
+            index -= tensors;
+        }
+        None
+    }
+
     fn flatten_into<'a>(&'a self, path: &mut String, flat: &mut Vec<(String, &'a Tensor)>) {
         let parent = path.len();
         for (name, node) in &self.entries {
@@ -185,6 +221,7 @@ impl Tree for TensorMap {
         Self {
             entries: entries.collect(),
             height: self.height,
+            tensors: self.tensors,
         }
     }
 
@@ -205,8 +242,40 @@ impl Tree for TensorMap {
     }
 
     fn path(&self, index: usize) -> String {
-        self.flatten()
-            .nth(index)
-            .map_or_else(|| format!("#{index}"), |(path, _)| path)
+        self.path_to(index).unwrap_or_else(|| format!("#{index}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    #[test]
+    fn every_tensor_is_found_under_the_path_it_is_visited_by() {
+        let tensor = || Tensor::zeros(DType::U8, &[1]).unwrap();
+        let map = |nodes: Vec<(&str, Node)>| {
+            let mut map = TensorMap::new();
+            for (name, node) in nodes {
+                map.insert(name, node).unwrap();
+            }
+            map
+        };
+        let flat = map(vec![("a.b", tensor().into()), ("c", tensor().into())]);
+        let nested = map(vec![
+            ("first", tensor().into()),
+            ("none", TensorMap::new().into()),
+            ("flat", flat.clone().into()),
+            ("deep", map(vec![("flat", flat.clone().into())]).into()),
+            ("last", tensor().into()),
+        ]);
+        for map in [flat, nested] {
+            for tree in [&map, &map.rebuild(&mut || tensor())] {
+                let paths: Vec<_> = tree.flatten().map(|(path, _)| path).collect();
+                let found: Vec<_> = (0..paths.len()).map(|index| tree.path(index)).collect();
+                assert_eq!(found, paths);
+                assert_eq!(tree.path(paths.len()), format!("#{}", paths.len()));
+            }
+        }
     }
 }

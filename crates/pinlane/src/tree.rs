@@ -82,7 +82,7 @@ pub trait Tree: Sized {
         if let Some(tensor) = only_leaf(self)
             && let Some(moved) = short::move_to(tensor, device)
         {
-            return moved.map(|moved| rebuild_from(self, vec![moved]));
+            return moved.map(|moved| rebuild_around(self, moved));
         }
         self.to_with(device, &TransferOptions::default())
     }
@@ -252,6 +252,16 @@ fn leaves<T: Tree>(tree: &T) -> Vec<&Tensor> {
     let mut leaves = Vec::new();
     tree.visit(&mut |tensor| leaves.push(tensor));
     leaves
+}
+
+/// `tree` with `tensor` in place of the only one that it has.
+fn rebuild_around<T: Tree>(tree: &T, tensor: Tensor) -> T {
+    let mut tensor = Some(tensor);
+    tree.rebuild(&mut || {
+        tensor
+            .take()
+            .expect("`rebuild` asks once for each tensor that `visit` visits, and there is one")
+    })
 }
 
 /// `tree` with `tensors` in place of its own, one for each.

@@ -8,7 +8,7 @@ use pinlane::{
     DType, Device, DeviceOptions, Error, HostMemory, Route, Tensor, TransferOptions, Tree,
     driver::{
         ErrorKind,
-        sim::{DeviceConfig, Machine, MachineConfig},
+        sim::{DeviceConfig, Fault, FaultPlan, Machine, MachineConfig, Step},
     },
 };
 use rig::{Rig, pattern, small_engine};
@@ -127,6 +127,24 @@ fn pinned_memory_that_nothing_uses_makes_room_for_another_size() {
 }
 
 #[test]
+fn device_memory_that_nothing_uses_is_counted_and_given_back() {
+    let rig = Rig::new(1, &small_engine(1, 1, SLOT));
+    let device = rig.device();
+    let there = Tensor::zeros(DType::U8, &[3 << 20]).unwrap().to(device).unwrap();
+    device.trim();
+    assert_eq!(device.stats().unwrap().idle_bytes, 0);
+    let kept = there.clone();
+    drop(there);
+    assert_eq!(device.stats().unwrap().idle_bytes, 0);
+    drop(kept);
+    assert_eq!(device.stats().unwrap().idle_bytes, 3 << 20);
+    assert!(device.trim() >= 3 << 20);
+    assert_eq!(device.stats().unwrap().idle_bytes, 0);
+    move_there_and_back(device, 300_000, 1);
+    rig.finish();
+}
+
+#[test]
 fn a_budget_below_one_slot_is_refused() {
     let machine = Machine::new(DeviceConfig::default());
     let open = |budget, slot| {
@@ -220,6 +238,27 @@ fn a_host_that_pins_nothing_fails_what_needs_slots_and_no_more() {
     assert!(back.as_bytes().unwrap() == pattern(100_000, 1));
     drop(there);
     rig.finish();
+}
+
+#[test]
+fn pinning_that_fails_for_another_reason_than_a_shortage_is_told_and_not_tried_with_less() {
+    for (fault, kind) in [
+        (Fault::Refused, ErrorKind::Refused),
+        (Fault::DeviceLost, ErrorKind::DeviceLost),
+    ] {
+        let rig = Rig::new(1, &small_engine(2, 4, SLOT));
+        rig.sim().set_faults(FaultPlan::new().at(Step::Pin, 0, fault));
+        let refused = tensor(100_000, 1).to(rig.device()).unwrap_err();
+        assert_eq!(refused.driver_kind(), Some(kind), "{refused}");
+        if kind == ErrorKind::DeviceLost {
+            continue;
+        }
+        assert_eq!(rig.sim().calls(Step::Pin), 1);
+        // The slots are all there once the driver no longer refuses.
+        move_there_and_back(rig.device(), 300_000, 1);
+        assert_eq!(rig.device().stats().unwrap().pinned.pinned, 2 * 2 * 4 * SLOT);
+        rig.finish();
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use pinlane::{DType, Device, DeviceOptions, Tensor, Tree, driver::sim::MachineConfig};
+use pinlane::{DType, Device, DeviceOptions, HostMemory, Tensor, Tree, driver::sim::MachineConfig};
 use rig::{Rig, pattern};
 use tracing::{
     Event, Level, Subscriber,
@@ -47,8 +47,8 @@ impl Visit for Text {
     }
 }
 
-/// What was warned of while bytes moved there and back on a host that pins at most `limit` bytes.
-fn warnings_with(limit: Option<u64>) -> Vec<String> {
+/// A device of a host that pins at most `limit` bytes.
+fn rig(limit: Option<u64>) -> Rig {
     let config = MachineConfig {
         pin_limit: limit,
         ..MachineConfig::default()
@@ -60,27 +60,55 @@ fn warnings_with(limit: Option<u64>) -> Vec<String> {
         slot_bytes: Some(SLOT),
         profile: None,
     };
-    let rig = Rig::on(config, &options);
+    Rig::on(config, &options)
+}
+
+fn move_there_and_back(device: &Device) {
     for seed in 0..3 {
         let there = Tensor::from_bytes(pattern(300_000, seed), DType::U8, &[300_000]).unwrap();
-        let back = there.to(rig.device()).unwrap().to(&Device::host()).unwrap();
+        let back = there.to(device).unwrap().to(&Device::host()).unwrap();
         assert!(back.as_bytes().unwrap() == pattern(300_000, seed));
     }
-    rig.finish();
+}
+
+/// The warnings since the last time.
+fn warnings() -> Vec<String> {
     mem::take(&mut *WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-#[test]
-fn a_host_that_pins_too_little_is_warned_of_once_with_what_to_do() {
-    let subscriber = tracing_subscriber::registry().with(Recorder);
-    tracing::subscriber::set_global_default(subscriber).unwrap();
-    let warnings = warnings_with(Some(5 * SLOT as u64));
+/// Checks that there was one warning, which says all of `told`.
+fn assert_warned_once(told: &[&str]) {
+    let warnings = warnings();
     let [warning] = warnings.as_slice() else {
         panic!("{warnings:?}");
     };
-    for told in ["slots=4 ", "wanted=32 ", "pin", "ulimit -l"] {
+    for told in told {
         assert!(warning.contains(told), "{told:?} in {warning}");
     }
-    let none = warnings_with(None);
-    assert!(none.is_empty(), "{none:?}");
+}
+
+#[test]
+fn slots_that_are_fewer_than_wanted_are_warned_of_once_with_what_to_do() {
+    let subscriber = tracing_subscriber::registry().with(Recorder);
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+
+    let host_pins_little = rig(Some(5 * SLOT as u64));
+    move_there_and_back(host_pins_little.device());
+    host_pins_little.finish();
+    assert_warned_once(&["slots=4 ", "wanted=32 ", "ulimit -l"]);
+
+    // A budget that was lowered to what the slots need, while a tensor has more than that.
+    let budget_is_short = rig(None);
+    let device = budget_is_short.device();
+    let tensor = HostMemory::Pinned(device).zeros(DType::U8, &[86 * SLOT]).unwrap();
+    device.set_pinned_budget(32 * SLOT).unwrap();
+    move_there_and_back(device);
+    drop(tensor);
+    budget_is_short.finish();
+    assert_warned_once(&["slots=8 ", "wanted=32 ", "set a larger pinned budget"]);
+
+    let nothing_is_short = rig(None);
+    move_there_and_back(nothing_is_short.device());
+    nothing_is_short.finish();
+    assert_eq!(warnings(), [""; 0]);
 }

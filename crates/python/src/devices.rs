@@ -110,6 +110,7 @@ pub(crate) fn device_stats<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>>
             pinned.pinned,
             pinned.leased,
             pinned.peak,
+            stats.idle_bytes,
             stats.leaked_bytes,
         );
         all.set_item(name, numbers)?;
@@ -137,7 +138,7 @@ pub(crate) fn set_pinned_budget(py: Python<'_>, name: &str, bytes: usize) -> PyR
         .map_err(|error| errors::from_engine(py, &error))
 }
 
-/// Gives pinned memory that nothing uses back to the system; returns the bytes given back.
+/// Gives memory that nothing uses back to the system, pinned, pageable, and of devices; returns the bytes given back.
 #[pyfunction]
 pub(crate) fn trim(py: Python<'_>) -> PyResult<usize> {
     process::check(py)?;

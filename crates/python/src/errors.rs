@@ -1,6 +1,8 @@
 //! The engine's errors as the exceptions of `pinlane._errors`, which says what each is for.
 
-use pinlane::{Error, driver::ErrorKind};
+use std::{io, path::Path};
+
+use pinlane::{CheckpointError, Error, driver::ErrorKind};
 use pyo3::{prelude::*, types::PyString};
 
 /// An exception of the package, by its name there.
@@ -14,7 +16,27 @@ pub(crate) fn raise(py: Python<'_>, class: &str, message: impl Into<String>) -> 
 
 /// The exception for an error of the engine.
 pub(crate) fn from_engine(py: Python<'_>, error: &Error) -> PyErr {
-    raise(py, class_of(error), error.to_string())
+    match refused_file(error) {
+        Some((path, source)) => {
+            let make = || {
+                // What Python raises in the same case.
+                let kind = PyErr::from(io::Error::from(source.kind())).get_type(py);
+                let make = py.import("pinlane._errors")?.getattr("file_error")?;
+                make.call1((error.to_string(), kind, source.raw_os_error(), path))
+            };
+            make().map_or_else(|broken| broken, PyErr::from_value)
+        }
+        None => raise(py, class_of(error), error.to_string()),
+    }
+}
+
+/// The file that an error is about, and what the system says of it.
+pub(crate) fn refused_file(error: &Error) -> Option<(&Path, &io::Error)> {
+    match error {
+        Error::Leaf { source, .. } => refused_file(source),
+        Error::File { path, source, .. } => Some((path, source)),
+        _ => None,
+    }
 }
 
 /// The name of the exception for an error of the engine.
@@ -24,10 +46,17 @@ pub(crate) fn class_of(error: &Error) -> &'static str {
         Error::PinnedBudget { .. } => "PinnedBudgetError",
         Error::HostMemory { .. } | Error::HostMapping { .. } => "HostMemoryError",
         Error::NoSuchDevice { .. } => "NoSuchDeviceError",
+        Error::File { .. } => "FileError",
+        Error::Checkpoint(error) => match **error {
+            CheckpointError::NotFound { .. } => "CheckpointNotFoundError",
+            CheckpointError::NoSuchTensor { .. } => "NoSuchTensorError",
+            _ => "CheckpointError",
+        },
         Error::Driver { source, .. } | Error::Unsettled { source, .. } => match source.kind() {
             ErrorKind::OutOfMemory => "OutOfMemoryError",
             ErrorKind::PinLimit => "PinnedBudgetError",
             ErrorKind::NoSuchDevice => "NoSuchDeviceError",
+            ErrorKind::Forked => "ForkError",
             _ => "DeviceError",
         },
         _ => "Error",

@@ -7,7 +7,6 @@
 //! holds it may wait for the device, and for the interpreter.
 
 use std::{
-    fmt,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
@@ -15,15 +14,13 @@ use std::{
 };
 
 use pinlane::{
-    Device, Error, Tensor, Transfer,
+    Device, Error, Transfer,
     driver::{RawStream, Stream},
 };
 use pyo3::{intern, prelude::*};
 
 use crate::{
-    errors,
-    moving::Names,
-    process,
+    errors, process,
     tree::{self, Tree},
 };
 
@@ -48,15 +45,9 @@ pub(crate) struct Part {
 }
 
 enum State {
-    Flying(Transfer<Leaves>),
+    Flying(Transfer<()>),
     Landed,
     Failed(Error),
-}
-
-/// Tensors of the engine, in the order of a group's leaves.
-pub(crate) struct Leaves {
-    tensors: Vec<Tensor>,
-    names: Arc<Names>,
 }
 
 /// A tensor that must not change while it is read.
@@ -69,11 +60,18 @@ pub(crate) struct Source {
 }
 
 impl Part {
-    pub(crate) fn new(transfer: Transfer<Leaves>, target: &Device, reads_in_place: bool) -> Self {
+    pub(crate) fn new(transfer: Transfer<()>, target: &Device, reads_in_place: bool) -> Self {
         Self {
             state: State::Flying(transfer),
             target: target.clone(),
             reads_in_place,
+        }
+    }
+
+    /// Has this thread, which is about to wait, do what no other has begun.
+    pub(crate) fn help(&self) {
+        if let State::Flying(transfer) = &self.state {
+            transfer.help();
         }
     }
 
@@ -198,7 +196,7 @@ impl Flight {
                 };
                 match Pin::new(transfer).poll(&mut Context::from_waker(&waker)) {
                     Poll::Pending => return false,
-                    Poll::Ready(Ok(_)) => part.state = State::Landed,
+                    Poll::Ready(Ok(())) => part.state = State::Landed,
                     Poll::Ready(Err(error)) => part.state = State::Failed(error),
                 }
             }
@@ -295,41 +293,5 @@ impl Source {
 
     fn version(tensor: &Bound<'_, PyAny>) -> PyResult<u64> {
         tensor.getattr(intern!(tensor.py(), "_version"))?.extract()
-    }
-}
-
-impl Leaves {
-    pub(crate) fn new(tensors: Vec<Tensor>, names: &Arc<Names>) -> Self {
-        Self {
-            tensors,
-            names: Arc::clone(names),
-        }
-    }
-}
-
-impl fmt::Debug for Leaves {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leaves")
-            .field("tensors", &self.tensors.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl pinlane::Tree for Leaves {
-    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
-        self.tensors.iter().for_each(visit);
-    }
-
-    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
-        Self::new(self.tensors.iter().map(|_| next()).collect(), &self.names)
-    }
-
-    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Tensor)) -> bool {
-        self.tensors.iter_mut().for_each(visit);
-        true
-    }
-
-    fn path(&self, index: usize) -> String {
-        self.names.name(index)
     }
 }

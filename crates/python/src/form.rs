@@ -1,5 +1,5 @@
-//! What leaves of the same element type, shape and strides have in common: where their elements lie, how they land, and the
-//! engine's layouts for both. A tree of a thousand equal tensors has one form.
+//! What leaves of the same element type, shape and strides have in common: where their elements lie, how they land, and how
+//! the engine gathers them. A tree of a thousand equal tensors has one form.
 //!
 //! The engine is not told of element types: elements that fill their memory without gaps move as bytes, and others by the
 //! width of an element. They land as torch's own `to` lays them out: dense tensors with their strides, others without gaps in
@@ -10,7 +10,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use pinlane::{DType, Layout};
+use pinlane::{DType, Layout, StridedCopy};
 
 use crate::exchange::Description;
 
@@ -26,16 +26,10 @@ pub(crate) struct Form {
     landed: Option<Box<[i64]>>,
     /// Bytes of all elements.
     pub(crate) bytes: usize,
-    /// Bytes from the first element to the end of the last.
-    pub(crate) span: usize,
-    /// Whether the elements fill their memory without gaps, each place once.
-    pub(crate) is_dense: bool,
     /// Whether the elements may be complex numbers.
     pub(crate) may_be_conjugate: bool,
-    /// How the engine reads it.
-    pub(crate) source: (DType, Layout),
-    /// How the engine writes it.
-    pub(crate) place: (DType, Layout),
+    /// How the elements are gathered, where they do not fill their memory without gaps, each place once.
+    pub(crate) gathered: Option<StridedCopy>,
 }
 
 /// The forms of a tree's leaves.
@@ -86,6 +80,11 @@ struct Dim {
 }
 
 impl Form {
+    /// Whether the elements fill their memory without gaps, each place once: it moves as the bytes that it is.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.gathered.is_none()
+    }
+
     /// The strides that it lands with, in elements.
     pub(crate) fn strides(&self) -> &[i64] {
         self.landed.as_ref().unwrap_or(&self.found)
@@ -122,7 +121,6 @@ impl Form {
             stride *= dim.size.max(1) as i64;
         }
         let (sizes, steps): (Vec<usize>, Vec<usize>) = order.iter().map(|dim| (dim.size, dim.stride)).unzip();
-        let packed = Layout::contiguous(&sizes)?;
         let gathered = Layout::with_strides(&sizes, &steps, 0, usize::MAX)?;
         Ok(Some(Self {
             dtype: leaf.dtype,
@@ -131,18 +129,14 @@ impl Form {
             found: leaf.strides.into(),
             landed: Some(landed.into()),
             bytes: dtype.bytes_for(layout.elements())?,
-            span: dtype.bytes_for(layout.span().end)?,
-            is_dense: false,
             may_be_conjugate: leaf.may_be_complex,
-            source: (dtype, gathered),
-            place: (dtype, packed),
+            gathered: Some(StridedCopy::new(&gathered, dtype)?),
         }))
     }
 
     /// The form of a leaf whose `elements` elements fill their memory.
     fn dense(leaf: &Description<'_>, elements: usize) -> Result<Self, pinlane::Error> {
         let bytes = DType::U8.bytes_for(elements.saturating_mul(leaf.item))?;
-        let flat = (DType::U8, Layout::contiguous(&[bytes])?);
         Ok(Self {
             dtype: leaf.dtype,
             item: leaf.item,
@@ -150,11 +144,8 @@ impl Form {
             found: leaf.strides.into(),
             landed: None,
             bytes,
-            span: bytes,
-            is_dense: true,
             may_be_conjugate: leaf.may_be_complex,
-            source: flat.clone(),
-            place: flat,
+            gathered: None,
         })
     }
 }

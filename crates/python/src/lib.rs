@@ -5,11 +5,13 @@
 //! - [`memory`] is host memory, and a simulated device's, as something that torch and numpy can look at.
 //! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
 //! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
+//! - [`checkpoint`] is the catalogue of a checkpoint, loading its tensors into memory of Python's, and saving.
 //! - [`slabs`] are memory that worker processes fill and the process that started them reads; a [`slab_file`] is where.
 //! - [`profiling`] collects what the engine says of itself while somebody asks.
 //! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
 //!   engine's, as Python exceptions.
 
+mod checkpoint;
 mod devices;
 mod errors;
 mod exchange;
@@ -31,12 +33,13 @@ mod tree;
 mod _native {
     #[pymodule_export]
     use crate::{
+        checkpoint::{Checkpoint, arrival::Arrival, saving::save_checkpoint},
         devices::{
             device_names, device_stats, kept_bytes, open_device, set_kept_limit, set_pinned_budget,
             simulated_device_of, trim,
         },
         flight::Flight,
-        memory::Memory,
+        memory::{Memory, make_memory},
         moving::start,
         pinning::{is_pinned, pinned_memory},
         profiling::{start_profile, stop_profile},

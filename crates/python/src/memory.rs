@@ -8,7 +8,28 @@ use std::{any::Any, ffi::CStr, ptr::NonNull, sync::Arc};
 use pinlane::{DType, Device, Error, HostMemory, driver::Backend};
 use pyo3::{ffi, prelude::*, types::PyDict};
 
-use crate::{exchange, simulated::SimulatedMemory};
+use crate::{devices, errors, exchange, simulated::SimulatedMemory};
+
+/// Memory of the host, pinned for a device where one is named, or of a simulated device, whose content does not matter; and
+/// its address.
+#[pyfunction]
+#[pyo3(signature = (target, bytes, pinned=None))]
+pub(crate) fn make_memory(
+    py: Python<'_>,
+    target: &str,
+    bytes: usize,
+    pinned: Option<&str>,
+) -> PyResult<(Memory, usize)> {
+    let target = devices::open(py, target)?;
+    let pinned = pinned.map(|name| devices::open(py, name)).transpose()?;
+    let made = py.detach(|| match target.is_host() {
+        true => Memory::on_host(bytes, pinned.as_ref()),
+        false => Memory::on_simulated(&target, bytes),
+    });
+    let memory = made.map_err(|error| errors::from_engine(py, &error))?;
+    let address = memory.ptr.addr().get();
+    Ok((memory, address))
+}
 
 /// A run of bytes that Python looks at.
 #[pyclass(frozen, module = "pinlane._native")]

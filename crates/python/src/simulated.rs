@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeMap,
     ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,12 +27,19 @@ use crate::{devices, errors, process};
 /// What Python has of simulated devices' memory: by first address, the number of bytes and the device.
 static LIVE: Mutex<BTreeMap<usize, (usize, Device)>> = Mutex::new(BTreeMap::new());
 
+/// How many there are: none, where there is a GPU, and then nobody looks further.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 fn live() -> std::sync::MutexGuard<'static, BTreeMap<usize, (usize, Device)>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The simulated device whose memory holds an address.
 pub(crate) fn device_of(address: usize) -> Option<Device> {
+    // Whoever has memory of a simulated device to ask about has seen it counted.
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
     let live = live();
     let (first, (bytes, device)) = live.range(..=address).next_back()?;
     (address - first < *bytes).then(|| device.clone())
@@ -61,6 +71,7 @@ impl SimulatedMemory {
         let ptr = NonNull::new(std::ptr::with_exposed_provenance_mut(address))
             .expect("the simulator allocates no block at address 0");
         live().insert(address, (bytes.max(1), device.clone()));
+        COUNT.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Self {
             memory: Some(memory),
             ptr,
@@ -76,6 +87,7 @@ impl Drop for SimulatedMemory {
     fn drop(&mut self) {
         if process::may_use_devices() {
             live().remove(&self.ptr.addr().get());
+            COUNT.fetch_sub(1, Ordering::Relaxed);
         } else {
             // A forked child: the device's locks may be held for ever, and its memory is the parent's.
             std::mem::forget(self.memory.take());
@@ -83,32 +95,38 @@ impl Drop for SimulatedMemory {
     }
 }
 
-/// Opens a simulated device of its own under `name`, with a link and a memory as they are said to be.
-#[pyfunction]
-#[pyo3(signature = (name, *, memory_bytes=None, bytes_per_second=None, copy_latency=0.0, pinned_budget=None, lanes=None, slot_bytes=None))]
-#[expect(clippy::too_many_arguments, reason = "each is a keyword in Python")]
-pub(crate) fn simulate(
-    py: Python<'_>,
-    name: &str,
+/// What is asked of a simulated device: `pinlane.testing.simulate` says what each means.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Wishes {
+    #[pyo3(default)]
     memory_bytes: Option<u64>,
+    #[pyo3(default)]
     bytes_per_second: Option<f64>,
     copy_latency: f64,
+    #[pyo3(default)]
     pinned_budget: Option<usize>,
+    #[pyo3(default)]
     lanes: Option<usize>,
+    #[pyo3(default)]
     slot_bytes: Option<usize>,
-) -> PyResult<()> {
+}
+
+/// Opens a simulated device of its own under `name`, with a link and a memory as they are said to be.
+#[pyfunction]
+pub(crate) fn simulate(py: Python<'_>, name: &str, wishes: Wishes) -> PyResult<()> {
     process::check(py)?;
     let default = DeviceConfig::default();
     let config = DeviceConfig {
-        memory_bytes: memory_bytes.unwrap_or(default.memory_bytes),
-        bytes_per_second,
-        copy_latency: seconds(copy_latency)?,
+        memory_bytes: wishes.memory_bytes.unwrap_or(default.memory_bytes),
+        bytes_per_second: wishes.bytes_per_second,
+        copy_latency: seconds(wishes.copy_latency)?,
         ..default
     };
     let options = DeviceOptions {
-        pinned_budget,
-        lanes,
-        slot_bytes,
+        pinned_budget: wishes.pinned_budget,
+        lanes: wishes.lanes,
+        slot_bytes: wishes.slot_bytes,
         ..DeviceOptions::default()
     };
     let open = || {

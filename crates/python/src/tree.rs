@@ -4,7 +4,11 @@
 //! `pinlane._trees.open`, which says what is in them and how to make another. The same leaf in several places is one leaf,
 //! and becomes one result.
 
-use std::{collections::HashMap, ffi::CStr};
+use std::{
+    collections::HashMap,
+    ffi::CStr,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use pyo3::{
     exceptions::PyValueError,
@@ -85,7 +89,7 @@ impl Tree {
         let mut taking = Taking {
             tensor_type,
             open,
-            numbers: HashMap::new(),
+            numbers: HashMap::default(),
             leaves: Vec::new(),
             met: 0,
         };
@@ -189,7 +193,7 @@ struct Taking<'a, 'py> {
     tensor_type: Option<&'a Bound<'py, PyType>>,
     open: &'a Bound<'py, PyAny>,
     /// The number of each leaf, by its address.
-    numbers: HashMap<usize, usize>,
+    numbers: HashMap<usize, usize, BuildHasherDefault<AddressHasher>>,
     leaves: Vec<Py<PyAny>>,
     /// Leaves met so far, each as often as it was.
     met: usize,
@@ -304,5 +308,25 @@ impl Drop for Deeper {
     fn drop(&mut self) {
         // SAFETY: entered by `new`, on this thread.
         unsafe { ffi::Py_LeaveRecursiveCall() };
+    }
+}
+
+/// Spreads addresses of objects over a table: one multiplication. Who could choose them to collide runs in this process.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_usize(byte.into()));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // The odd number next to 2^64 divided by the golden ratio. Tables take a hash's first and last bits.
+        let spread = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ (spread >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }

@@ -194,11 +194,13 @@ fn the_package_of_the_bundle_is_tested_and_measured_and_its_figures_join_those_o
             ("python/pinlane.whl", ""),
         ],
     );
-    let output = bundle.check(&["--only", "bench,python-bench,python"]);
+    let output = bundle.check(&["--only", "bench,python-bench,checkpoint-bench,python"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report = bundle.report();
-    let (status, reason, _) = verdict(&report, "python-bench");
-    assert_eq!((status.as_str(), reason.as_str()), ("passed", ""));
+    for step in ["python-bench", "checkpoint-bench"] {
+        let (status, reason, _) = verdict(&report, step);
+        assert_eq!((status.as_str(), reason.as_str()), ("passed", ""));
+    }
     let (status, reason, tests) = verdict(&report, "python");
     assert_eq!((status.as_str(), tests), ("failed", [7, 2, 2]));
     assert_eq!(reason, "exit status 1");
@@ -207,14 +209,14 @@ fn the_package_of_the_bundle_is_tested_and_measured_and_its_figures_join_those_o
     let call = |word: &str| called.lines().find(|line| line.contains(word)).unwrap();
     let unpacked = call("zipfile").rsplit(' ').next().unwrap();
     assert!(call("zipfile").contains("python/pinlane.whl"), "{called}");
-    for work in [call("torch_side_by_side.py"), call("pytest --quiet")] {
+    let benches = ["torch_side_by_side.py", "checkpoint_side_by_side.py"].map(call);
+    for work in [benches[0], benches[1], call("pytest --quiet")] {
         assert!(work.starts_with(&format!("{unpacked} ")), "{called}");
     }
-    assert!(call("torch_side_by_side.py").contains("--figures /"), "{called}");
-    assert!(
-        call("torch_side_by_side.py").ends_with("results/h200-nvl.json"),
-        "{called}"
-    );
+    for bench in benches {
+        assert!(bench.contains("--figures /"), "{called}");
+        assert!(bench.ends_with("results/h200-nvl.json"), "{called}");
+    }
 }
 
 #[test]

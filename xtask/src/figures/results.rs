@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// The version of the format.
@@ -31,7 +31,13 @@ pub(crate) struct Failure {
     /// The figure, or a part of the benchmark.
     pub(crate) id: String,
     pub(crate) error: String,
+    /// [`WRONG_BYTES`], or something else, or nothing in results of the Python package.
+    #[serde(default)]
+    kind: String,
 }
+
+/// The kind of a failure after which no figure of the run counts.
+const WRONG_BYTES: &str = "wrong-bytes";
 
 #[derive(Debug, Deserialize)]
 struct Machine {
@@ -96,6 +102,16 @@ impl Results {
             !results.quick,
             "they come from a quick run, whose figures are rough: commit those of a full one"
         );
+        let wrong = results
+            .failures
+            .iter()
+            .find(|failure| failure.kind == WRONG_BYTES);
+        if let Some(failure) = wrong {
+            bail!(
+                "in their run bytes landed wrong, and then no figure of it counts: {}; find out why, and measure again",
+                failure.error
+            );
+        }
         Ok(results)
     }
 
@@ -183,6 +199,13 @@ mod tests {
         .unwrap()
     }
 
+    fn no_figures() -> Value {
+        json!({
+            "schema": 1, "machine": { "device": "GPU" }, "date": "2026-01-01", "commit": "abc", "simulated": false,
+            "quick": false, "link": { "h2d": 1.0, "d2h": 1.0, "both": 1.0 }, "figures": [],
+        })
+    }
+
     #[test]
     fn the_best_peer_is_the_fastest_in_rates_and_in_times() {
         let rate = figure("GB/s", 50.0, json!({ "slow": 5.0, "fast": 10.0, "absent": null }));
@@ -206,10 +229,7 @@ mod tests {
 
     #[test]
     fn results_of_a_simulated_device_of_a_quick_run_and_of_another_schema_are_refused() {
-        let results = json!({
-            "schema": 1, "machine": { "device": "GPU" }, "date": "2026-01-01", "commit": "abc", "simulated": false,
-            "quick": false, "link": { "h2d": 1.0, "d2h": 1.0, "both": 1.0 }, "figures": [],
-        });
+        let results = no_figures();
         assert!(Results::parse(&results.to_string()).is_ok());
         for (key, value, reason) in [
             ("simulated", json!(true), "simulated device"),
@@ -221,6 +241,21 @@ mod tests {
             let error = Results::parse(&refused.to_string()).unwrap_err();
             assert!(error.to_string().contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn results_of_a_run_in_which_bytes_landed_wrong_are_refused_and_other_failures_are_told() {
+        let mut results = no_figures();
+        results["failures"] = json!([
+            { "id": "pool-ready", "kind": "not-measured", "error": "no memory may be pinned" },
+            { "id": "py-import", "error": "torch is not installed" },
+        ]);
+        assert_eq!(Results::parse(&results.to_string()).unwrap().failures.len(), 2);
+        results["failures"][1] = json!({
+            "id": "h2d-pageable-4KiB-x1", "kind": "wrong-bytes", "error": "tensor 0 landed with wrong bytes",
+        });
+        let error = Results::parse(&results.to_string()).unwrap_err().to_string();
+        assert!(error.contains("tensor 0 landed with wrong bytes"), "{error}");
     }
 
     #[test]

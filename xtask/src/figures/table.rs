@@ -4,7 +4,7 @@
 use super::results::{Figure, Results, Verdict, significant};
 
 /// The figures that are asked for, in the order in which they are shown, and the work that each is about.
-const WORK: [(&str, &str); 24] = [
+const WORK: [(&str, &str); 37] = [
     ("h2d-pageable-1gib", "1 GiB, pageable to device"),
     ("h2d-tree-100x1m", "100 tensors of 1M floats, pageable to device"),
     ("h2d-pageable-16mib", "16 MiB, pageable to device"),
@@ -58,7 +58,53 @@ const WORK: [(&str, &str); 24] = [
         "py-one-tensor",
         "Python: one tensor of 4 B, 4 KiB or 400 kB, worst beside torch's `.to`",
     ),
+    (
+        "py-step-images",
+        "Python: a training step, batches of 38.5 MB from 8 workers",
+    ),
+    (
+        "py-step-many",
+        "Python: a training step, batches of 500 tensors of 1000 floats",
+    ),
+    (
+        "py-never-slower",
+        "Python: worst cell beside torch, all sizes, counts and kinds of memory",
+    ),
     ("py-import", "Python: `import pinlane` after torch"),
+    (
+        "load-warm-7gb",
+        "Checkpoint: 7 GB in 4 files to the device, from the page cache",
+    ),
+    (
+        "load-tmpfs-7gb",
+        "Checkpoint: 7 GB in 4 files to the device, from tmpfs",
+    ),
+    (
+        "load-cold-7gb",
+        "Checkpoint: 7 GB in 4 files to the device, from the disk",
+    ),
+    (
+        "load-small-20k",
+        "Checkpoint: 20,000 tensors of 8 KiB in one file, from the page cache",
+    ),
+    (
+        "load-into-7gb",
+        "Checkpoint: 7 GB into tensors that are there, from the page cache",
+    ),
+    ("save-tmpfs-7gb", "Checkpoint: 7 GB from the device to tmpfs"),
+    ("save-disk-7gb", "Checkpoint: 7 GB from the device to the disk"),
+    (
+        "load-pinned-peak",
+        "Checkpoint: pinned memory while 7 GB are loaded",
+    ),
+    (
+        "load-host-growth",
+        "Checkpoint: host memory beside what is pinned while 7 GB are loaded",
+    ),
+    (
+        "load-first-tensor",
+        "Checkpoint: until the first tensor is on the device",
+    ),
 ];
 
 /// How much of the table is shown.
@@ -248,7 +294,7 @@ mod tests {
         );
         assert!(line(&text, "`newcomer`").contains("| not measured |"), "{text}");
         assert!(
-            text.ends_with("25 figures: 1 hold, 1 fall short, 23 were not measured.\n"),
+            text.ends_with("38 figures: 1 hold, 1 fall short, 36 were not measured.\n"),
             "{text}"
         );
     }

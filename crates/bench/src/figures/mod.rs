@@ -10,8 +10,6 @@ mod processor_time;
 mod to_device;
 mod to_host;
 
-use std::time::Instant;
-
 use pinlane::HostMemory;
 
 use crate::{
@@ -21,7 +19,7 @@ use crate::{
     link::LinkLimit,
     peers::Peers,
     rig::Rig,
-    rounds::{Effort, median, race},
+    rounds::{Effort, race},
     ways::{PlainCall, Sources},
 };
 use judge::Draft;
@@ -306,22 +304,6 @@ impl Drop for NothingKept {
     fn drop(&mut self) {
         HostMemory::set_kept_limit(self.limit);
     }
-}
-
-/// Seconds of `work`, the median of as many runs as the effort asks for, after one that is not timed. What a run returns
-/// is dropped outside the time taken.
-fn time<T>(effort: Effort, mut work: impl FnMut() -> Result<T>) -> Result<f64> {
-    drop(work()?);
-    let began = Instant::now();
-    let mut seconds = Vec::new();
-    while effort.goes_on(seconds.len(), began) {
-        let start = Instant::now();
-        let given = work()?;
-        seconds.push(start.elapsed().as_secs_f64());
-        drop(given);
-    }
-    seconds.sort_by(f64::total_cmp);
-    Ok(median(&seconds))
 }
 
 /// The names of all figures, for people.

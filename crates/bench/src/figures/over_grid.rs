@@ -63,6 +63,7 @@ mod tests {
             route: "plain".to_owned(),
             reason: String::new(),
             ways: ways.collect(),
+            same: Vec::new(),
         }
     }
 

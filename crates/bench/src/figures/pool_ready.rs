@@ -3,8 +3,8 @@
 use pinlane::{DType, Device, DeviceOptions, HostMemory};
 use pinlane_driver::sync::Arc;
 
-use super::{Context, Draft, Unit, judge::Asked::AtMost, time};
-use crate::error::Result;
+use super::{Context, Draft, Unit, judge::Asked::AtMost};
+use crate::{error::Result, rounds::Repeated};
 
 /// The least that an engine sets aside for its slots.
 const SLOT: usize = 4 << 10;
@@ -21,12 +21,15 @@ pub(super) fn pool_ready(context: &Context<'_>) -> Result<Draft> {
         slot_bytes: Some(SLOT),
         ..context.rig.options()
     };
-    let seconds = time(context.effort, || {
-        let device = Device::with_options(Arc::clone(context.rig.driver()), &options)?;
-        let pool = HostMemory::Pinned(&device).empty(DType::U8, &[bytes])?;
-        Ok((pool, device))
-    })?;
-    Ok(Draft::new(seconds * 1e3, Unit::Milliseconds)
+    let mut repeated = Repeated::new(context.effort);
+    while !repeated.is_over() {
+        repeated.run(|| {
+            let device = Device::with_options(Arc::clone(context.rig.driver()), &options)?;
+            let pool = HostMemory::Pinned(&device).empty(DType::U8, &[bytes])?;
+            Ok((pool, device))
+        })?;
+    }
+    Ok(Draft::new(repeated.median() * 1e3, Unit::Milliseconds)
         .peers(context.peers, "pool-ready", bytes)
         .asked([AtMost(6.0)]))
 }

@@ -31,13 +31,13 @@ pub(super) fn cpu_per_gb(context: &Context<'_>) -> Result<Draft> {
     let landed = Landed::OnDevice(sources.tensors().to(rig.device())?);
     rig.check(&sources, PINLANE, landed)?;
 
-    let (moving, moved) = processor::of(|| -> Result<()> {
-        for _ in 0..MOVES {
+    let (moving, last) = processor::of(|| -> Result<_> {
+        for _ in 1..MOVES {
             drop(sources.tensors().to(rig.device())?);
         }
-        Ok(())
+        Ok(sources.tensors().to(rig.device())?)
     });
-    moved?;
+    rig.check(&sources, PINLANE, Landed::OnDevice(last?))?;
     let (idle, ()) = processor::of(|| thread::sleep(IDLE));
 
     let mut pinned = HostMemory::Pinned(rig.roomy()).zeros(DType::U8, &[cell.bytes])?;

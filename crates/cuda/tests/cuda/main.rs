@@ -1,9 +1,11 @@
 //! What the conformance suite can't ask of every driver: CUDA's own streams, contexts, captures, and other users of the
 //! same device in the process. Each test needs a GPU and is skipped, with a count, where there is none.
 
+mod child;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod host;
+mod kernels;
 mod memory;
 mod order;
 mod other_library;
@@ -37,9 +39,14 @@ const TESTS: &[(&str, Test)] = tests![
     sharing::a_device_opened_twice_is_the_same,
     memory::a_device_describes_itself,
     memory::freed_memory_is_handed_out_again,
+    memory::trimmed_memory_is_free_to_other_libraries,
     memory::running_out_of_memory_is_an_error_with_cudas_name_and_passes,
     memory::memory_of_someone_else_is_not_freed,
     memory::pinning_a_range_twice_is_an_error_and_leaves_the_first_pin,
+    kernels::the_kernel_for_scattered_pieces_loads,
+    kernels::the_kernel_of_busy_tasks_runs_for_its_time,
+    kernels::the_batch_call_is_found_where_the_driver_has_it,
+    processes::a_lost_device_is_lost_for_every_later_call_and_the_process_ends_well,
     processes::a_process_may_exit_with_work_in_flight,
     processes::handles_may_be_dropped_when_cuda_is_gone,
     processes::a_forked_child_gets_an_error_that_says_so,

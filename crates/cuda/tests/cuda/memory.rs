@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use pinlane_driver::{DeviceMemory, DevicePtr, Driver, ErrorKind, MemCopy, Stream, sync::Arc};
 
-use crate::host::Host;
+use crate::{host::Host, other_library::OtherLibrary};
 
 pub(crate) fn a_device_describes_itself(driver: &Arc<dyn Driver>) {
     let properties = driver.properties();
@@ -32,6 +32,20 @@ pub(crate) fn freed_memory_is_handed_out_again(driver: &Arc<dyn Driver>) {
     );
     let again = DeviceMemory::new(driver, 3 << 20).unwrap();
     assert_eq!(again.ptr(), address);
+}
+
+pub(crate) fn trimmed_memory_is_free_to_other_libraries(driver: &Arc<dyn Driver>) {
+    const BYTES: usize = 64 << 20;
+    driver.trim().unwrap();
+    let other = OtherLibrary::new();
+    let before = other.free_memory();
+    drop(DeviceMemory::new(driver, BYTES).unwrap());
+    assert_eq!(driver.idle_bytes(), BYTES as u64);
+    assert!(other.free_memory() + BYTES <= before, "the driver keeps it");
+    assert_eq!(driver.trim().unwrap(), BYTES as u64);
+    assert_eq!((driver.idle_bytes(), driver.trim().unwrap()), (0, 0));
+    let after = other.free_memory();
+    assert!(after >= before, "{before} bytes were free, and {after} are");
 }
 
 pub(crate) fn running_out_of_memory_is_an_error_with_cudas_name_and_passes(driver: &Arc<dyn Driver>) {

@@ -87,6 +87,27 @@ impl OtherLibrary {
         call!(self, "cuGraphDestroy"(graph => usize));
     }
 
+    /// The version of CUDA that the driver speaks: 12080 is 12.8.
+    pub(crate) fn driver_version(&self) -> c_int {
+        let mut version = 0;
+        call!(self, "cuDriverGetVersion"(&raw mut version => *mut c_int));
+        version
+    }
+
+    /// One of the device's `CU_DEVICE_ATTRIBUTE_*`.
+    pub(crate) fn attribute(&self, attribute: c_int) -> c_int {
+        let mut value = 0;
+        call!(self, "cuDeviceGetAttribute"(&raw mut value => *mut c_int, attribute => c_int, self.device => c_int));
+        value
+    }
+
+    /// What the driver says is free, in bytes.
+    pub(crate) fn free_memory(&self) -> usize {
+        let (mut free, mut total) = (0, 0);
+        call!(self, "cuMemGetInfo_v2"(&raw mut free => *mut usize, &raw mut total => *mut usize));
+        free
+    }
+
     pub(crate) fn allocate(&self, bytes: usize) -> u64 {
         let mut memory = 0;
         call!(self, "cuMemAlloc_v2"(&raw mut memory => *mut u64, bytes => usize));

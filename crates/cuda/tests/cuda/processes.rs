@@ -1,15 +1,12 @@
 //! How processes end, and how they begin: each test runs this program again as a child.
 
-use std::{
-    env,
-    process::{Command, exit},
-    sync::Mutex,
-    time::Duration,
+use std::{env, process::exit, ptr::NonNull, sync::Mutex, time::Duration};
+
+use pinlane_driver::{
+    DeviceMemory, DevicePtr, Driver, Error, ErrorKind, Event, MemCopy, Stream, Timing, sync::Arc,
 };
 
-use pinlane_driver::{DeviceMemory, Driver, ErrorKind, Event, MemCopy, Stream, Timing, sync::Arc};
-
-use crate::host::Host;
+use crate::{child, host::Host};
 
 /// Names the child to be.
 const CHILD: &str = "PINLANE_CUDA_TEST_CHILD";
@@ -17,37 +14,33 @@ const CHILD: &str = "PINLANE_CUDA_TEST_CHILD";
 /// What this process is to do if it is a child.
 pub(crate) fn child() -> Option<fn()> {
     let name = env::var(CHILD).ok()?;
-    let children: [(&str, fn()); 3] = [
+    let children: [(&str, fn()); 4] = [
         ("exit-in-flight", exit_in_flight),
         ("drop-at-exit", drop_at_exit),
         ("fork", fork),
+        ("lost-device", lose_the_device),
     ];
     let child = children.into_iter().find(|(known, _)| *known == name);
     Some(child.expect("a child that is known").1)
 }
 
-fn succeeds(child: &str) {
-    let program = env::current_exe().unwrap();
-    let output = Command::new(program).env(CHILD, child).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{child}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 pub(crate) fn a_process_may_exit_with_work_in_flight(_: &Arc<dyn Driver>) {
-    succeeds("exit-in-flight");
+    child::ends_well(CHILD, "exit-in-flight");
 }
 
 pub(crate) fn handles_may_be_dropped_when_cuda_is_gone(_: &Arc<dyn Driver>) {
-    succeeds("drop-at-exit");
+    child::ends_well(CHILD, "drop-at-exit");
 }
 
 pub(crate) fn a_forked_child_gets_an_error_that_says_so(_: &Arc<dyn Driver>) {
-    succeeds("fork");
+    child::ends_well(CHILD, "fork");
+}
+
+pub(crate) fn a_lost_device_is_lost_for_every_later_call_and_the_process_ends_well(driver: &Arc<dyn Driver>) {
+    // Where the kernel can't be had, `kernels` says so.
+    if driver.scatter_table().is_some() {
+        child::ends_well(CHILD, "lost-device");
+    }
 }
 
 /// What is alive when the process exits.
@@ -112,6 +105,8 @@ fn fork() {
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "no fork");
     if child == 0 {
+        // SAFETY: no handler is set: one that hangs dies of it.
+        unsafe { libc::alarm(30) };
         let errors = [
             driver.allocate(64).err(),
             driver.create_stream().err(),
@@ -122,7 +117,7 @@ fn fork() {
         let told = errors
             .iter()
             .flatten()
-            .filter(|error| error.kind() == ErrorKind::Unsupported && error.to_string().contains("fork"));
+            .filter(|error| error.kind() == ErrorKind::Forked && error.to_string().contains("fork"));
         let refused = told.count() == errors.len() && !driver.is_pinned(std::ptr::null(), 1);
         // Dropping handles is quiet, too.
         drop(stream);
@@ -139,4 +134,41 @@ fn fork() {
     );
     // The parent goes on.
     stream.synchronize().unwrap();
+}
+
+/// Has a kernel write where no memory is.
+fn lose_the_device() {
+    const BYTES: usize = 4096;
+    const NOWHERE: DevicePtr = DevicePtr(0x1000);
+    let driver = pinlane_cuda::open(0).unwrap();
+    let (mut source, mut table) = (Host::pinned(&driver, BYTES), Host::pinned(&driver, BYTES));
+    let memory = DeviceMemory::new(&driver, BYTES).unwrap();
+    let (stream, other) = (Stream::new(&driver).unwrap(), Stream::new(&driver).unwrap());
+    let event = Event::new(&driver, Timing::Disabled).unwrap();
+    let entries = NonNull::new(table.ptr()).unwrap();
+    let copy = MemCopy::to_device(NOWHERE, source.ptr(), BYTES);
+    // SAFETY: both pages are pinned and outlive the device. The destination is nobody's, which is what this is about.
+    unsafe { driver.copy_scattered(&[copy], entries, stream.raw()) }.unwrap();
+    let copy = MemCopy::to_device(memory.ptr(), source.ptr(), BYTES);
+    let answers: [(&str, Option<Error>); 11] = [
+        ("waiting for the kernel", stream.synchronize().err()),
+        ("waiting again", stream.synchronize().err()),
+        ("waiting for another stream", other.synchronize().err()),
+        // SAFETY: a good copy, on a device that is gone.
+        ("copying", unsafe { other.copy(copy) }.err()),
+        ("recording", event.record(&other).err()),
+        ("asking an event", event.query().err()),
+        ("allocating", driver.allocate(BYTES).err()),
+        ("making a stream", driver.create_stream().err()),
+        ("making an event", driver.create_event(Timing::Disabled).err()),
+        ("asking for the free memory", driver.memory_info().err()),
+        ("trimming", driver.trim().err()),
+    ];
+    for (doing, error) in answers {
+        let error = error.unwrap_or_else(|| panic!("{doing} goes well on a lost device"));
+        assert_eq!(error.kind(), ErrorKind::DeviceLost, "{doing}: {error}");
+        let code = error.code().expect("CUDA says why");
+        let code = (code.name.as_str(), code.number);
+        assert_eq!(code, ("CUDA_ERROR_ILLEGAL_ADDRESS", 700), "{doing}: {error}");
+    }
 }

@@ -51,6 +51,32 @@ pub(super) fn memory_info_follows_an_allocation(subject: &Subject) -> Outcome {
     })
 }
 
+pub(super) fn trimming_gives_idle_memory_back_and_leaves_the_rest(subject: &Subject) -> Outcome {
+    const BYTES: usize = 8 << 20;
+    let driver = subject.driver();
+    let (kept, dropped) = (subject.memory(BYTES)?, subject.memory(BYTES)?);
+    let queue = subject.queue()?;
+    queue.put(kept.ptr(), &pattern(1, BYTES))?;
+    drop(dropped);
+    let (idle, free) = (driver.idle_bytes(), driver.memory_info()?.free);
+    let trimmed = driver.trim()?;
+    ensure(trimmed == idle && driver.idle_bytes() == 0, || {
+        format!(
+            "{idle} bytes were idle, {trimmed} were given back, and {} are idle",
+            driver.idle_bytes()
+        )
+    })?;
+    let after = driver.memory_info()?.free;
+    // Half, because drivers take memory in pieces of their own.
+    ensure(after + BYTES as u64 / 2 >= free, || {
+        format!("free memory went from {free} to {after}")
+    })?;
+    queue.ensure_pattern(&kept, 1, "in use while idle memory went back")?;
+    let again = subject.memory(BYTES)?;
+    queue.put(again.ptr(), &pattern(2, BYTES))?;
+    queue.ensure_pattern(&again, 2, "allocated after idle memory went back")
+}
+
 pub(super) fn an_empty_allocation_can_be_freed(subject: &Subject) -> Outcome {
     let (one, other) = (subject.memory(0)?, subject.memory(0)?);
     let full = subject.memory(16)?;

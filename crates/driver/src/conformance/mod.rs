@@ -193,6 +193,7 @@ pub fn cases() -> &'static [Case] {
         pinning::memory_that_was_unpinned_can_be_copied_and_pinned_again,
         allocations::allocations_are_aligned_and_apart,
         allocations::memory_info_follows_an_allocation,
+        allocations::trimming_gives_idle_memory_back_and_leaves_the_rest,
         allocations::an_empty_allocation_can_be_freed,
         allocations::too_much_memory_is_a_typed_error_and_the_driver_goes_on,
         errors::a_copy_that_does_not_touch_the_device_is_refused,

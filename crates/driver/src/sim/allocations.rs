@@ -208,6 +208,17 @@ impl Allocations {
         Some(block)
     }
 
+    /// Bytes of blocks that are kept for the next allocation.
+    pub(super) fn recycled_bytes(&self) -> usize {
+        self.recycled_bytes
+    }
+
+    /// Gives up what is kept: the caller drops it, outside of the machine's lock.
+    pub(super) fn trim(&mut self) -> BTreeMap<usize, Vec<Block>> {
+        self.recycled_bytes = 0;
+        std::mem::take(&mut self.recycled)
+    }
+
     /// Makes a block the home of `bytes` reserved bytes, and says their address.
     pub(super) fn insert(&mut self, block: Block, bytes: usize) -> u64 {
         let address = block.address();

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
-    ScatterTable, Timing,
+    ScatterTable, Timing, fork,
     sync::{self, Instant},
 };
 
@@ -65,8 +65,10 @@ impl SimDriver {
         error(self.ordinal, kind, message)
     }
 
-    /// Counts the call, lets faults have their way, and does it.
+    /// Counts the call, lets faults have their way, and does it. In a forked child, where the engines' threads are not and the
+    /// lock may be held for ever, refuses it.
     fn call<R>(&self, step: Step, act: impl FnOnce(&mut State, Option<Mishap>) -> Result<R>) -> Result<R> {
+        fork::refuse_in_child(self.properties().id)?;
         self.core().with(|state| {
             let mishap = state.enter(self.ordinal, step)?;
             act(state, mishap)
@@ -75,6 +77,7 @@ impl SimDriver {
 
     /// As [`call`](Self::call) for what gives something back: on a lost device it does so too, then fails.
     fn give_back<R>(&self, step: Step, act: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
+        fork::refuse_in_child(self.properties().id)?;
         self.core().with(|state| {
             let entered = state.enter(self.ordinal, step);
             let given_back = act(state)?;
@@ -163,6 +166,25 @@ unsafe impl Driver for SimDriver {
         freed.map(drop)
     }
 
+    /// Memory of the host, which the blocks of allocations that are gone still take.
+    fn idle_bytes(&self) -> u64 {
+        if fork::is_child() {
+            return 0;
+        }
+        self.core()
+            .with(|state| state.devices[self.ordinal].memory.recycled_bytes() as u64)
+    }
+
+    fn trim(&self) -> Result<u64> {
+        fork::refuse_in_child(self.properties().id)?;
+        let (bytes, idle) = self.core().with(|state| {
+            let memory = &mut state.devices[self.ordinal].memory;
+            (memory.recycled_bytes(), memory.trim())
+        });
+        drop(idle);
+        Ok(bytes as u64)
+    }
+
     unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
         self.call(Step::Pin, |state, _| {
             let pinned = state.pinned.pin(ptr.addr().get(), bytes);
@@ -186,7 +208,7 @@ unsafe impl Driver for SimDriver {
     }
 
     fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool {
-        self.core().with(|state| state.pinned.covers(ptr.addr(), bytes))
+        !fork::is_child() && self.core().with(|state| state.pinned.covers(ptr.addr(), bytes))
     }
 
     fn create_stream(&self) -> Result<RawStream> {

@@ -1,12 +1,14 @@
 //! The machine: its threads, from the first to the last handle.
 
+use std::mem;
+
 use super::{
     MachineConfig, SimDriver,
     engine::Engine,
     state::{Core, device_id, error},
 };
 use crate::{
-    Driver, ErrorKind, Link, Properties, Result,
+    Driver, ErrorKind, Link, Properties, Result, fork,
     sync::{self, Arc, Mutex, thread},
 };
 
@@ -44,6 +46,7 @@ impl Machine {
     /// When the operating system can't start a thread.
     #[must_use]
     pub fn new(config: impl Into<MachineConfig>) -> Self {
+        fork::watch();
         let config = config.into();
         let core = Arc::new(Core::new(&config));
         let mut threads = Vec::new();
@@ -69,6 +72,7 @@ impl Machine {
                 copy_engines: device.copy_engines.count(),
                 link: Link::new("simulated", device.rate()),
                 numa_node: None,
+                pci_address: None,
                 simulated: true,
             });
         let properties = properties.collect();
@@ -124,6 +128,11 @@ pub(super) struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        let threads = mem::take(sync::get_mut(&mut self.threads));
+        if fork::is_child() {
+            // The threads are the parent's; not even their handles may be dropped here.
+            return mem::forget(threads);
+        }
         let ends: Vec<_> = self.core.with(|state| {
             let streams = state.streams.keys();
             streams
@@ -140,7 +149,7 @@ impl Drop for Owner {
             let wakes: Vec<_> = engines.map(|engine| Arc::clone(&engine.wake)).collect();
             state.wakes.extend(wakes);
         });
-        for thread in sync::lock(&self.threads).drain(..) {
+        for thread in threads {
             // An engine's panic was printed by the thread itself; there is nothing left to do about it here.
             let _panicked = thread.join();
         }

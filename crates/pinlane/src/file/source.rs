@@ -87,15 +87,14 @@ impl FileSource {
         if metadata.is_dir() {
             return Err(fail("opening", io::ErrorKind::IsADirectory.into()));
         }
+        Ok(Self::of(file, path, metadata.len(), access))
+    }
+
+    /// A file that is open, and so long.
+    pub(crate) fn of(file: File, path: &Path, bytes: u64, access: FileAccess) -> Self {
         let in_memory = cached::is_in_memory(&file);
         let access = if in_memory { FileAccess::Buffered } else { access };
-        Ok(Self::over(
-            Box::new(file),
-            path.to_owned(),
-            metadata.len(),
-            access,
-            in_memory,
-        ))
+        Self::over(Box::new(file), path.to_owned(), bytes, access, in_memory)
     }
 
     /// A file whose bytes `reader` gives.
@@ -148,6 +147,22 @@ impl FileSource {
                 .error(format!("taking {bytes} bytes at offset {offset} of"), short));
         }
         Ok(Tensor::new(dtype, layout, Storage::file(self, offset)))
+    }
+
+    /// Fills `into` with the bytes from `offset` on, through the page cache.
+    pub(crate) fn read_at(&self, mut offset: u64, mut into: &mut [u8]) -> Result<()> {
+        while !into.is_empty() {
+            let read = match self.0.reader.read_at(&mut [IoSliceMut::new(into)], offset) {
+                Ok(0) => Err(self.0.cut_off()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read,
+            };
+            let doing = || format!("reading {} bytes at offset {offset} of", into.len());
+            let read = read.map_err(|error| self.0.error(doing(), error))?;
+            offset += read as u64;
+            into = &mut into[read..];
+        }
+        Ok(())
     }
 
     pub(crate) fn opened(&self) -> &Arc<OpenFile> {

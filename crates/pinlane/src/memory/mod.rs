@@ -8,6 +8,7 @@
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
 //! - [`recycled`]: large pageable memory that is kept for the next result.
 //! - [`residency`]: whether memory has pages yet.
+//! - [`shortage`]: what there is too little of when memory can't be pinned.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
 
@@ -19,5 +20,6 @@ mod numa;
 pub(crate) mod pool;
 pub(crate) mod recycled;
 pub(crate) mod residency;
+pub(crate) mod shortage;
 pub(crate) mod slots;
 pub(crate) mod storage;

@@ -14,11 +14,14 @@
 use std::{collections::BTreeMap, fmt, ptr::NonNull};
 
 use pinlane_driver::{
-    Driver, PinnedRange,
+    Driver, PinnedRange, fork,
     sync::{Arc, Condvar, Mutex, lock, wait},
 };
 
-use super::mapping::{Mapping, round_to_pages};
+use super::{
+    mapping::{Mapping, round_to_pages},
+    shortage::Shortage,
+};
 use crate::{Error, Result};
 
 /// Alignment of every lease, as device memory has.
@@ -200,9 +203,9 @@ impl PinnedPool {
             grow
         };
         // Pinning is slow and does not happen under the lock; the region's bytes are already counted. A host that
-        // refuses the room for further leases may still grant what this one needs.
+        // has not the room for further leases may still have what this one needs.
         let made = match self.make_region(grow) {
-            Err(_) if grow > exact => self.make_region(exact),
+            Err(error) if grow > exact && Shortage::behind(&error).is_some() => self.make_region(exact),
             made => made,
         };
         let mut state = lock(&self.state);
@@ -285,6 +288,10 @@ impl PinnedPool {
     }
 
     fn give_back(&self, region: u64, offset: usize, bytes: usize) {
+        if fork::is_child() {
+            // The memory is the parent's, and the lock may be held for ever.
+            return;
+        }
         let mut state = lock(&self.state);
         state.leased -= bytes;
         if let Some(region) = state.regions.get_mut(&region) {

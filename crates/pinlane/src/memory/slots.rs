@@ -18,7 +18,10 @@ use pinlane_driver::{
     sync::{Arc, Condvar, Duration, Mutex, lock, wait},
 };
 
-use super::pool::{PinnedLease, PinnedPool};
+use super::{
+    pool::{PinnedLease, PinnedPool},
+    shortage::Shortage,
+};
 use crate::{
     Error, Result,
     transfer::mark::{LaneStream, Mark},
@@ -340,28 +343,31 @@ impl Slots {
         self.returned.notify_all();
     }
 
-    /// Pins the memory, or as much of it as the host allows, and cuts it into slots.
+    /// Pins the memory, or as much of it as there is, and cuts it into slots. What fails for another reason than a shortage
+    /// would fail with less as well.
     fn make(&self, state: &mut State) -> Result<()> {
         let mut count = self.wanted;
-        let mut refused = None;
+        let mut short_of = None;
         let memory = loop {
             match self.pool.lease_reserved(count * self.slot_bytes) {
                 Ok(memory) => break memory,
-                Err(error) if count == 1 => return Err(error),
-                Err(error) => {
-                    count /= 2;
-                    refused = Some(error);
-                }
+                Err(error) => match Shortage::behind(&error) {
+                    Some(shortage) if count > 1 => {
+                        count /= 2;
+                        short_of = Some((shortage, error));
+                    }
+                    _ => return Err(error),
+                },
             }
         };
-        if let Some(error) = refused {
+        if let Some((shortage, error)) = short_of {
             tracing::warn!(
                 slots = count,
                 wanted = self.wanted,
                 slot_bytes = self.slot_bytes,
                 %error,
-                "this host pins less memory than copies overlap best with: they go on through fewer slots, perhaps \
-                 slower; raise its limit of locked memory (`ulimit -l`)"
+                advice = shortage.advice(),
+                "less memory can be pinned than copies overlap best with: they go on through fewer slots, perhaps slower"
             );
         }
         self.pool.unreserve((self.wanted - count) * self.slot_bytes);

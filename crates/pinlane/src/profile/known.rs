@@ -66,10 +66,10 @@ impl Profile {
             return Self::assumed(properties).into();
         }
         let stored = store().and_then(|store| {
-            let profile = store.load(properties)?;
-            Ok(profile.map(|profile| KnownProfile {
+            let found = store.find(properties)?;
+            Ok(found.map(|(profile, path)| KnownProfile {
                 profile,
-                origin: ProfileOrigin::Stored(store.path(properties)),
+                origin: ProfileOrigin::Stored(path),
             }))
         });
         match stored {

@@ -1,10 +1,12 @@
-//! Measured profiles in files: one for each device, link and number of cores, in a folder of the user's.
+//! Measured profiles in files: one for each device, link and number of cores, in a folder of the user's. Two devices of one
+//! product are two, for they may hang on different processors; what an older version has stored for their product serves those
+//! that have no file of their own.
 //!
 //! A file is replaced as a whole or not at all. What it says is used only if it is of this schema, of the same device
 //! and something that an engine can run with.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
@@ -47,6 +49,9 @@ struct Subject {
     link: String,
     cores: usize,
     simulated: bool,
+    /// Which of several devices of this kind it is; older files do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pci_address: Option<String>,
 }
 
 impl Subject {
@@ -56,6 +61,15 @@ impl Subject {
             link: properties.link.name.clone(),
             cores: cores(),
             simulated: properties.simulated,
+            pci_address: properties.pci_address.clone(),
+        }
+    }
+
+    /// All devices of this kind.
+    fn product(self) -> Self {
+        Self {
+            pci_address: None,
+            ..self
         }
     }
 
@@ -64,7 +78,24 @@ impl Subject {
         let Self {
             device, link, cores, ..
         } = self;
-        format!("{}.json", sanitised(&format!("{device} {link} {cores} cores")))
+        let address = self.pci_address.as_deref().unwrap_or_default();
+        format!(
+            "{}.json",
+            sanitised(&format!("{device} {link} {cores} cores {address}"))
+        )
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            device, link, cores, ..
+        } = self;
+        write!(f, "{device}")?;
+        if let Some(address) = &self.pci_address {
+            write!(f, " at {address}")?;
+        }
+        write!(f, " over {link} with {cores} cores")
     }
 }
 
@@ -111,19 +142,32 @@ impl ProfileStore {
         self.folder.join(Subject::of(properties).file_name())
     }
 
-    /// The stored profile of a device; `None` where nothing is stored. A field that the file lacks has its assumed value.
+    /// The stored profile of a device; `None` where nothing is stored. A field that the file lacks has its assumed value. A
+    /// device without a file has that of its product.
     ///
     /// # Errors
     ///
     /// [`ProfileError::Read`], [`ProfileError::Broken`] and [`ProfileError::Schema`] with the file.
     pub fn load(&self, properties: &Properties) -> Result<Option<Profile>, ProfileError> {
-        let path = self.path(properties);
-        let content = match fs::read(&path) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ProfileError::Read { path, source }),
-        };
-        parse(&content, properties, &path).map(Some)
+        Ok(self.find(properties)?.map(|(profile, _)| profile))
+    }
+
+    /// The stored profile of a device, and the file that it is in.
+    pub(super) fn find(&self, properties: &Properties) -> Result<Option<(Profile, PathBuf)>, ProfileError> {
+        let of_device = Subject::of(properties);
+        let of_product = Subject::of(properties).product();
+        for subject in [of_device, of_product] {
+            let path = self.folder.join(subject.file_name());
+            match fs::read(&path) {
+                Ok(content) => {
+                    let profile = parse(&content, &subject, &Profile::assumed(properties), &path)?;
+                    return Ok(Some((profile, path)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ProfileError::Read { path, source }),
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a profile could be stored, found out before anything is measured. Makes the folder.
@@ -183,8 +227,8 @@ impl ProfileStore {
     }
 }
 
-/// Reads a file's content.
-fn parse(content: &[u8], properties: &Properties, path: &Path) -> Result<Profile, ProfileError> {
+/// Reads the content of the file at `path`, which is to be of `subject`.
+fn parse(content: &[u8], subject: &Subject, assumed: &Profile, path: &Path) -> Result<Profile, ProfileError> {
     let broken = |reason: String| ProfileError::Broken {
         path: path.to_owned(),
         reason,
@@ -205,17 +249,13 @@ fn parse(content: &[u8], properties: &Properties, path: &Path) -> Result<Profile
     let Some(Value::Object(stored)) = document.remove("profile") else {
         return Err(broken("it holds no profile".to_owned()));
     };
-    let subject: Subject =
+    let found: Subject =
         serde_json::from_value(document.into()).map_err(|error| broken(error.to_string()))?;
     // Names that differ may be the same once sanitised.
-    if subject != Subject::of(properties) {
-        return Err(broken(format!(
-            "it is of {} over {} with {} cores",
-            subject.device, subject.link, subject.cores
-        )));
+    if found != *subject {
+        return Err(broken(format!("it is of {found}")));
     }
-    let profile =
-        completed(stored, &Profile::assumed(properties)).map_err(|error| broken(error.to_string()))?;
+    let profile = completed(stored, assumed).map_err(|error| broken(error.to_string()))?;
     match profile.defect() {
         None => Ok(profile),
         Some(defect) => Err(broken(defect.to_owned())),
@@ -297,6 +337,52 @@ mod tests {
         assert_eq!(store.load(&slower).unwrap(), None);
         let error = changed(|document| document["cores"] = 9999.into()).unwrap_err();
         assert!(error.to_string().contains("9999 cores"), "{error}");
+    }
+
+    fn gpu_at(address: &str) -> Properties {
+        Properties {
+            pci_address: Some(address.to_owned()),
+            ..gpu()
+        }
+    }
+
+    #[test]
+    fn two_devices_of_one_product_have_a_profile_each() {
+        let (_folder, store) = store();
+        let (near, far) = (gpu_at("0000:17:00.0"), gpu_at("0001:17:00.0"));
+        let mut slower = measurement();
+        slower.profile.link_bytes_per_second = 40e9;
+        for (properties, measured) in [(&near, measurement()), (&far, slower.clone())] {
+            let properties = properties.clone();
+            store
+                .save(&Measurement {
+                    properties,
+                    ..measured
+                })
+                .unwrap();
+        }
+        assert_eq!(store.load(&near).unwrap().unwrap(), measurement().profile);
+        assert_eq!(store.load(&far).unwrap().unwrap(), slower.profile);
+        assert_eq!(store.load(&gpu_at("0000:18:00.0")).unwrap(), None);
+        // Addresses that differ may be the same once sanitised.
+        let error = store.load(&gpu_at("0000:17.00.0")).unwrap_err();
+        assert!(error.to_string().contains("at 0000:17:00.0"), "{error}");
+    }
+
+    #[test]
+    fn what_was_stored_for_a_product_serves_its_devices_until_they_have_their_own() {
+        let (_folder, store) = store();
+        let older = store.save(&measurement()).unwrap();
+        let device = gpu_at("0000:17:00.0");
+        assert_eq!(
+            store.find(&device).unwrap().unwrap(),
+            (measurement().profile, older)
+        );
+        let mut own = measurement();
+        own.properties = device.clone();
+        own.profile.slot_bytes = 8 << 20;
+        let path = store.save(&own).unwrap();
+        assert_eq!(store.find(&device).unwrap().unwrap(), (own.profile, path));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Tensor {
         self.view(self.layout.expand(shape)?)
     }
 
-    fn view(&self, layout: Layout) -> Result<Self> {
+    pub(crate) fn view(&self, layout: Layout) -> Result<Self> {
         Ok(Self {
             dtype: self.dtype,
             layout,

@@ -1,11 +1,14 @@
 //! The jobs behind one transfer's handle, and their end: landed by the handle, or retired when it is dropped.
+//!
+//! In a forked child both end in nothing: the threads that settle the jobs are not there, their locks may be held for ever,
+//! and what they keep is the parent's. So jobs are not looked at there, nor let go.
 
-use std::task::Context;
+use std::{mem, task::Context};
 
-use pinlane_driver::{Stream, sync::Arc};
+use pinlane_driver::{Stream, fork, sync::Arc};
 
 use super::{job::Job, plan::Plan, reactor::Duty};
-use crate::{Device, Result, error::Failure, memory::storage::Landing};
+use crate::{Device, Error, Result, error::Failure, memory::storage::Landing};
 
 /// Jobs on their way. A tree whose tensors come from several devices has several.
 #[derive(Debug, Default)]
@@ -44,6 +47,9 @@ impl Flights {
 
     /// Has the caller, who is about to wait, work on the jobs too.
     pub(crate) fn help(&self) {
+        if fork::is_child() {
+            return;
+        }
         for flight in &self.jobs {
             if let Some(accelerator) = flight.device.accelerator() {
                 accelerator.running.help(&flight.job);
@@ -53,11 +59,22 @@ impl Flights {
 
     /// Whether [`land`](Self::land) would not block.
     pub(crate) fn have_landed(&self) -> bool {
-        self.jobs.iter().all(|flight| flight.job.has_landed())
+        fork::is_child() || self.jobs.iter().all(|flight| flight.job.has_landed())
+    }
+
+    /// An error in a forked child, if there are jobs.
+    fn refuse_in_child(&self, doing: &str) -> Result<()> {
+        self.jobs.iter().try_for_each(|Flight { device, .. }| {
+            device
+                .id()
+                .map_or(Ok(()), fork::refuse_in_child)
+                .map_err(|source| Error::driver(doing, source))
+        })
     }
 
     /// Blocks until every job has landed, and tells the first error.
     pub(crate) fn land(&mut self) -> Result<(), Failure> {
+        self.refuse_in_child("waiting for a transfer")?;
         let mut landed = self.failed.take().map_or(Ok(()), Err);
         for flight in self.jobs.drain(..) {
             let _span = tracing::debug_span!("wait", bytes = flight.job.plan.bytes()).entered();
@@ -71,6 +88,9 @@ impl Flights {
 
     /// Whether every job has landed; if not, the task is woken when that may have changed.
     pub(crate) fn poll_landed(&self, context: &Context<'_>) -> bool {
+        if fork::is_child() {
+            return true;
+        }
         let mut all = true;
         for flight in &self.jobs {
             if flight.job.has_landed() {
@@ -86,12 +106,16 @@ impl Flights {
 
     /// Blocks until every job has filled its slots; says whether none has failed by then.
     pub(crate) fn wait_settled(&self) -> bool {
+        if fork::is_child() {
+            return self.jobs.is_empty() && self.failed.is_none();
+        }
         self.jobs.iter().for_each(|flight| flight.job.wait_settled());
         self.failed.is_none() && !self.jobs.iter().any(|flight| flight.job.is_cancelled())
     }
 
     /// Makes `stream` wait for every job.
     pub(crate) fn fence(&self, stream: &Stream) -> Result<()> {
+        self.refuse_in_child("fencing a stream behind a transfer")?;
         self.jobs.iter().try_for_each(|flight| flight.job.fence(stream))
     }
 
@@ -104,6 +128,9 @@ impl Flights {
 impl Drop for Flights {
     /// Abandons what is not under way, and leaves the rest to the reactor.
     fn drop(&mut self) {
+        if fork::is_child() {
+            return mem::forget(mem::take(&mut self.jobs));
+        }
         for flight in self.jobs.drain(..) {
             flight.job.cancel();
             watch(&flight.device, &flight.job, Duty::Retire);

@@ -20,7 +20,7 @@ use pinlane_driver::{
     sync::{
         Arc, Condvar, Duration, Mutex,
         atomic::{AtomicBool, Ordering},
-        lock, wait,
+        lock, spin, wait,
     },
 };
 
@@ -34,6 +34,9 @@ use crate::{
         storage::{Landing, Storage},
     },
 };
+
+/// What a device takes until an event has fired that was recorded on an idle stream. To be held back costs more.
+const SOON: Duration = Duration::from_micros(15);
 
 /// The end of a leaf that is not the executing device's memory.
 #[derive(Debug)]
@@ -95,7 +98,9 @@ pub(crate) struct Job {
     /// The slot that the only chunk lands in and stays, where there is one.
     pub(crate) lent: Option<Arc<LentSlot>>,
     /// What every copy waits for on the device, if anything.
-    pub(crate) after: Option<Arc<Event>>,
+    after: Option<Arc<Event>>,
+    /// Whether somebody has seen that it has happened. Asking takes microseconds, as waiting does on the device.
+    has_fired: AtomicBool,
     /// Told to the results' storages.
     landing: Arc<Landing>,
     /// How long who waits for the end spins before it sleeps.
@@ -142,6 +147,7 @@ impl Job {
             bases: places.bases,
             lent: places.lent,
             after,
+            has_fired: AtomicBool::new(false),
             landing: Arc::clone(landing),
             patience: engine.profile.patience,
             leaks: Arc::clone(&engine.leaks),
@@ -158,9 +164,26 @@ impl Job {
 
     /// Whether what the copies come after has happened. A failure counts: the first copy tells it.
     pub(crate) fn may_start(&self) -> bool {
+        self.unfired().is_none_or(|after| match after.query() {
+            Ok(fired) => {
+                self.has_fired.fetch_or(fired, Ordering::Relaxed);
+                fired
+            }
+            Err(_) => true,
+        })
+    }
+
+    /// What the copies come after, unless somebody has seen that it has happened.
+    pub(crate) fn unfired(&self) -> Option<&Event> {
+        // Who enqueues copies from now on does so after it, whoever has seen it.
         self.after
-            .as_ref()
-            .is_none_or(|after| after.query().unwrap_or(true))
+            .as_deref()
+            .filter(|_| !self.has_fired.load(Ordering::Relaxed))
+    }
+
+    /// Whether [`may_start`](Self::may_start), now or in a moment.
+    pub(crate) fn may_start_soon(&self) -> bool {
+        spin(SOON.min(self.patience), || self.may_start())
     }
 
     /// Blocks until [`may_start`](Self::may_start).

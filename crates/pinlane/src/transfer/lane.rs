@@ -1,4 +1,5 @@
-//! A lane: a stream, and whoever drives it (a thread of its own, or a caller with little to move).
+//! A lane: a stream, and whoever drives it (a thread of its own, or a caller with little to move). A second stream carries
+//! what was filled ahead of an event of the caller's.
 //!
 //! To the device: take a slot, fill it, enqueue its DMAs, mark, settle the chunk; the slot flies until the mark.
 //! To the host: take a slot, enqueue DMAs into it, mark; the chunk is *pending* until the lane empties the slot.
@@ -34,6 +35,8 @@ pub(crate) struct Lane {
     direction: Direction,
     index: usize,
     stream: Arc<LaneStream>,
+    /// For copies behind events that have not fired; made for the first.
+    held_back: Option<Arc<LaneStream>>,
     pending: VecDeque<Pending>,
     /// Reused for each chunk's copies.
     copies: Vec<MemCopy>,
@@ -65,6 +68,7 @@ impl Lane {
             direction,
             index,
             stream,
+            held_back: None,
             pending: VecDeque::new(),
             copies: Vec::new(),
             reading: Reading::default(),
@@ -257,18 +261,31 @@ impl Lane {
         }
     }
 
+    /// The stream for the copies of a job: what comes after an event that has not fired holds up only its like.
+    fn stream_for(&mut self, job: &Job) -> Result<Arc<LaneStream>> {
+        if job.may_start() {
+            return Ok(Arc::clone(&self.stream));
+        }
+        if let Some(held_back) = &self.held_back {
+            return Ok(Arc::clone(held_back));
+        }
+        let stream = self.engine.new_stream()?;
+        Ok(Arc::clone(self.held_back.insert(stream)))
+    }
+
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
     /// more, unless the error says that memory is left in use.
-    fn enqueue(&self, job: &Job, chunk: &Chunk, table: Option<NonNull<u8>>) -> Result<Arc<Mark>> {
+    fn enqueue(&mut self, job: &Job, chunk: &Chunk, table: Option<NonNull<u8>>) -> Result<Arc<Mark>> {
         let _span =
             tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
                 .entered();
         // As late as can be: what is known as failed by now, such as the copy that this chunk's slot was waited for,
         // does not spread to this chunk.
-        let mended = self.stream.mend();
+        let lane = self.stream_for(job)?;
+        let mended = lane.mend();
         mended.map_err(|source| Error::driver("making a lane work again after a failed copy", source))?;
-        let stream = self.stream.stream();
-        if let Some(after) = &job.after {
+        let stream = lane.stream();
+        if let Some(after) = job.unfired() {
             let waited = stream.wait(after);
             waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
         }
@@ -281,7 +298,7 @@ impl Lane {
             // SAFETY: as above, for each; the runs of one plan do not overlap.
             (copies, None) => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
-        enqueued.and_then(|()| self.stream.mark()).map_err(|source| {
+        enqueued.and_then(|()| lane.mark()).map_err(|source| {
             let doing = format!(
                 "copying {} bytes ({}) {}",
                 chunk.bytes,
@@ -289,7 +306,7 @@ impl Lane {
                 job.plan.direction()
             );
             // Some of the copies may be in flight without a mark: wait them out.
-            match self.stream.drain() {
+            match lane.drain() {
                 Ok(()) => Error::driver(doing, source),
                 Err(unknown) => Error::waiting(doing, unknown),
             }

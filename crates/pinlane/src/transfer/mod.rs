@@ -3,6 +3,7 @@
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
 //! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
 //!   [`results`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go, by the [`means`] of the engine.
+//! - [`pieces`] are memory of others, moved by its addresses.
 //! - [`write`] turns tensors and places in files into jobs that write.
 //! - [`short`] is the way of one small tensor, without all that.
 //! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
@@ -19,6 +20,7 @@ pub(crate) mod leaks;
 pub(crate) mod mark;
 mod means;
 pub(crate) mod options;
+pub(crate) mod pieces;
 pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod queue;
@@ -42,6 +44,7 @@ use pinlane_driver::Stream;
 use crate::{Result, Tree};
 use flights::Flights;
 pub use options::TransferOptions;
+pub use pieces::Pieces;
 pub use plan::{Alternative, Direction, Explanation, HostEnd, Plan, Workload};
 pub use route::{Placement, Route};
 
@@ -101,7 +104,8 @@ impl<T> Transfer<T> {
     /// # Errors
     ///
     /// The first thing that failed: a driver's error, a file's. Nothing of the result exists then, and everything that
-    /// the transfer held is let go, except what a lost device may still use.
+    /// the transfer held is let go, except what a lost device may still use. In a process forked from the one that started
+    /// the transfer, an error of kind [`Forked`](pinlane_driver::ErrorKind::Forked): the bytes move in the other alone.
     pub fn wait(mut self) -> Result<T> {
         self.land()
     }
@@ -129,6 +133,11 @@ impl<T> Transfer<T> {
     #[must_use = "after a failure the sources may be unread, and the results will not come"]
     pub fn wait_staged(&self) -> bool {
         self.flights.wait_settled()
+    }
+
+    /// Has the caller, who is about to wait, take a lane's part in what no lane has begun.
+    pub fn help(&self) {
+        self.flights.help();
     }
 
     /// How each part of the transfer goes, and why.

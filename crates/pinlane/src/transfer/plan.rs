@@ -79,6 +79,8 @@ pub(crate) struct Region {
 pub(crate) enum Regions {
     Lay(Placement),
     Given(Vec<Region>),
+    /// Given, and what lies between neighbours in one allocation is nobody's, so that it may be written.
+    Padded(Vec<Region>),
 }
 
 /// The part of a leaf that a chunk carries.
@@ -193,6 +195,20 @@ impl Plan {
     #[must_use]
     pub fn is_inline(&self) -> bool {
         self.inline
+    }
+
+    /// Whether `other` would move the same bytes by the same steps, whatever the reasons and the predictions.
+    #[must_use]
+    pub fn moves_like(&self, other: &Self) -> bool {
+        self.direction == other.direction
+            && self.allocations == other.allocations
+            && self.regions == other.regions
+            && self.chunks == other.chunks
+            && self.segments == other.segments
+            && self.runs == other.runs
+            && self.inline == other.inline
+            && self.stays == other.stays
+            && self.pace == other.pace
     }
 
     /// Whether the result stays in the slot that it lands in: there is one chunk, and it is not emptied.

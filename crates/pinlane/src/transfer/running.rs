@@ -1,8 +1,11 @@
 //! The threads of one device's engine, and how a job is handed to them.
 
-use std::{any::Any, fmt, io};
+use std::{any::Any, fmt, io, mem};
 
-use pinlane_driver::sync::{Arc, Mutex, lock, thread};
+use pinlane_driver::{
+    fork,
+    sync::{self, Arc, Mutex, lock, thread},
+};
 
 use super::{
     Route,
@@ -49,6 +52,7 @@ impl Threads {
 impl RunningEngine {
     /// An engine whose threads have not started.
     pub(crate) fn new(engine: Engine) -> Self {
+        fork::watch();
         Self {
             engine: Arc::new(engine),
             threads: Mutex::default(),
@@ -65,8 +69,9 @@ impl RunningEngine {
     /// left to the lanes: slots to be emptied, copies that the driver stages itself, more chunks than there are slots.
     ///
     /// A job that comes after an event which has not fired must not hold up others. One for the caller's thread gets a
-    /// stream of its own, if its slots are not the last; any other is not started before. `owner` is the device, kept by
-    /// whoever waits for the event.
+    /// stream of its own, if its slots are not the last. Of one for the lanes, to the device, slots are filled ahead, if these
+    /// are no more than half of those to be had. Any other is not started before. `owner` is the device, kept by whoever waits
+    /// for the event.
     pub(crate) fn start(
         &self,
         job: &Arc<Job>,
@@ -84,9 +89,14 @@ impl RunningEngine {
         let waits = slotted > self.engine.slots.wanted()
             || plan.direction() == Direction::ToHost && (emptied || plan.chunks.iter().any(is_plain));
         let inline = plan.is_inline() && (blocking || !waits);
-        let held_back = !job.may_start();
+        let held_back = !job.may_start_soon();
         let spares_others = || inline && (slotted == 0 || slotted < self.engine.slots.available());
-        if held_back && !spares_others() {
+        let is_filled_ahead = || {
+            plan.direction() == Direction::ToDevice
+                && !plan.chunks.iter().any(is_plain)
+                && slotted <= self.engine.slots.available() / 2
+        };
+        if held_back && !spares_others() && (inline || !is_filled_ahead()) {
             if !blocking {
                 self.start_lanes(plan)?;
                 self.start_reactor()?;
@@ -134,7 +144,8 @@ impl RunningEngine {
     /// that is worth it.
     pub(crate) fn rouse(&self, direction: Direction, bytes: u64, blocking: bool) -> Option<Announcement<'_>> {
         let profile = &self.engine.profile;
-        let worth_it = bytes > profile.inline_bytes as u64
+        let worth_it = !fork::is_child()
+            && bytes > profile.inline_bytes as u64
             && !profile.patience.is_zero()
             && !lock(&self.threads).lanes(direction).is_empty();
         let most = profile.lanes_for(direction).div_ceil(2);
@@ -228,8 +239,13 @@ impl Drop for RunningEngine {
     ///
     /// This may run on the reactor itself, when a retired job was the last to hold the device; a thread does not
     /// join itself, but ends soon after.
+    ///
+    /// In a forked child the threads are the parent's, and so is all that the engine holds: it is left as it is.
     fn drop(&mut self) {
-        let threads = std::mem::take(&mut *lock(&self.threads));
+        let threads = mem::take(sync::get_mut(&mut self.threads));
+        if fork::is_child() {
+            return mem::forget((threads, Arc::clone(&self.engine)));
+        }
         self.engine.queues.close();
         threads
             .to_device

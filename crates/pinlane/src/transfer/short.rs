@@ -1,10 +1,13 @@
 //! The short way: one tensor in one piece, copied by the caller, who waits for it.
 //!
-//! No plan, no job, no event, nothing allocated but the result: what a small copy costs is the driver's call. The caller
-//! waits for a stream of its own, so everything borrowed is free when the call returns; where the device is lost instead,
-//! what it may still use is kept for ever, as everywhere.
+//! No plan, no job, no lane, no event: what a small copy costs is the driver's calls. Into a tensor that exists, nothing is
+//! allocated. A tensor that is moved costs its memory, of the device from the driver at each call (whether that keeps blocks
+//! for the next is the driver's affair), and the handles of its result.
+//!
+//! The caller waits for a stream of its own, so everything borrowed is free when the call returns; where the device is lost
+//! instead, what it may still use is kept for ever, as everywhere.
 
-use pinlane_driver::{DeviceMemory, DevicePtr, ErrorKind, MemCopy, sync::Arc};
+use pinlane_driver::{DeviceMemory, DevicePtr, ErrorKind, MemCopy, fork, sync::Arc};
 
 use super::{engine::Engine, into::put_out_of_reach};
 use crate::{
@@ -23,9 +26,10 @@ const LONGEST: usize = 64 << 20;
 /// The longest tensor that is copied out of a slot here: of longer ones, the long way copies a part while the rest lands.
 const LONGEST_EMPTIED: usize = 64 << 10;
 
-/// The tensor on `to`, where it goes the short way; the caller is about to wait for it.
+/// The tensor on `to`, where it goes the short way; the caller is about to wait for it. `None` also in a forked child: the
+/// long way says why.
 pub(crate) fn move_to(tensor: &Tensor, to: &Device) -> Option<Result<Tensor>> {
-    if !tensor.storage().has_landed() {
+    if fork::is_child() || !tensor.storage().has_landed() {
         return None;
     }
     match (tensor.storage().place(), to.accelerator()) {
@@ -44,10 +48,11 @@ pub(crate) fn move_to(tensor: &Tensor, to: &Device) -> Option<Result<Tensor>> {
     }
 }
 
-/// Copies `tensor` into `into`, where that goes the short way. `None` also where the two do not fit, or `into` is not its
-/// holder's alone: then the long way says why.
+/// Copies `tensor` into `into`, where that goes the short way. `None` also where the two do not fit, `into` is not its
+/// holder's alone, or the process is a forked child: then the long way says why.
 pub(crate) fn copy_into(tensor: &Tensor, into: &mut Tensor) -> Option<Result<()>> {
-    let fits = tensor.dtype() == into.dtype()
+    let fits = !fork::is_child()
+        && tensor.dtype() == into.dtype()
         && tensor.shape() == into.shape()
         && tensor.layout().is_contiguous()
         && into.layout().is_contiguous()

@@ -8,6 +8,7 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
     thread,
+    time::Duration,
 };
 
 use pinlane::{
@@ -153,9 +154,7 @@ pub(crate) fn work_behind_a_fence_starts_only_when_the_tree_has_landed() {
     let [before, behind] = [Stream::new(driver).unwrap(), Stream::new(driver).unwrap()];
     let stall = rig.sim().stall_stream(before.raw()).unwrap();
     // Without work on it, the stalled stream's event would have fired.
-    driver
-        .busy(std::time::Duration::from_micros(1), before.raw())
-        .unwrap();
+    driver.busy(Duration::from_micros(1), before.raw()).unwrap();
     let after = TransferOptions::new().after(Arc::new(before.record(Timing::Disabled).unwrap()));
     let transfer = tensor(5000, 1).transfer_with(rig.device(), &after).unwrap();
     transfer.fence(&behind).unwrap();
@@ -177,7 +176,7 @@ pub(crate) fn transfers_behind_an_event_that_does_not_fire_hold_up_no_others() {
     let driver = rig.device().driver().unwrap();
     let stream = Stream::new(driver).unwrap();
     let stall = rig.sims[0].stall_stream(stream.raw()).unwrap();
-    driver.busy(std::time::Duration::ZERO, stream.raw()).unwrap();
+    driver.busy(Duration::ZERO, stream.raw()).unwrap();
     let event = Arc::new(stream.record(Timing::Disabled).unwrap());
     let after = TransferOptions::new().after(event);
     let sizes = [100, SLOT, 20 * SLOT];
@@ -201,6 +200,33 @@ pub(crate) fn transfers_behind_an_event_that_does_not_fire_hold_up_no_others() {
         assert!(bytes_of(&there[1]) == pattern(bytes, 2));
     }
     drop((stream, after));
+    rig.finish();
+}
+
+pub(crate) fn what_fits_half_of_the_slots_is_read_ahead_of_its_event() {
+    // Too long for the caller's own thread.
+    const BYTES: usize = 2 << 20;
+    let rig = Rig::new(1, &small_engine(4, 20, 64 << 10));
+    let driver = rig.device().driver().unwrap();
+    let [before, behind] = [Stream::new(driver).unwrap(), Stream::new(driver).unwrap()];
+    let stall = rig.sim().stall_stream(before.raw()).unwrap();
+    driver.busy(Duration::ZERO, before.raw()).unwrap();
+    let after = TransferOptions::new().after(Arc::new(before.record(Timing::Disabled).unwrap()));
+    let ahead = tensor(BYTES, 1).transfer_with(rig.device(), &after).unwrap();
+    assert!(ahead.plans().all(|plan| !plan.is_inline() && plan.chunks() > 1));
+    // Neither blocks, although the event has not fired.
+    assert!(ahead.wait_staged());
+    ahead.fence(&behind).unwrap();
+    let passed = behind.record(Timing::Disabled).unwrap();
+    assert!(!ahead.is_done() && !passed.query().unwrap());
+    let other = tensor(BYTES, 2).to(rig.device()).unwrap();
+    assert!(bytes_of(&other) == pattern(BYTES, 2));
+    assert!(!ahead.is_done());
+    drop(stall);
+    passed.synchronize().unwrap();
+    assert!(ahead.is_done());
+    assert!(bytes_of(&ahead.wait().unwrap()) == pattern(BYTES, 1));
+    drop((other, before, behind, passed, after));
     rig.finish();
 }
 

@@ -83,13 +83,17 @@ impl<'py> Start<'_, 'py> {
             Space::Cuda(ordinal) => self.gpu(ordinal)?,
             Space::Host => simulated::device_of(address).unwrap_or_else(Device::host),
         };
+        if self.examples.len() <= form {
+            self.examples.push((leaf.clone(), is_array));
+        }
         if from == self.target {
             self.results[number] = Some(leaf.clone().unbind());
             return Ok(true);
         }
-        if !from.is_host() && !self.forms.get(form).is_dense {
+        if !from.is_host() && !self.forms.get(form).is_dense() {
             // Devices don't gather: torch packs it where it is.
             let packed = self.plan.call_method1(intern!(self.py, "packed"), (leaf,))?;
+            self.replacements.push(packed.clone().unbind());
             return self.survey_leaf(number, &packed, is_array);
         }
         if self.wishes.watch && !is_array {
@@ -97,8 +101,6 @@ impl<'py> Start<'_, 'py> {
         }
         let leaf = Leaf {
             number,
-            object: leaf.clone(),
-            is_array,
             address,
             form,
         };
@@ -145,6 +147,7 @@ impl<'py> Start<'_, 'py> {
             return Ok(());
         };
         if self.survey_leaf(number, &replacement, is_array)? {
+            self.replacements.push(replacement.unbind());
             return Ok(());
         }
         let message = format!(

@@ -7,25 +7,29 @@ use pyo3::{
     types::{PyList, PyTuple},
 };
 
-use super::{Group, Leaf, Place, Room, Start};
+use super::{
+    Group, Leaf, Start,
+    rooms::{Place, Room},
+};
 
 impl<'py> Start<'_, 'py> {
     /// Makes the tensors over the rooms: those over one room in one call, and equal neighbours of them at once.
     pub(super) fn make_views(
         &mut self,
-        group: &Group<'py>,
+        group: &Group,
         rooms: &[Room<'py>],
         places: &[Place],
     ) -> PyResult<()> {
         let py = self.py;
         let mut first = 0;
         while first < group.leaves.len() {
-            let (room, is_array) = (places[first].0, group.leaves[first].is_array);
+            let is_array = |index: usize| self.examples[group.leaves[index].form].1;
+            let (room, as_arrays) = (places[first].0, is_array(first));
             let end = (first..group.leaves.len())
-                .find(|&other| places[other].0 != room || group.leaves[other].is_array != is_array)
+                .find(|&other| places[other].0 != room || is_array(other) != as_arrays)
                 .unwrap_or(group.leaves.len());
             let runs = self.runs(&group.leaves[first..end], &places[first..end])?;
-            let method = if is_array {
+            let method = if as_arrays {
                 intern!(py, "arrays")
             } else {
                 intern!(py, "tensors")
@@ -49,7 +53,7 @@ impl<'py> Start<'_, 'py> {
 
     /// Leaves in one room as runs of equal neighbours: one of them, shape and strides of each, where the first begins, how many
     /// there are, and how far apart they begin.
-    fn runs(&self, leaves: &[Leaf<'py>], places: &[Place]) -> PyResult<Bound<'py, PyList>> {
+    fn runs(&self, leaves: &[Leaf], places: &[Place]) -> PyResult<Bound<'py, PyList>> {
         let py = self.py;
         let runs = PyList::empty(py);
         let mut first = 0;
@@ -67,7 +71,7 @@ impl<'py> Start<'_, 'py> {
             };
             let form = self.forms.get(leaf.form);
             let (shape, strides) = (PyTuple::new(py, &*form.shape)?, PyTuple::new(py, form.strides())?);
-            runs.append((&leaf.object, shape, strides, offset, count, step))?;
+            runs.append((&self.examples[leaf.form].0, shape, strides, offset, count, step))?;
             first += count;
         }
         Ok(runs)

@@ -61,6 +61,7 @@ pub(crate) fn plan(
             // Between the tensors of a slab of our own there is only padding, which a DMA may overwrite.
             (allocations, regions, placement == Placement::Slab)
         }
+        Regions::Padded(regions) => (Vec::new(), regions, true),
         // Reading a gap does no harm; writing one would.
         Regions::Given(regions) => (Vec::new(), regions, direction == Direction::ToHost),
     };

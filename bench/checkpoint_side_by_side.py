@@ -1,0 +1,310 @@
+"""Loading and saving checkpoints by pinlane and its peers: the same files for all, taking turns, every load's tensors compared,
+medians as JSON.
+
+    python bench/checkpoint_side_by_side.py --device cuda --folder /data --out results.json [--figures h200.json]
+
+Each way has a process of its own (`checkpoint_ways.py`); peers that can't be imported are left out with a note. With --peers, the
+folder of that name below the given one comes first for a peer, such as one made by `pip install --target peers/fastsafetensors
+fastsafetensors`. --folder is to be on the disk that is measured. With --figures, what is asked goes into the results of `pinlane
+bench --figures-json`. What was measured is written after each piece of work, so a run that is cut short tells what it did.
+
+On a simulated device (`--device sim --quick`) it only shows that it works: nothing measured there says anything of hardware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import checkpoint_figures
+import checkpoint_files
+from checkpoint_files import Files
+from checkpoint_ways import WAYS, digest
+
+SHM = Path("/dev/shm")
+
+#: A way that has taken so many seconds of one piece of work is not asked again.
+LONG_ENOUGH = 4.0
+#: A first turn that takes longer than this counts: others only warm up.
+SLOW = 3.0
+
+#: What a way is asked, or a function that does the work itself and gives the seconds.
+Ask = dict[str, Any]
+
+
+class Process:
+    """A way in a process of its own."""
+
+    def __init__(self, way: str, device: str, peers: Path | None) -> None:
+        folder = None if peers is None else peers / way.removesuffix("_buffered")
+        folders = [str(folder)] if folder is not None and folder.exists() else []
+        script = Path(__file__).with_name("checkpoint_ways.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), way, device, *folders],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._hello: Ask | None = None
+
+    def hello(self) -> Ask:
+        """What it says of itself, once it is ready."""
+        if self._hello is None:
+            self._hello = self._answer()
+        return self._hello
+
+    def ask(self, **command: Any) -> Ask:
+        assert self.process.stdin is not None
+        try:
+            print(json.dumps(command), file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            return {"error": "its process has ended"}
+        return self._answer()
+
+    def _answer(self) -> Ask:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"error": f"its process ended with {self.process.wait()}"}
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+class Bench:
+    """Measures ways of doing the same work, in turns."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.rows: list[dict[str, Any]] = []
+        self.notes: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
+        self.ways: dict[str, Process] = {}
+        started = {way: Process(way, options.device, options.peers) for way in WAYS}
+        for way, process in started.items():
+            told = process.hello()
+            if "error" in told:
+                self.note(way, told["error"])
+                process.end()
+            else:
+                self.versions[way] = told["version"]
+                self.ways[way] = process
+        if "pinlane" not in self.ways:
+            sys.exit(f"pinlane can't be measured: {self.notes['pinlane']}")
+
+    def note(self, what: str, text: str) -> None:
+        self.notes[what] = text
+        print(f"{what:28} {text}", flush=True)
+
+    def compare(
+        self,
+        name: str,
+        command: Ask,
+        ways: list[str],
+        *,
+        bytes: int,
+        digest: str | None = None,
+        before: Callable[[], Any] = lambda: None,
+        beside: dict[str, Callable[[], float]] | None = None,
+        rounds: int = 5,
+        warm_up: bool = True,
+    ) -> None:
+        """Has each way do the work in turns; what is done before each turn is not timed. What they load has to have the
+        digest."""
+        times: dict[str, list[float]] = {way: [] for way in (*(beside or {}), *ways) if way in (*(beside or {}), *self.ways)}
+        spent = dict.fromkeys(times, 0.0)
+        for turn in range(rounds + warm_up):
+            for way in list(times):
+                if times[way] and spent[way] > LONG_ENOUGH:
+                    continue
+                before()
+                if beside and way in beside:
+                    told = {"seconds": beside[way]()}
+                else:
+                    told = self.ways[way].ask(**command, **({} if digest is None else {"check": turn == 0}))
+                if "error" in told:
+                    self.note(f"{name}, {way}", told["error"])
+                    del times[way]
+                    continue
+                if told.get("digest") not in (None, digest):
+                    sys.exit(f"{name}: {way} gave other bytes")
+                spent[way] += told["seconds"]
+                if turn or not warm_up or told["seconds"] > SLOW:
+                    times[way].append(told["seconds"])
+        row: dict[str, Any] = {"id": name, "bytes": bytes}
+        for way, taken in times.items():
+            median = statistics.median(taken)
+            row[way] = {
+                "ms": median * 1e3,
+                "min_ms": min(taken) * 1e3,
+                "gb_per_s": bytes / median / 1e9,
+                "rounds": len(taken),
+            }
+        self.add(row)
+        told = "  ".join(f"{way} {row[way]['ms']:.1f} ms ({row[way]['gb_per_s']:.1f} GB/s)" for way in times)
+        print(f"{name:20} {told}", flush=True)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Takes what was measured, and writes all of it down."""
+        self.rows.append(row)
+        document = {"device": self.options.device, "versions": self.versions, "results": self.rows, "notes": self.notes}
+        if self.options.out:
+            self.options.out.write_text(json.dumps(document, indent=2) + "\n")
+        if self.options.figures:
+            checkpoint_figures.add(self.options.figures, self.rows, self.notes)
+
+    # ---- the work
+
+    def warm_loads(self, files: Files, disk: Path) -> None:
+        """What comes from the page cache; everything here needs that the files are in it."""
+        paths, check = files.within(disk), digest(files.tensors)
+        checkpoint_files.warm(paths)
+        buffered = [way for way in WAYS if way != "instanttensor"]
+        self.compare("load-warm-7gb", {"do": "load", "files": paths}, buffered, bytes=files.bytes, digest=check)
+        self.compare("load-first-tensor", {"do": "first", "files": paths}, buffered, bytes=0)
+        for way in ("pinlane", "safetensors"):
+            if way in self.ways:
+                self.ways[way].ask(do="hold", files=paths)
+        both = ["pinlane", "safetensors"]
+        self.compare("load-into-7gb", {"do": "into", "files": paths}, both, bytes=files.bytes, digest=check)
+
+    def small_loads(self, disk: Path) -> None:
+        quick = self.options.quick
+        files = Files("small", checkpoint_files.small(200 if quick else 20_000, 8192), [disk])
+        ways = [way for way in WAYS if way != "instanttensor"]
+        command = {"do": "load", "files": files.within(disk)}
+        self.compare("load-small-20k", command, ways, bytes=files.bytes, digest=digest(files.tensors))
+
+    def memory_loads(self, files: Files, shm: Path) -> None:
+        ways = [way for way in WAYS if way != "instanttensor_buffered"]
+        command = {"do": "load", "files": files.within(shm)}
+        self.compare("load-tmpfs-7gb", command, ways, bytes=files.bytes, digest=digest(files.tensors))
+
+    def cold_loads(self, files: Files, disk: Path) -> None:
+        paths = files.within(disk)
+        try:
+            checkpoint_files.cool(paths)
+        except OSError as error:
+            self.note("load-cold-7gb", str(error))
+            return
+        self.compare(
+            "load-cold-7gb",
+            {"do": "load", "files": paths},
+            ["pinlane", "instanttensor"],
+            bytes=files.bytes,
+            digest=digest(files.tensors),
+            before=lambda: checkpoint_files.cool(paths),
+            beside={"raw": lambda: checkpoint_files.read_raw(paths)},
+            rounds=2,
+            warm_up=False,
+        )
+
+    def saves(self, name: str, folder: Path, bytes: int, *, raw: bool) -> None:
+        """What saving the tensors that are held takes."""
+        path = folder / "saved.safetensors"
+        beside = {"raw": lambda: checkpoint_files.write_raw(str(path), bytes)} if raw else None
+        self.compare(
+            name,
+            {"do": "save", "path": str(path)},
+            ["pinlane", "safetensors"],
+            bytes=bytes,
+            before=lambda: path.unlink(missing_ok=True),
+            beside=beside,
+            rounds=2 if raw else 3,
+            warm_up=not raw,
+        )
+        if "pinlane" in self.rows[-1]:
+            self._check_saved(path)
+        path.unlink(missing_ok=True)
+
+    def _check_saved(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        told = self.ways["pinlane"].ask(do="save", path=str(path))
+        loaded = self.ways["pinlane"].ask(do="load", files=[str(path)], check=True)
+        if loaded.get("digest") != self.digest:
+            sys.exit(f"{path}: other bytes were saved, or none: {told}, {loaded}")
+
+    def memory(self, paths: list[str]) -> None:
+        process = Process("pinlane", self.options.device, self.options.peers)
+        process.hello()
+        told = process.ask(do="memory", files=paths)
+        process.end()
+        if "error" in told:
+            self.note("load-host-growth", told["error"])
+            return
+        self.add({"id": "memory", **told})
+        print("memory               " + "  ".join(f"{what} {bytes >> 20} MiB" for what, bytes in told.items()), flush=True)
+
+    def run(self, disk: Path, shm: Path | None) -> None:
+        quick = self.options.quick
+        shapes = checkpoint_files.model(64, 224, 8, 4) if quick else checkpoint_files.model(4096, 14336, 16, 4)
+        files = Files("model", shapes, [disk] + ([] if shm is None else [shm]))
+        self.digest = digest(files.tensors)
+        self.warm_loads(files, disk)
+        self.small_loads(disk)
+        self.memory(files.within(disk))
+        if shm is not None:
+            self.memory_loads(files, shm)
+            for path in files.within(shm):
+                os.unlink(path)
+            self.saves("save-tmpfs-7gb", shm, files.bytes, raw=False)
+        self.cold_loads(files, disk)
+        self.saves("save-disk-7gb", disk, files.bytes, raw=True)
+
+
+@contextlib.contextmanager
+def folder_in(parent: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="checkpoints-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to be measured")
+    parser.add_argument("--peers", type=Path, help="a folder for each peer, with what is to be imported")
+    parser.add_argument("--quick", action="store_true", help="small sizes: only to see that it works")
+    parser.add_argument("--out", type=Path, help="where the results go as JSON")
+    parser.add_argument("--figures", type=Path, help="results of pinlane bench, to which the figures are added")
+    options = parser.parse_args()
+    if options.figures and (options.quick or not options.device.startswith("cuda")):
+        parser.error("--figures wants a GPU and full sizes: others are no figures of hardware")
+    # So that no files stay behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    bench = Bench(options)
+    # Files, and what is saved beside them, with a reserve.
+    needed = (1 if options.quick else 16) << 30
+    with contextlib.ExitStack() as stack:
+        disk = stack.enter_context(folder_in(options.folder))
+        shm = None
+        if SHM.is_dir() and shutil.disk_usage(SHM).free > needed:
+            shm = stack.enter_context(folder_in(SHM))
+        else:
+            bench.note("load-tmpfs-7gb", f"{SHM} has no room for {needed >> 30} GiB")
+            bench.note("save-tmpfs-7gb", bench.notes["load-tmpfs-7gb"])
+        bench.run(disk, shm)
+        for process in bench.ways.values():
+            process.end()
+
+
+if __name__ == "__main__":
+    main()

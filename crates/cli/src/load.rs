@@ -1,0 +1,83 @@
+//! `pinlane load`
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use pinlane::{Checkpoint, Device};
+
+use crate::{
+    args::LoadArgs,
+    checkpoint::{self, counted, progress},
+    output::{Failure, print},
+};
+
+/// What to load, checked: the checkpoint and the device are open.
+pub(crate) struct Config {
+    checkpoint: Checkpoint,
+    device: Device,
+}
+
+impl Config {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`checkpoint::open`]; [`Failure::Usage`] for an unknown device.
+    pub(crate) fn check(args: &LoadArgs) -> Result<Self, Failure> {
+        let device = match args.device.as_deref() {
+            Some(name) => Device::open(name),
+            None => Device::preferred(),
+        };
+        Ok(Self {
+            checkpoint: checkpoint::open(&args.checkpoint)?,
+            device: device.map_err(Failure::usage)?,
+        })
+    }
+
+    /// Loads everything, shows how far it is, and then how fast it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Run`] for a tensor that does not get there, and when the output can't be written.
+    pub(crate) fn run(self) -> Result<bool, Failure> {
+        let bar = progress(self.checkpoint.bytes());
+        let start = Instant::now();
+        let mut first = None;
+        // The device holds all of them at the end, as it would for their user.
+        let mut loaded = Vec::with_capacity(self.checkpoint.len());
+        for landed in self
+            .checkpoint
+            .stream(&self.device)
+            .map_err(|error| Failure::Run(error.into()))?
+        {
+            let (name, tensor) = landed
+                .with_context(|| format!("could not load to {}", self.device))
+                .map_err(Failure::Run)?;
+            first.get_or_insert_with(|| start.elapsed());
+            if let Some(entry) = self.checkpoint.get(&name) {
+                bar.inc(entry.bytes());
+            }
+            loaded.push(tensor);
+        }
+        let took = start.elapsed().as_secs_f64();
+        bar.finish_and_clear();
+        let bytes = self.checkpoint.bytes();
+        print(&format!(
+            "{}, {bytes} bytes to {} in {took:.3} s: {:.2} GB/s",
+            counted(loaded.len(), "tensor"),
+            self.device,
+            bytes as f64 / 1e9 / took,
+        ))?;
+        if let Some(first) = first {
+            print(&format!("the first after {:.1} ms", first.as_secs_f64() * 1e3))?;
+        }
+        if self
+            .device
+            .driver()
+            .is_some_and(|driver| driver.properties().simulated)
+        {
+            print("simulated device: shows behaviour, not hardware speed")?;
+        }
+        Ok(true)
+    }
+}

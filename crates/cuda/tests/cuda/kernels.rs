@@ -1,0 +1,46 @@
+//! What the driver has to find or load before it can be used: where it is missing, the engine goes other ways, and nothing but
+//! these tests would notice.
+
+use std::{ptr::NonNull, time::Duration};
+
+use pinlane_driver::{Driver, Stream, Timing, sync::Arc};
+
+use crate::other_library::OtherLibrary;
+
+/// `CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM`: without it (on WSL) neither the batch call nor the kernel is
+/// used.
+const KNOWS_HOST_ADDRESSES: i32 = 91;
+/// CUDA 12.8, as the driver tells versions.
+const HAS_BATCHES: i32 = 12_080;
+
+pub(crate) fn the_kernel_for_scattered_pieces_loads(driver: &Arc<dyn Driver>) {
+    if OtherLibrary::new().attribute(KNOWS_HOST_ADDRESSES) != 1 {
+        return;
+    }
+    let loaded = driver.scatter_table();
+    let stream = Stream::new(driver).unwrap();
+    // SAFETY: no copies, and a table of none: what is wrong with that is told after what is wrong with the kernel.
+    let why = unsafe { driver.copy_scattered(&[], NonNull::dangling(), stream.raw()) };
+    assert!(loaded.is_some(), "{why:?}");
+}
+
+pub(crate) fn the_kernel_of_busy_tasks_runs_for_its_time(driver: &Arc<dyn Driver>) {
+    const TIME: Duration = Duration::from_millis(5);
+    let stream = Stream::new(driver).unwrap();
+    let start = stream.record(Timing::Enabled).unwrap();
+    driver.busy(TIME, stream.raw()).unwrap();
+    let end = stream.record(Timing::Enabled).unwrap();
+    end.synchronize().unwrap();
+    let time = end.elapsed_since(&start).unwrap();
+    // Half: the device's clock ticks a microsecond or so at a time, on some only every millisecond.
+    assert!(time >= TIME / 2, "{time:?}");
+}
+
+pub(crate) fn the_batch_call_is_found_where_the_driver_has_it(driver: &Arc<dyn Driver>) {
+    let other = OtherLibrary::new();
+    if other.driver_version() < HAS_BATCHES || other.attribute(KNOWS_HOST_ADDRESSES) != 1 {
+        return;
+    }
+    let described = format!("{driver:?}");
+    assert!(described.contains("copy_batch: Some("), "{described}");
+}

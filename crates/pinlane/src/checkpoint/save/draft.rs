@@ -1,0 +1,137 @@
+//! Files on their way to a name: written under a hidden one, brought to the disk, and named when they are whole.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+use crate::{Error, Result};
+
+/// What a new file may be, before the process's umask takes its part: as for files that are made in the usual way.
+const MODE: u32 = 0o666;
+
+/// One step of a save in its folder, for whoever wants to stop it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step<'a> {
+    /// A hidden file is made that will get this name.
+    Create(&'a str),
+    /// What was written to it is brought to the disk.
+    Finish(&'a str),
+    /// It gets the name.
+    Publish(&'a str),
+    /// The names are brought to the disk.
+    Sync,
+    /// A file of an old checkpoint is removed.
+    Remove(&'a str),
+}
+
+/// A folder in which files are replaced.
+pub(super) struct Folder<'a> {
+    path: &'a Path,
+    announce: &'a mut dyn FnMut(Step<'_>) -> Result<()>,
+}
+
+impl<'a> Folder<'a> {
+    /// The folder at `path`; `announce` hears of each step before it is taken, and may refuse it.
+    pub(super) fn new(path: &'a Path, announce: &'a mut dyn FnMut(Step<'_>) -> Result<()>) -> Self {
+        Self { path, announce }
+    }
+
+    /// An empty file that will be called `name`. It is gone when it is dropped.
+    pub(super) fn create(&mut self, name: &str) -> Result<Draft> {
+        (self.announce)(Step::Create(name))?;
+        let path = self.path.join(name);
+        let file = tempfile::Builder::new()
+            .prefix(&format!(".{name}."))
+            .suffix(".tmp")
+            .permissions(Permissions::from_mode(MODE))
+            .tempfile_in(self.path);
+        match file {
+            Ok(file) => Ok(Draft { file, path }),
+            Err(source) => Err(failed("making a file for", &path, source)),
+        }
+    }
+
+    /// Brings what was written down to the disk.
+    pub(super) fn finish(&mut self, name: &str, draft: &Draft) -> Result<()> {
+        (self.announce)(Step::Finish(name))?;
+        draft
+            .file()
+            .sync_all()
+            .map_err(|source| draft.failed("syncing", source))
+    }
+
+    /// Gives the file its name, which is taken from another only if it may `replace` it.
+    pub(super) fn publish(&mut self, name: &str, draft: Draft, replace: bool) -> Result<()> {
+        (self.announce)(Step::Publish(name))?;
+        let Draft { file, path } = draft;
+        let named = if replace {
+            file.persist(&path)
+        } else {
+            file.persist_noclobber(&path)
+        };
+        named
+            .map(drop)
+            .map_err(|error| failed("naming", &path, error.error))
+    }
+
+    /// Removes a file, if it is there.
+    pub(super) fn remove(&mut self, name: &str) -> Result<()> {
+        (self.announce)(Step::Remove(name))?;
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed("removing", &path, source)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the names down to the disk.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        (self.announce)(Step::Sync)?;
+        File::open(self.path)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| failed("syncing the folder", self.path, source))
+    }
+}
+
+/// A file without its name.
+pub(super) struct Draft {
+    file: NamedTempFile,
+    /// What it will be called.
+    path: PathBuf,
+}
+
+impl Draft {
+    /// The file, to be written.
+    pub(super) fn file(&self) -> &File {
+        self.file.as_file()
+    }
+
+    /// Writes `bytes` at `offset`.
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file().write_all_at(bytes, offset).map_err(|source| {
+            self.failed(
+                &format!("writing {} bytes at offset {offset} of", bytes.len()),
+                source,
+            )
+        })
+    }
+
+    /// What the system refused of it.
+    pub(super) fn failed(&self, doing: &str, source: io::Error) -> Error {
+        failed(doing, &self.path, source)
+    }
+}
+
+/// What the system refused, of the file as it will be called: its hidden name says nothing to anyone.
+fn failed(doing: &str, path: &Path, source: io::Error) -> Error {
+    Error::File {
+        doing: doing.to_owned(),
+        path: path.to_owned(),
+        source,
+    }
+}

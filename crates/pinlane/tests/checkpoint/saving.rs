@@ -1,0 +1,174 @@
+//! From devices and the host to files.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use pinlane::{
+    DType, Device, Error, Tensor, TensorMap, Tree as _,
+    checkpoint::{self, Checkpoint, CheckpointError, SaveOptions},
+};
+
+use crate::{
+    assert_same, map,
+    rig::{Rig, small_engine},
+    tensor,
+};
+
+fn names_in(folder: &std::path::Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn tensors_larger_than_a_piece_strided_and_nested_ones_are_saved_from_a_device() {
+    let rig = Rig::new(1, &small_engine(2, 2, 1 << 20));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let large = tensor(DType::F6E2M3, &[44_739_248], 1);
+    let matrix = tensor(DType::F32, &[300, 200], 2);
+    let mut inner = TensorMap::new();
+    inner.insert("large", large.clone()).unwrap();
+    let mut tree = TensorMap::new();
+    tree.insert("inner", inner).unwrap();
+    tree.insert("turned", matrix.transpose(0, 1).unwrap()).unwrap();
+    tree.insert("part", matrix.slice(1, 50..60, 1).unwrap()).unwrap();
+    let there = tree.to(rig.device()).unwrap();
+    let saved = checkpoint::save(&there, &path, &SaveOptions::new()).unwrap();
+    assert_eq!(
+        (saved.files, saved.index, saved.bytes),
+        (vec![path.clone()], None, 33_554_436 + 240_000 + 12_000)
+    );
+
+    let loaded = pinlane::load(&path, &Device::host()).unwrap();
+    assert!(loaded.get("inner.large").unwrap().as_bytes().unwrap() == large.as_bytes().unwrap());
+    for (name, view) in [
+        ("turned", matrix.transpose(0, 1)),
+        ("part", matrix.slice(1, 50..60, 1)),
+    ] {
+        let packed = view.unwrap().contiguous().unwrap();
+        assert!(
+            loaded.get(name).unwrap().as_bytes().unwrap() == packed.as_bytes().unwrap(),
+            "{name}"
+        );
+    }
+    drop(there);
+    rig.finish();
+}
+
+#[test]
+fn a_new_file_has_the_permissions_of_any_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let [ours, other] = ["model.safetensors", "other"].map(|name| folder.path().join(name));
+    checkpoint::save(&TensorMap::new(), &ours, &SaveOptions::new()).unwrap();
+    fs::write(&other, "").unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(ours), mode(other));
+}
+
+#[test]
+fn a_file_that_is_read_while_it_is_replaced_stays_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let first = map([("a".to_owned(), tensor(DType::U8, &[100_000], 1))]);
+    let second = map([("a".to_owned(), tensor(DType::U8, &[10], 2))]);
+    checkpoint::save(&first, &path, &SaveOptions::new()).unwrap();
+    let opened = Checkpoint::open(&path).unwrap();
+    checkpoint::save(&second, &path, &SaveOptions::new()).unwrap();
+    assert_same(&opened.load(&Device::host()).unwrap(), &first);
+    assert_same(&pinlane::load(&path, &Device::host()).unwrap(), &second);
+    // What is still in a file can be saved too, over that very file.
+    let mut more = TensorMap::new();
+    more.insert("a", Checkpoint::open(&path).unwrap().tensor("a").unwrap())
+        .unwrap();
+    more.insert("b", opened.tensor("a").unwrap()).unwrap();
+    checkpoint::save(&more, &path, &SaveOptions::new()).unwrap();
+    let loaded = pinlane::load(&path, &Device::host()).unwrap();
+    assert!(loaded.get("b").unwrap().as_bytes().unwrap() == first.get("a").unwrap().as_bytes().unwrap());
+}
+
+#[test]
+fn files_are_divided_by_size_and_an_older_checkpoint_is_gone_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = |seed: usize| {
+        map((0..5).map(|index| {
+            (
+                format!("t{index}"),
+                tensor(DType::U8, &[100 * (index + 1)], seed + index),
+            )
+        }))
+    };
+    let limit = |bytes| SaveOptions::new().max_shard_bytes(bytes);
+    let part = |round: &str, number: usize, count: usize| {
+        format!("model{round}-{number:05}-of-{count:05}.safetensors")
+    };
+    let index = "model.safetensors.index.json".to_owned();
+    fs::write(folder.path().join("config.json"), "{}").unwrap();
+    fs::write(folder.path().join("model-fp16.safetensors"), "someone else's").unwrap();
+    let check = |seed: usize, options: &SaveOptions, files: &[String], index: Option<&String>| {
+        let saved = checkpoint::save(&model(seed), folder.path(), options).unwrap();
+        let paths: Vec<_> = files.iter().map(|name| folder.path().join(name)).collect();
+        assert_eq!((saved.files, saved.bytes), (paths, 1500));
+        assert_eq!(saved.index, index.map(|name| folder.path().join(name)));
+        let mut expected: Vec<_> = files.iter().chain(index).cloned().collect();
+        expected.extend(["config.json", "model-fp16.safetensors"].map(str::to_owned));
+        expected.sort();
+        assert_eq!(names_in(folder.path()), expected);
+        for path in saved
+            .index
+            .into_iter()
+            .chain([folder.path().join("model.safetensors")])
+        {
+            assert_same(&pinlane::load(path, &Device::host()).unwrap(), &model(seed));
+        }
+    };
+    let single = ["model.safetensors".to_owned()];
+    check(0, &SaveOptions::new(), &single, None);
+    // 100 + 200, 300, 400, and 500, which is larger than the limit.
+    let four: Vec<_> = (1..=4).map(|number| part("", number, 4)).collect();
+    check(10, &limit(450), &four, Some(&index));
+    let again: Vec<_> = (1..=4).map(|number| part("-r2", number, 4)).collect();
+    check(20, &limit(450), &again, Some(&index));
+    let two: Vec<_> = (1..=2).map(|number| part("", number, 2)).collect();
+    check(30, &limit(1000), &two, Some(&index));
+    check(40, &limit(1500), &single, None);
+}
+
+#[test]
+fn what_the_format_can_not_hold_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let one = || tensor(DType::U8, &[1], 1);
+    let mut ambiguous = TensorMap::new();
+    ambiguous.insert("a.b", one()).unwrap();
+    ambiguous.insert("a", map([("b".to_owned(), one())])).unwrap();
+    let twice = checkpoint::save(&ambiguous, &path, &SaveOptions::new()).unwrap_err();
+    assert!(
+        matches!(&twice, Error::DuplicateName { path } if path == "a.b"),
+        "{twice}"
+    );
+    let complex = Tensor::zeros(DType::C128, &[1]).unwrap();
+    for (tree, part) in [
+        (map([("c".to_owned(), complex)]), "\"c\""),
+        (map([("__metadata__".to_owned(), one())]), "__metadata__"),
+    ] {
+        let refused = checkpoint::save(&tree, &path, &SaveOptions::new()).unwrap_err();
+        assert!(refused.to_string().contains(part), "{refused}");
+        assert!(
+            matches!(&refused, Error::Checkpoint(error) if matches!(**error, CheckpointError::CannotHold { .. })),
+            "{refused}"
+        );
+    }
+    assert!(checkpoint::save(&vec![one()], &path, &SaveOptions::new()).is_err());
+    assert!(checkpoint::save(&map([]), folder.path().join("m.index.json"), &SaveOptions::new()).is_err());
+    let nowhere = checkpoint::save(
+        &map([]),
+        folder.path().join("no/m.safetensors"),
+        &SaveOptions::new(),
+    )
+    .unwrap_err();
+    assert!(matches!(&nowhere, Error::File { .. }), "{nowhere}");
+    assert_eq!(names_in(folder.path()), Vec::<String>::new());
+}

@@ -1,0 +1,98 @@
+//! What a small copy costs beside the driver's call: no memory, no lane, no event.
+//!
+//! Allocations are counted for each thread by itself, so that tests may run side by side.
+
+#![cfg(all(target_os = "linux", not(shuttle)))]
+
+mod counted;
+
+use std::fs;
+
+use counted::{Uncounted, allocations_of};
+use pinlane::{
+    DType, Device, DeviceOptions, HostMemory, Tensor, Tree,
+    driver::{
+        Driver,
+        sim::{DeviceConfig, Machine, SimDriver, Step},
+        sync::Arc,
+    },
+};
+
+const FLOATS: usize = 100;
+const COPIES: usize = 1000;
+
+fn device() -> (Device, Arc<SimDriver>) {
+    let sim = Machine::new(DeviceConfig::default()).sim(0).unwrap();
+    let driver = Arc::new(Uncounted(Arc::clone(&sim))) as Arc<dyn Driver>;
+    let device = Device::with_options(driver, &DeviceOptions::default()).unwrap();
+    (device, sim)
+}
+
+/// The steps that have to do with events.
+fn event_calls(sim: &SimDriver) -> u64 {
+    let steps = [
+        Step::CreateEvent,
+        Step::Record,
+        Step::StreamWait,
+        Step::Query,
+        Step::SynchronizeEvent,
+    ];
+    steps.into_iter().map(|step| sim.calls(step)).sum()
+}
+
+/// The names of this process's lanes.
+fn lanes() -> Vec<String> {
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let names = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name.contains("-up-") || name.contains("-down-"))
+        .collect()
+}
+
+#[test]
+fn warm_copies_into_small_tensors_allocate_nothing_and_use_neither_lane_nor_event() {
+    let (device, sim) = device();
+    let pageable = Tensor::rand(DType::F32, &[FLOATS], 1).unwrap();
+    let pinned = pageable.pin_memory(&device).unwrap();
+    let mut there = pageable.to(&device).unwrap();
+    let mut back = HostMemory::Pinned(&device).zeros(DType::F32, &[FLOATS]).unwrap();
+    let mut touched = Tensor::zeros(DType::F32, &[FLOATS]).unwrap();
+    let mut round = || {
+        pageable.copy_into(&mut there).unwrap();
+        pinned.copy_into(&mut there).unwrap();
+        there.copy_into(&mut back).unwrap();
+        there.copy_into(&mut touched).unwrap();
+    };
+    round();
+    let copies = sim.calls(Step::Copy);
+    let allocations = allocations_of(|| (0..COPIES / 4).for_each(|_| round()));
+    assert_eq!(sim.calls(Step::Copy) - copies, COPIES as u64);
+    assert_eq!(allocations, 0);
+    assert_eq!(event_calls(&sim), 0);
+    assert_eq!(lanes(), [""; 0]);
+    for landed in [&back, &touched] {
+        assert_eq!(
+            landed.as_slice::<f32>().unwrap(),
+            pageable.as_slice::<f32>().unwrap()
+        );
+    }
+}
+
+#[test]
+fn a_small_tensor_that_is_moved_allocates_what_its_result_is_made_of_and_no_more() {
+    let (device, sim) = device();
+    let here = Tensor::rand(DType::F32, &[FLOATS], 1).unwrap();
+    let there = here.to(&device).unwrap();
+    drop(there.to(&Device::host()).unwrap());
+    let of_each = |work: &dyn Fn() -> Tensor| {
+        let allocations = allocations_of(|| (0..COPIES).for_each(|_| drop(work())));
+        assert_eq!(allocations % COPIES as u64, 0);
+        allocations / COPIES as u64
+    };
+    // What owns the device's memory, and what tensors share; on the host the memory as well.
+    assert_eq!(of_each(&|| here.to(&device).unwrap()), 2);
+    assert_eq!(of_each(&|| there.to(&Device::host()).unwrap()), 3);
+    assert_eq!(event_calls(&sim), 0);
+    assert_eq!(lanes(), [""; 0]);
+}

@@ -1,0 +1,153 @@
+//! Handing a group's bytes to the engine, as pieces of memory.
+
+use std::{any::Any, ptr, sync::Arc};
+
+use pinlane::{Direction, Error, Pieces, driver::DevicePtr};
+use pyo3::prelude::*;
+
+use super::{
+    Group, Leaf, Start,
+    rooms::{ALIGNMENT, Place, Room, pointer},
+};
+use crate::{errors, flight::Part, kept::Kept};
+
+/// Memory shorter than this is not asked whether it is pinned: copying it costs less than the question.
+const ASK_WHETHER_PINNED: usize = 16 << 10;
+
+impl<'py> Start<'_, 'py> {
+    /// Has the engine move a group into its rooms.
+    pub(super) fn send(&self, group: &Group, rooms: &[Room<'py>], places: &[Place]) -> PyResult<Part> {
+        let py = self.py;
+        let failed = |error: Error| errors::from_engine(py, &error);
+        let after = self.what_to_wait_for(&group.from)?.map(Arc::new);
+        let (device, direction) = match (group.from.is_host(), self.target.is_host()) {
+            (true, _) => (&self.target, Direction::ToDevice),
+            (false, true) => (&group.from, Direction::ToHost),
+            (false, false) => (&self.target, Direction::OnDevice),
+        };
+        let mut pieces = Pieces::new(device, direction, group.leaves.len()).map_err(failed)?;
+        // What tensors of others lie in is not known; results share a room where there is but one.
+        if direction == Direction::ToHost || rooms.len() != 1 {
+            pieces = pieces.apart();
+        }
+        let reads_in_place = match direction {
+            Direction::ToDevice => self.push_uploads(&mut pieces, group, rooms, places)?,
+            _ => {
+                self.push_from_device(&mut pieces, group, rooms, places)?;
+                true
+            }
+        };
+        // The tree keeps the leaves; what was moved instead of some of them is kept beside it.
+        let mut kept = vec![self.tree.clone().into_any().unbind()];
+        kept.extend(self.replacements.iter().map(|object| object.clone_ref(py)));
+        let rooms: Vec<_> = rooms.iter().map(|room| Arc::clone(&room.owner)).collect();
+        let owner: Arc<dyn Any + Send + Sync> = Arc::new((Kept::new(kept), rooms));
+        let blocking = !self.wishes.watch;
+        // SAFETY: leaves and rooms are kept by the owner. The rooms are the results' alone, where these do not overlap, and
+        // nobody gets them before they have landed, or on a stream that comes after. Who writes a leaf meanwhile, from
+        // another thread or while the transfer is in flight, breaks the package's rule for sources: the copy then has some
+        // of both, and is refused where torch's version counter tells. What the streams still do with either is waited for.
+        let transfer = py.detach(|| unsafe { pieces.start(after, owner, blocking) });
+        Ok(Part::new(transfer.map_err(failed)?, &self.target, reads_in_place))
+    }
+
+    /// Pushes what comes from a device.
+    fn push_from_device(
+        &self,
+        pieces: &mut Pieces,
+        group: &Group,
+        rooms: &[Room<'py>],
+        places: &[Place],
+    ) -> PyResult<()> {
+        for (leaf, &(room, offset)) in group.leaves.iter().zip(places) {
+            let (room, bytes) = (&rooms[room], self.forms.get(leaf.form).bytes);
+            let from = DevicePtr(leaf.address as u64);
+            if self.target.is_host() {
+                pieces.push(from, room.host_ptr(offset)?, bytes, room.pinned.is_some());
+            } else {
+                let pushed = pieces.push_peer(room.device_ptr(offset), &group.from, from, bytes);
+                pushed.map_err(|error| self.at(leaf.number, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pushes what goes from the host to a device; says whether the device reads some of it where it lies.
+    ///
+    /// Neighbours in pinned memory that are neighbours on the device too are one piece.
+    fn push_uploads(
+        &self,
+        pieces: &mut Pieces,
+        group: &Group,
+        rooms: &[Room<'py>],
+        places: &[Place],
+    ) -> PyResult<bool> {
+        let mut reads_in_place = false;
+        let (mut leaves, mut places) = (&group.leaves[..], places);
+        while let (Some(leaf), Some(&(room, offset))) = (leaves.first(), places.first()) {
+            let (count, bytes) = self.neighbours(leaves, places);
+            let (these, those) = leaves.split_at(count);
+            if count > 1 && self.is_pinned(leaf.address, bytes) {
+                let at = rooms[room].device_ptr(offset);
+                pieces.push(at, pointer(leaf.address)?, bytes, true);
+                reads_in_place = true;
+            } else {
+                for (leaf, &(room, offset)) in these.iter().zip(places) {
+                    let at = rooms[room].device_ptr(offset);
+                    reads_in_place |= self.push_upload(pieces, leaf, at)?;
+                }
+            }
+            (leaves, places) = (those, &places[count..]);
+        }
+        Ok(reads_in_place)
+    }
+
+    /// Pushes one leaf; says whether the device reads it where it lies.
+    fn push_upload(&self, pieces: &mut Pieces, leaf: &Leaf, at: DevicePtr) -> PyResult<bool> {
+        let form = self.forms.get(leaf.form);
+        if form.bytes == 0 {
+            return Ok(false);
+        }
+        let from = pointer(leaf.address)?;
+        if let Some(copy) = &form.gathered {
+            let pushed = pieces.push_strided(at, from, copy.clone());
+            pushed.map_err(|error| self.at(leaf.number, error))?;
+            return Ok(false);
+        }
+        let is_pinned = self.is_pinned(leaf.address, form.bytes);
+        pieces.push(at, from, form.bytes, is_pinned);
+        Ok(is_pinned)
+    }
+
+    /// How many of the leaves, from the first on, lie as far from each other as their places do, with no more than padding
+    /// between; and the bytes from the beginning of the first to the end of the last.
+    fn neighbours(&self, leaves: &[Leaf], places: &[Place]) -> (usize, usize) {
+        let (first, (room, start)) = (&leaves[0], places[0]);
+        let mut bytes = self.forms.get(first.form).bytes;
+        let follows = |bytes: usize, leaf: &Leaf, place: Place| {
+            let offset = leaf.address.wrapping_sub(first.address);
+            let in_place = place.0 == room && place.1 - start == offset;
+            in_place && (bytes..bytes + ALIGNMENT).contains(&offset)
+        };
+        let mut count = 1;
+        for (leaf, &place) in leaves.iter().zip(places).skip(1) {
+            let form = self.forms.get(leaf.form);
+            if !self.forms.get(first.form).is_dense() || !form.is_dense() || !follows(bytes, leaf, place) {
+                break;
+            }
+            bytes = place.1 - start + form.bytes;
+            count += 1;
+        }
+        (count, bytes)
+    }
+
+    /// Whether the target reads all of this memory of the host by itself.
+    fn is_pinned(&self, address: usize, bytes: usize) -> bool {
+        let from = ptr::with_exposed_provenance(address);
+        bytes >= ASK_WHETHER_PINNED
+            && self
+                .target
+                .driver()
+                .is_some_and(|driver| driver.is_pinned(from, bytes))
+    }
+}

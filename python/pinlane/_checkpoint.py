@@ -1,0 +1,258 @@
+"""The catalogue of a checkpoint, and loading from it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
+
+from . import _native
+from ._arrivals import Group, Place, converted, in_groups
+from ._devices import name_of
+from ._dtypes import torch_dtype
+from ._slices import Slice
+
+if TYPE_CHECKING:
+    import torch
+
+    from ._devices import DeviceLike
+
+    Source = Union[str, os.PathLike[str], Iterable[Union[str, os.PathLike[str]]], "Checkpoint"]
+    Select = Union[str, Iterable[str], Callable[[str], bool]]
+    DeviceMap = Union[Mapping[str, DeviceLike], Callable[[str], DeviceLike]]
+
+
+class Entry(NamedTuple):
+    """What a file says of one tensor."""
+
+    name: str
+    dtype: str
+    """As the format calls it, such as ``BF16``."""
+    shape: tuple[int, ...]
+    nbytes: int
+    file: Path
+    start: int
+    """Where in the file its data begins."""
+    end: int
+    """Where it ends."""
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch calls it.
+
+        :raises UnsupportedLeafError: where torch, of this version, does not have it.
+        """
+        return torch_dtype(self.dtype, f"asking for the dtype of tensor {self.name!r} of {self.file}")
+
+
+class Checkpoint(Mapping[str, Entry]):
+    """The tensors of safetensors files, by name, still in their files: what :func:`pinlane.open` gives.
+
+    It is a mapping from names to what the files say, in the order of the data. The files stay open while it is there, so they
+    may be renamed or replaced meanwhile.
+    """
+
+    __slots__ = ("_native",)
+
+    def __init__(self, native: _native.Checkpoint) -> None:
+        self._native = native
+
+    def __len__(self) -> int:
+        return len(self._native)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._native.names())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._native
+
+    def __getitem__(self, name: str) -> Entry:
+        dtype, shape, nbytes, file, start, end = self._native.describe(name)
+        return Entry(name, dtype, shape, nbytes, Path(file), start, end)
+
+    def __repr__(self) -> str:
+        files = ", ".join(map(str, self.files))
+        return f"<pinlane.Checkpoint of {len(self)} tensors, {self.nbytes} bytes: {files}>"
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are open."""
+        return [Path(file) for file in self._native.files()]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        return sum(self._native.sizes())
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """The texts in the files' headers; ``None`` where there are none. Of files that differ, the first counts."""
+        return self._native.metadata()
+
+    def select(self, what: Select) -> Checkpoint:
+        """A part of the checkpoint.
+
+        :param what: a pattern for names, in which ``*`` is any text, ``?`` a character and ``[ab]`` one of some; names; or a
+            function that is given each name.
+        :raises NoSuchTensorError: for a name that is not there. A pattern may match nothing.
+        """
+        if isinstance(what, str):
+            is_pattern = any(sign in what for sign in "*?[") and what not in self
+            return Checkpoint(self._native.matching(what) if is_pattern else self._native.only([what]))
+        names = [name for name in self if what(name)] if callable(what) else list(what)
+        return Checkpoint(self._native.only(names))
+
+    def load(
+        self,
+        device: DeviceLike = "cpu",
+        *,
+        device_map: DeviceMap | None = None,
+        pin: bool | DeviceLike = False,
+        dtype: torch.dtype | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Loads all tensors: see :func:`pinlane.load`."""
+        pinned = None if pin is False else name_of("cuda" if pin is True else pin)
+        parts = [(self._native, name_of(device))] if device_map is None else self._divided(device, device_map)
+        places = [(part, Place(target, pinned if target == "cpu" else None)) for part, target in parts]
+        found: dict[str, torch.Tensor] = {}
+        if dtype is None:
+            groups = [Group(part, 0, len(part), place) for part, place in places]
+            for (part, _), group in zip(places, groups, strict=True):
+                found.update(zip(part.names(), group.land(), strict=True))
+        else:
+            for part, place in places:
+                found.update(zip(part.names(), converted(part, place, dtype), strict=True))
+        return found if len(parts) == 1 else {name: found[name] for name in self}
+
+    def _divided(self, device: DeviceLike, device_map: DeviceMap) -> list[tuple[_native.Checkpoint, str]]:
+        names: dict[str, list[str]] = {}
+        place_of = device_map if callable(device_map) else _by_prefix(device_map, device)
+        for name in self:
+            names.setdefault(name_of(place_of(name)), []).append(name)
+        return [(self._native.only(part), target) for target, part in names.items()]
+
+    def stream(
+        self, device: DeviceLike = "cpu", *, progress: bool | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Loads all tensors and gives each, with its name, as soon as it can be used, so that work can start before the end.
+
+        They move in groups that share memory, of 16 MiB at first, then larger ones up to 128 MiB. Three groups are on their
+        way while one is handed out; nothing more is read before it is asked for.
+
+        :param progress: whether to show a bar, by tqdm. By default where that is installed and standard error is a terminal.
+        """
+        place = Place(name_of(device))
+        names, sizes = self._native.names(), self._native.sizes()
+        with _bar(sum(sizes), progress) as advance:
+            for number, tensors in in_groups(self._native, place):
+                tensors.reverse()
+                while tensors:
+                    yield names[number], tensors.pop()
+                    advance(sizes[number])
+                    number += 1
+
+    def slice(self, name: str, device: DeviceLike = "cpu") -> Slice:
+        """A tensor to be indexed, of which only the part that is asked for is read.
+
+        >>> import pinlane, tempfile, torch
+        >>> path = tempfile.mkdtemp() + "/model.safetensors"
+        >>> _ = pinlane.save({"weight": torch.arange(12).view(3, 4)}, path)
+        >>> pinlane.open(path).slice("weight")[1:, ::2]
+        tensor([[ 4,  6],
+                [ 8, 10]])
+        """
+        return Slice(self._native, name, Place(name_of(device)))
+
+
+def open_checkpoint(source: Source) -> Checkpoint:
+    """What is in a checkpoint, known without reading any of it but the files' headers.
+
+    >>> import pinlane, tempfile, torch
+    >>> path = tempfile.mkdtemp() + "/model.safetensors"
+    >>> _ = pinlane.save({"weight": torch.ones(3, 4), "bias": torch.zeros(4)}, path)
+    >>> checkpoint = pinlane.open(path)
+    >>> [(entry.name, entry.dtype, entry.shape, entry.nbytes) for entry in checkpoint.values()]
+    [('bias', 'F32', (4,), 16), ('weight', 'F32', (3, 4), 48)]
+
+    :param source: a safetensors file; an index (``*.safetensors.index.json``); a folder with one index, or without any and
+        with files; or a list of files.
+    :raises CheckpointError: for a file that breaks a rule of the format, or an index that contradicts its files. Every rule
+        is checked before anything else is done.
+    :raises FileNotFoundError: where there is nothing.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return Checkpoint(_native.Checkpoint(os.fspath(source), []))
+    return Checkpoint(_native.Checkpoint(None, [os.fspath(path) for path in source]))
+
+
+def load(
+    source: Source,
+    device: DeviceLike = "cpu",
+    *,
+    select: Select | None = None,
+    device_map: DeviceMap | None = None,
+    pin: bool | DeviceLike = False,
+    dtype: torch.dtype | None = None,
+) -> dict[str, torch.Tensor]:
+    """Loads tensors from safetensors files, by name.
+
+    >>> import pinlane, tempfile, torch
+    >>> path = tempfile.mkdtemp() + "/model.safetensors"
+    >>> _ = pinlane.save({"weight": torch.ones(2, 2), "bias": torch.zeros(2)}, path)
+    >>> pinlane.load(path, "sim", select="b*")
+    {'bias': tensor([0., 0.])}
+
+    Files are read by several threads straight into pinned memory, and cross the link from there, while torch's tensors are
+    made. On a GPU the results lie in torch's own allocator, all in one allocation, and are ordered on torch's current stream:
+    use them at once.
+
+    :param source: what :func:`pinlane.open` takes, or what it gives.
+    :param device: where to, as for :func:`pinlane.to`.
+    :param select: a pattern for names, names, or a function of a name: see :meth:`Checkpoint.select`.
+    :param device_map: where to for each name: a function, or a mapping in which a name stands for itself and all names that
+        go on with a dot after it, and the longest counts. Names that it has nothing for go to ``device``.
+    :param pin: results on the host in pinned memory, out of the budget of this device, or with ``True`` of ``"cuda"``.
+    :param dtype: what tensors of floating-point numbers are converted to, where they are loaded to; others keep theirs. This is
+        done a group at a time, so that little is held twice.
+    :raises CheckpointError: see :func:`pinlane.open`.
+    :raises NoSuchTensorError: for a name in ``select`` that is not there.
+    :raises FileError: where a file can't be read; the text says which tensor, and where in the file.
+    :raises UnsupportedLeafError: for a dtype that torch does not have.
+    :raises OutOfMemoryError: where the device has no room.
+    """
+    checkpoint = open_checkpoint(source)
+    if select is not None:
+        checkpoint = checkpoint.select(select)
+    return checkpoint.load(device, device_map=device_map, pin=pin, dtype=dtype)
+
+
+def _by_prefix(devices: Mapping[str, DeviceLike], otherwise: DeviceLike) -> Callable[[str], DeviceLike]:
+    def device_of(name: str) -> DeviceLike:
+        known = name
+        while known not in devices and known:
+            known = known.rpartition(".")[0]
+        return devices.get(known, otherwise)
+
+    return device_of
+
+
+@contextlib.contextmanager
+def _bar(bytes: int, progress: bool | None) -> Iterator[Callable[[int], Any]]:
+    """Something to tell how many bytes have come, which shows that as a bar where it is wanted."""
+    try:
+        tqdm = None if progress is False else importlib.import_module("tqdm").tqdm
+    except ImportError:
+        if progress:
+            raise
+        tqdm = None
+    if tqdm is None:
+        yield lambda _: None
+        return
+    # `disable=None` leaves it to whether there is a terminal.
+    with tqdm(total=bytes, unit="B", unit_scale=True, disable=None if progress is None else False) as bar:
+        yield bar.update
