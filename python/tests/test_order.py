@@ -71,6 +71,16 @@ def test_pinned_sources_may_change_when_the_call_returns() -> None:
     """)
 
 
+def test_short_pinned_memory_that_a_stream_may_still_write_is_read_after_it() -> None:
+    run(PREAMBLE + """
+    pinned = [pinlane.pin(tensor, "cuda") for tensor in small[:2]]
+    stream.busy(0.2)
+    transfer = pinlane.to(pinned, "cuda", non_blocking=True)
+    assert stream.query(), "the memory was read while the stream may have written it"
+    assert equal(small[:2], transfer.result())
+    """)
+
+
 def test_a_transfers_result_is_ordered_on_the_stream_that_is_current_when_it_is_taken() -> None:
     run(PREAMBLE + """
     transfer = pinlane.to(large, "cuda", non_blocking=True)

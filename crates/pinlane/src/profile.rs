@@ -135,8 +135,9 @@ impl Profile {
         }
     }
 
-    /// Below this size a pinned tensor is cheaper to pack with others than to copy by itself.
-    pub(crate) fn direct_bytes(&self) -> u64 {
+    /// Below this many bytes a pinned tensor is cheaper to pack with others than to copy by itself.
+    #[must_use]
+    pub fn direct_bytes(&self) -> u64 {
         (self.copy_call.as_secs_f64() * self.memcpy_bytes_per_second) as u64
     }
 

@@ -20,7 +20,7 @@ use pinlane_driver::{
     sync::{
         Arc, Condvar, Duration, Mutex,
         atomic::{AtomicBool, Ordering},
-        lock, spin, wait,
+        lock, wait,
     },
 };
 
@@ -34,9 +34,6 @@ use crate::{
         storage::{Landing, Storage},
     },
 };
-
-/// What a device takes until an event has fired that was recorded on an idle stream. To be held back costs more.
-const SOON: Duration = Duration::from_micros(15);
 
 /// The end of a leaf that is not the executing device's memory.
 #[derive(Debug)]
@@ -179,11 +176,6 @@ impl Job {
         self.after
             .as_deref()
             .filter(|_| !self.has_fired.load(Ordering::Relaxed))
-    }
-
-    /// Whether [`may_start`](Self::may_start), now or in a moment.
-    pub(crate) fn may_start_soon(&self) -> bool {
-        spin(SOON.min(self.patience), || self.may_start())
     }
 
     /// Blocks until [`may_start`](Self::may_start).

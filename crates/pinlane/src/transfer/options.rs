@@ -52,7 +52,8 @@ impl TransferOptions {
         self
     }
 
-    /// No copy starts before this event has fired: an event of the caller's stream that still works on the source.
+    /// No copy starts before this event has fired: an event of the caller's stream that still works on memory of a device.
+    /// What lies on the host may be read before.
     #[must_use]
     pub fn after(mut self, event: Arc<Event>) -> Self {
         self.after = Some(event);

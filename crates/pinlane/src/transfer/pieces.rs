@@ -155,7 +155,7 @@ impl Pieces {
         self.regions.push(region);
     }
 
-    /// Starts moving them. No copy starts before `after` has fired. With `blocking`, the caller is about to wait, and should
+    /// Starts moving them. No copy starts before `after` has fired; what lies on the host may be read before. With `blocking`, the caller is about to wait, and should
     /// [help](Transfer::help) before it does. `owner` is dropped, on any thread, when no copy uses the memory any more.
     ///
     /// # Safety

@@ -89,7 +89,7 @@ impl RunningEngine {
         let waits = slotted > self.engine.slots.wanted()
             || plan.direction() == Direction::ToHost && (emptied || plan.chunks.iter().any(is_plain));
         let inline = plan.is_inline() && (blocking || !waits);
-        let held_back = !job.may_start_soon();
+        let held_back = !job.may_start();
         let spares_others = || inline && (slotted == 0 || slotted < self.engine.slots.available());
         let is_filled_ahead = || {
             plan.direction() == Direction::ToDevice

@@ -1,5 +1,10 @@
 //! The order between the engine's copies and what the caller's streams have enqueued.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use pinlane::{
     Device,
     driver::{Event, RawStream, Stream, Timing},
@@ -8,6 +13,11 @@ use pyo3::{intern, prelude::*};
 
 use super::Start;
 use crate::{devices, exchange, simulated};
+
+/// What a device takes until an event has fired behind nothing. What comes after one that has not is held back, at some cost.
+const AT_ONCE: Duration = Duration::from_micros(10);
+
+const WAITING: &str = "waiting for the caller's stream";
 
 impl Start<'_, '_> {
     /// An event behind what the caller's streams have enqueued so far: on the memory of the results, and on sources that come
@@ -26,6 +36,26 @@ impl Start<'_, '_> {
                 .map_err(|error| simulated::driver_error(self.py, "ordering two devices' streams", error))?;
         }
         self.recorded(&self.target)
+    }
+
+    /// The event, unless it fires at once, as one of an idle stream does.
+    pub(super) fn unfired(&self, event: Event) -> PyResult<Option<Arc<Event>>> {
+        let start = Instant::now();
+        loop {
+            let fired = event.query();
+            if fired.map_err(|error| simulated::driver_error(self.py, WAITING, error))? {
+                return Ok(None);
+            }
+            if start.elapsed() > AT_ONCE {
+                return Ok(Some(Arc::new(event)));
+            }
+        }
+    }
+
+    /// Blocks until the caller's streams have done what they were given.
+    pub(super) fn wait_for(&self, event: &Event) -> PyResult<()> {
+        let waited = self.py.detach(|| event.synchronize());
+        waited.map_err(|error| simulated::driver_error(self.py, WAITING, error))
     }
 
     fn recorded(&self, device: &Device) -> PyResult<Option<Event>> {

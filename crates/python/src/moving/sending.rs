@@ -2,7 +2,7 @@
 
 use std::{any::Any, ptr, sync::Arc};
 
-use pinlane::{Direction, Error, Pieces, driver::DevicePtr};
+use pinlane::{Direction, Error, Pieces, Profile, driver::DevicePtr};
 use pyo3::prelude::*;
 
 use super::{
@@ -14,12 +14,21 @@ use crate::{errors, flight::Part, kept::Kept};
 /// Memory shorter than this is not asked whether it is pinned: copying it costs less than the question.
 const ASK_WHETHER_PINNED: usize = 16 << 10;
 
+/// Memory of the host by who reads it: addresses and bytes.
+#[derive(Default)]
+struct Readers {
+    /// Lanes, which copy it into slots.
+    host: Vec<(usize, usize)>,
+    /// The device, where it lies; but what is short may be packed with others.
+    device: Vec<(usize, usize)>,
+}
+
 impl<'py> Start<'_, 'py> {
     /// Has the engine move a group into its rooms.
     pub(super) fn send(&self, group: &Group, rooms: &[Room<'py>], places: &[Place]) -> PyResult<Part> {
         let py = self.py;
         let failed = |error: Error| errors::from_engine(py, &error);
-        let after = self.what_to_wait_for(&group.from)?.map(Arc::new);
+        let recorded = self.what_to_wait_for(&group.from)?;
         let (device, direction) = match (group.from.is_host(), self.target.is_host()) {
             (true, _) => (&self.target, Direction::ToDevice),
             (false, true) => (&group.from, Direction::ToHost),
@@ -30,19 +39,27 @@ impl<'py> Start<'_, 'py> {
         if direction == Direction::ToHost || rooms.len() != 1 {
             pieces = pieces.apart();
         }
-        let reads_in_place = match direction {
-            Direction::ToDevice => self.push_uploads(&mut pieces, group, rooms, places)?,
+        let readers = match direction {
+            Direction::ToDevice => Some(self.push_uploads(&mut pieces, group, rooms, places)?),
             _ => {
                 self.push_from_device(&mut pieces, group, rooms, places)?;
-                true
+                None
             }
         };
+        let mut after = recorded.map_or(Ok(None), |event| self.unfired(event))?;
+        if let (Some(event), Some(readers)) = (&after, &readers)
+            && self.may_be_written(readers)
+        {
+            self.wait_for(event)?;
+            after = None;
+        }
         // The tree keeps the leaves; what was moved instead of some of them is kept beside it.
         let mut kept = vec![self.tree.clone().into_any().unbind()];
         kept.extend(self.replacements.iter().map(|object| object.clone_ref(py)));
         let rooms: Vec<_> = rooms.iter().map(|room| Arc::clone(&room.owner)).collect();
         let owner: Arc<dyn Any + Send + Sync> = Arc::new((Kept::new(kept), rooms));
         let blocking = !self.wishes.watch;
+        let reads_in_place = readers.is_none_or(|readers| !readers.device.is_empty());
         // SAFETY: leaves and rooms are kept by the owner. The rooms are the results' alone, where these do not overlap, and
         // nobody gets them before they have landed, or on a stream that comes after. Who writes a leaf meanwhile, from
         // another thread or while the transfer is in flight, breaks the package's rule for sources: the copy then has some
@@ -72,7 +89,7 @@ impl<'py> Start<'_, 'py> {
         Ok(())
     }
 
-    /// Pushes what goes from the host to a device; says whether the device reads some of it where it lies.
+    /// Pushes what goes from the host to a device; says what reads it there.
     ///
     /// Neighbours in pinned memory that are neighbours on the device too are one piece.
     fn push_uploads(
@@ -81,8 +98,8 @@ impl<'py> Start<'_, 'py> {
         group: &Group,
         rooms: &[Room<'py>],
         places: &[Place],
-    ) -> PyResult<bool> {
-        let mut reads_in_place = false;
+    ) -> PyResult<Readers> {
+        let mut readers = Readers::default();
         let (mut leaves, mut places) = (&group.leaves[..], places);
         while let (Some(leaf), Some(&(room, offset))) = (leaves.first(), places.first()) {
             let (count, bytes) = self.neighbours(leaves, places);
@@ -90,33 +107,58 @@ impl<'py> Start<'_, 'py> {
             if count > 1 && self.is_pinned(leaf.address, bytes) {
                 let at = rooms[room].device_ptr(offset);
                 pieces.push(at, pointer(leaf.address)?, bytes, true);
-                reads_in_place = true;
+                readers.device.push((leaf.address, bytes));
             } else {
                 for (leaf, &(room, offset)) in these.iter().zip(places) {
                     let at = rooms[room].device_ptr(offset);
-                    reads_in_place |= self.push_upload(pieces, leaf, at)?;
+                    self.push_upload(pieces, leaf, at, &mut readers)?;
                 }
             }
             (leaves, places) = (those, &places[count..]);
         }
-        Ok(reads_in_place)
+        Ok(readers)
     }
 
-    /// Pushes one leaf; says whether the device reads it where it lies.
-    fn push_upload(&self, pieces: &mut Pieces, leaf: &Leaf, at: DevicePtr) -> PyResult<bool> {
+    /// Pushes one leaf.
+    fn push_upload(
+        &self,
+        pieces: &mut Pieces,
+        leaf: &Leaf,
+        at: DevicePtr,
+        readers: &mut Readers,
+    ) -> PyResult<()> {
         let form = self.forms.get(leaf.form);
         if form.bytes == 0 {
-            return Ok(false);
+            return Ok(());
         }
         let from = pointer(leaf.address)?;
         if let Some(copy) = &form.gathered {
+            readers.host.push((leaf.address, form.bytes));
             let pushed = pieces.push_strided(at, from, copy.clone());
-            pushed.map_err(|error| self.at(leaf.number, error))?;
-            return Ok(false);
+            return pushed.map_err(|error| self.at(leaf.number, error));
         }
         let is_pinned = self.is_pinned(leaf.address, form.bytes);
         pieces.push(at, from, form.bytes, is_pinned);
-        Ok(is_pinned)
+        if is_pinned {
+            readers.device.push((leaf.address, form.bytes));
+        } else {
+            readers.host.push((leaf.address, form.bytes));
+        }
+        Ok(())
+    }
+
+    /// Whether the caller's stream, which is not done, may still be writing something that the engine reads by itself, and
+    /// not in the stream's order: that is short memory, or strided, and pinned.
+    fn may_be_written(&self, readers: &Readers) -> bool {
+        let packed_below = self.target.profile().map_or(0, Profile::direct_bytes);
+        let by_the_host = readers.host.iter();
+        let packed = readers
+            .device
+            .iter()
+            .filter(|(_, bytes)| (*bytes as u64) < packed_below);
+        by_the_host
+            .chain(packed)
+            .any(|&(address, bytes)| self.is_known_as_pinned(address, bytes))
     }
 
     /// How many of the leaves, from the first on, lie as far from each other as their places do, with no more than padding
@@ -143,11 +185,13 @@ impl<'py> Start<'_, 'py> {
 
     /// Whether the target reads all of this memory of the host by itself.
     fn is_pinned(&self, address: usize, bytes: usize) -> bool {
+        bytes >= ASK_WHETHER_PINNED && self.is_known_as_pinned(address, bytes)
+    }
+
+    fn is_known_as_pinned(&self, address: usize, bytes: usize) -> bool {
         let from = ptr::with_exposed_provenance(address);
-        bytes >= ASK_WHETHER_PINNED
-            && self
-                .target
-                .driver()
-                .is_some_and(|driver| driver.is_pinned(from, bytes))
+        self.target
+            .driver()
+            .is_some_and(|driver| driver.is_pinned(from, bytes))
     }
 }
