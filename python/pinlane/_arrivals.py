@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import gc
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,19 @@ class Place:
         return self.plan.stream_now()[1]
 
 
+@contextlib.contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Keeps Python from looking for cycles meanwhile: it would look at all of a program's objects again for every few hundred
+    tensors that are made, which takes longer than making them."""
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
 class Group:
     """Some of a checkpoint's tensors, from one number to another, on their way into one piece of memory."""
 
@@ -49,7 +64,8 @@ class Group:
         self._place = place
         self._arrival = checkpoint.start(first, end, place.target, address, memory, place.stream())
         # While the bytes move.
-        self._tensors = place.plan.tensors(memory, runs)
+        with _collecting_later():
+            self._tensors = place.plan.tensors(memory, runs)
 
     def land(self) -> list[torch.Tensor]:
         """The tensors, when they can be used: on the host at once, on a GPU by what the caller's stream does next."""

@@ -149,10 +149,19 @@ def _fill(torch: Any, checkpoint: Checkpoint, names: list[str], places: Mapping[
             arrival = checkpoint._native.start_into(part, device, addresses, tensors, place.stream())
             arrivals.append((arrival, place))
     finally:
-        for arrival, place in arrivals:
-            arrival.land(place.stream())
+        _land(arrivals)
     for tensor in _watched(places[name] for name in names):
         torch.torch.autograd.graph.increment_version(tensor)
+
+
+def _land(arrivals: list[tuple[_native.Arrival, Place]]) -> None:
+    """Waits for all, whatever becomes of some: nothing is written to tensors any more when their user has them back."""
+    if arrivals:
+        (arrival, place), *others = arrivals
+        try:
+            arrival.land(place.stream())
+        finally:
+            _land(others)
 
 
 def _device_of(tensor: Any) -> str:

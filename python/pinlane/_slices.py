@@ -89,7 +89,8 @@ def cover(index: Any, shape: tuple[int, ...]) -> tuple[list[Indices], tuple[Any,
             start, stop, step = part.indices(shape[dim])
             if step < 1:
                 raise ValueError("step must be greater than zero")
-            indices.append((start, len(range(start, stop, step)), step))
+            count = len(range(start, stop, step))
+            indices.append((start, count, step if count > 1 else 1))
             inside.append(slice(None))
         elif _is_integer(part):
             number = operator.index(part)

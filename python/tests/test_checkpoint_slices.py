@@ -28,6 +28,7 @@ INDICES = [
     slice(-2, None),
     slice(5, 10),
     slice(2, 1),
+    slice(0, 3, 1 << 40),
     ...,
     (),
     None,

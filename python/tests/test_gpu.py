@@ -5,6 +5,7 @@ Runs where ``PINLANE_TEST_DEVICE`` names a GPU, as do the other tests.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -198,3 +199,80 @@ def test_tensors_move_between_gpus() -> None:
     assert second["large"].device == torch.device("cuda:1")
     with torch.cuda.device(1):
         assert all_equal(second, 5)
+
+
+# ---- checkpoints
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A checkpoint of the batch of ones."""
+    return pinlane.save(batch(), tmp_path / "model.safetensors").files[0]
+
+
+def test_loaded_tensors_lie_in_torchs_allocator_and_go_back_to_it(saved: Path) -> None:
+    pinlane.load(saved, DEVICE)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    there = pinlane.load(saved, DEVICE)
+    assert torch.cuda.memory_allocated() >= before + 12_400_000
+    assert all_equal(there, 1)
+    del there
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() == before
+
+
+def test_loaded_tensors_are_ordered_on_the_current_stream_without_a_wait(saved: Path) -> None:
+    for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            for _ in range(10):
+                there = pinlane.load(saved, DEVICE)
+                assert int(sum(tensor.sum() for tensor in there.values())) == 3_100_000
+
+
+def test_memory_that_the_stream_still_reads_is_not_loaded_over(saved: Path) -> None:
+    pinlane.load(saved, DEVICE)
+    torch.cuda.synchronize()
+    old = torch.full((3_200_000,), 7.0, device=DEVICE)
+    total = torch.zeros((), device=DEVICE)
+    torch.cuda._sleep(LONG)
+    total += old.sum()
+    del old  # Torch's allocator may give the memory to the load, on the same stream.
+    there = pinlane.load(saved, DEVICE)
+    assert total.item() == 7 * 3_200_000
+    assert all_equal(there, 1)
+
+
+def test_tensors_are_loaded_into_after_what_the_stream_still_does_with_them(saved: Path) -> None:
+    places = pinlane.to(batch(7), DEVICE)
+    side = torch.cuda.Stream()
+    for stream in (torch.cuda.current_stream(), side):
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for tensor in places.values():
+                tensor.fill_(7)
+            torch.cuda._sleep(LONG)
+            before = sum(tensor.sum() for tensor in places.values())
+            pinlane.load_into(places, saved)
+            after = sum(tensor.sum() for tensor in places.values())
+            assert (int(before), int(after)) == (7 * 3_100_000, 3_100_000)
+
+
+def test_what_the_stream_has_not_computed_yet_is_saved_as_it_will_be(tmp_path: Path) -> None:
+    tensor = torch.zeros(1_000_000, device=DEVICE)
+    torch.cuda._sleep(LONG)
+    tensor.add_(3)
+    pinlane.save({"tensor": tensor}, tmp_path / "model.safetensors")
+    assert bool(pinlane.load(tmp_path)["tensor"].eq(3).all())
+
+
+def test_a_gpu_without_room_refuses_a_checkpoint_with_torchs_error(tmp_path: Path) -> None:
+    pinlane.save({"tensor": torch.zeros(1 << 26)}, tmp_path)
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    taken = torch.empty(free - (64 << 20), dtype=torch.uint8, device=DEVICE)
+    with pytest.raises(torch.OutOfMemoryError):
+        pinlane.load(tmp_path, DEVICE)
+    del taken
+    torch.cuda.empty_cache()
+    assert all_equal(pinlane.load(tmp_path, DEVICE), 0)

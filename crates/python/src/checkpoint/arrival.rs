@@ -51,6 +51,7 @@ impl Arrival {
         let Some(transfer) = taken else {
             return Ok(());
         };
+        transfer.help();
         match (stream, self.target.driver()) {
             // After a failure the transfer ends at once, and says what it was.
             (Some(handle), Some(driver)) if transfer.wait_staged() => {
