@@ -1,8 +1,12 @@
 //! `cargo xtask figures`: the figures in the README and in `docs/performance.md`, written from `bench/results/*.json`.
 //!
+//! Beside the figures of a machine, `h200.json`, may lie what `gpu-check` said of its steps, `h200.steps.json`; it is shown below
+//! them.
+//!
 //! Between two markers the text is generated; `--check` fails where it is not what the results give.
 
 mod results;
+pub(crate) mod steps;
 mod table;
 
 use std::{
@@ -14,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::workspace;
 use results::Results;
+use steps::Steps;
 use table::Detail;
 
 const RESULTS: &str = "bench/results";
@@ -89,7 +94,7 @@ fn machines() -> Result<Vec<Results>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("listing {RESULTS}"))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path.extension().is_some_and(|extension| extension == "json") && !Steps::are_in(&path) {
             files.push(path);
         }
     }

@@ -80,13 +80,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     run_command(
         cargo()
             .env("RUSTFLAGS", FLAGS.join(" "))
-            .args([
-                "build",
-                "--release",
-                "--locked",
-                "--manifest-path",
-                "fuzz/Cargo.toml",
-            ])
+            .args(["build", "--release", "--manifest-path", "fuzz/Cargo.toml"])
             .args(["--target", &host, "--target-dir"])
             .arg(&folder),
     )?;

@@ -164,6 +164,21 @@ pub(crate) struct LoadArgs {
     /// Where to, such as cuda:0 or host [default: the best device there is]
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
+
+    /// How the files are read
+    #[arg(long, value_enum, default_value_t = AccessArg::Auto)]
+    pub(crate) access: AccessArg,
+}
+
+/// A way to read files.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum AccessArg {
+    /// What is in the page cache from there, the rest past it
+    Auto,
+    /// Through the page cache
+    Buffered,
+    /// Past the page cache
+    Direct,
 }
 
 /// A checkpoint, or a part of one.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pinlane::Checkpoint;
+use pinlane::{Checkpoint, FileAccess};
 
 use crate::{args::CheckpointArgs, output::Failure};
 
@@ -15,8 +15,8 @@ use crate::{args::CheckpointArgs, output::Failure};
 /// # Errors
 ///
 /// [`Failure::Usage`] for what is no checkpoint, and for a pattern that is none or that nothing matches.
-pub(crate) fn open(args: &CheckpointArgs) -> Result<Checkpoint, Failure> {
-    let all = Checkpoint::open(&args.path).map_err(Failure::usage)?;
+pub(crate) fn open(args: &CheckpointArgs, access: FileAccess) -> Result<Checkpoint, Failure> {
+    let all = Checkpoint::open_with(&args.path, access).map_err(Failure::usage)?;
     if args.select.is_empty() {
         return Ok(all);
     }

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use anyhow::Context as _;
-use pinlane::{Checkpoint, Device};
+use pinlane::{Checkpoint, Device, FileAccess};
 
 use crate::{
-    args::LoadArgs,
+    args::{AccessArg, LoadArgs},
     checkpoint::{self, counted, progress},
     output::{Failure, print},
 };
@@ -24,12 +24,17 @@ impl Config {
     ///
     /// As for [`checkpoint::open`]; [`Failure::Usage`] for an unknown device.
     pub(crate) fn check(args: &LoadArgs) -> Result<Self, Failure> {
+        let access = match args.access {
+            AccessArg::Auto => FileAccess::Auto,
+            AccessArg::Buffered => FileAccess::Buffered,
+            AccessArg::Direct => FileAccess::Direct,
+        };
         let device = match args.device.as_deref() {
             Some(name) => Device::open(name),
             None => Device::preferred(),
         };
         Ok(Self {
-            checkpoint: checkpoint::open(&args.checkpoint)?,
+            checkpoint: checkpoint::open(&args.checkpoint, access)?,
             device: device.map_err(Failure::usage)?,
         })
     }

@@ -1,7 +1,7 @@
 //! `pinlane ls`
 
 use comfy_table::{CellAlignment, Table, presets};
-use pinlane::Checkpoint;
+use pinlane::{Checkpoint, FileAccess};
 use serde_json::json;
 
 use crate::{
@@ -24,7 +24,7 @@ impl Config {
     /// As for [`checkpoint::open`].
     pub(crate) fn check(args: &LsArgs) -> Result<Self, Failure> {
         Ok(Self {
-            checkpoint: checkpoint::open(&args.checkpoint)?,
+            checkpoint: checkpoint::open(&args.checkpoint, FileAccess::default())?,
             json: args.json,
         })
     }

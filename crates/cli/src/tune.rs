@@ -139,10 +139,10 @@ fn table(measurement: &Measurement) -> String {
         table.add_row([
             found.name.to_owned(),
             assumed.amount.to_string(),
-            if found.amount == assumed.amount {
-                "as assumed".to_owned()
-            } else {
-                found.amount.to_string()
+            match found {
+                found if !found.measured => "not measured, as assumed".to_owned(),
+                found if found.amount == assumed.amount => "measured, as assumed".to_owned(),
+                found => found.amount.to_string(),
             },
         ]);
     }

@@ -142,7 +142,10 @@ fn booleans_that_are_none_are_found() {
 fn a_checkpoint_is_loaded_with_its_rate() {
     let (_folder, path) = checkpoint();
     for device in ["sim:0", "host"] {
-        let loaded = shown(pinlane("load", &path, &["--device", device]), 0);
+        let loaded = shown(
+            pinlane("load", &path, &["--device", device, "--access", "direct"]),
+            0,
+        );
         assert!(
             loaded.starts_with(&format!("3 tensors, 516 bytes to {device} in ")),
             "{loaded}"

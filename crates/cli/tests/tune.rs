@@ -31,7 +31,7 @@ fn what_a_simulated_device_gives_is_shown_and_never_stored() {
     for part in [
         "assumed",
         "found",
-        "as assumed",
+        "not measured, as assumed",
         "lanes",
         "GB/s",
         "simulated device",

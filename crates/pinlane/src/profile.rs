@@ -86,6 +86,8 @@ const FILLING_AMONG_OTHERS: f64 = 7e9;
 const EMPTYING_AMONG_OTHERS: f64 = 5e9;
 /// What a lane reads from the page cache with.
 const READING_AMONG_OTHERS: f64 = 4.6e9;
+/// A disk wants so many reads at once, however few cores there are: lanes that wait for it take none.
+const READS_AT_ONCE: usize = 4;
 
 /// The copies of a simulated device are the processor's own: they should find a slot still in its caches. On two cores this
 /// moves 256 MiB half as fast again as slots of 4 MiB do.
@@ -114,7 +116,7 @@ impl Profile {
             latency: Duration::from_micros(8),
             lanes: to_fill_the_link(FILLING_AMONG_OTHERS),
             lanes_to_host: to_fill_the_link(EMPTYING_AMONG_OTHERS),
-            lanes_from_files: to_fill_the_link(READING_AMONG_OTHERS),
+            lanes_from_files: to_fill_the_link(READING_AMONG_OTHERS).max(READS_AT_ONCE),
             slots_per_lane: 3,
             slot_bytes: if properties.simulated {
                 SLOT_IN_CACHE

@@ -104,9 +104,15 @@ impl TensorMap {
         Ok(())
     }
 
-    /// Room for so many names more.
-    pub(crate) fn reserve(&mut self, names: usize) {
-        self.entries.reserve(names);
+    /// A flat map of tensors whose names are all different, and none of them empty.
+    pub(crate) fn of_unique(named: impl IntoIterator<Item = (String, Tensor)>) -> Self {
+        let named = named.into_iter();
+        let entries: IndexMap<_, _> = named.map(|(name, tensor)| (name, Node::Tensor(tensor))).collect();
+        Self {
+            tensors: entries.len(),
+            entries,
+            height: 0,
+        }
     }
 
     /// The tensor at a path, such as `layer.weight`.

@@ -96,7 +96,8 @@ pub trait Tree: Sized {
         start(self, device, options, true)?.wait()
     }
 
-    /// Starts moving the tree to `device`. The result is had from the [`Transfer`] when it has landed.
+    /// Starts moving the tree to `device`. The result is had from the [`Transfer`] when it has landed. Tensors that go from
+    /// files to the host are read before this returns: there is no device that could do it meanwhile.
     ///
     /// # Errors
     ///

@@ -10,7 +10,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use pinlane::{DType, Device, DeviceOptions, HostMemory, Tensor, Tree, driver::sim::MachineConfig};
+use pinlane::{
+    DType, Device, DeviceOptions, HostMemory, Tensor, Tree,
+    driver::{ErrorKind, sim::MachineConfig},
+};
 use rig::{Rig, pattern};
 use tracing::{
     Event, Level, Subscriber,
@@ -106,6 +109,18 @@ fn slots_that_are_fewer_than_wanted_are_warned_of_once_with_what_to_do() {
     drop(tensor);
     budget_is_short.finish();
     assert_warned_once(&["slots=8 ", "wanted=32 ", "set a larger pinned budget"]);
+
+    // Nothing goes on here: that is an error, and no warning says otherwise.
+    let host_pins_nothing = rig(Some(0));
+    let tensor = Tensor::from_bytes(pattern(300_000, 1), DType::U8, &[300_000]).unwrap();
+    let refused = tensor.to(host_pins_nothing.device()).unwrap_err();
+    assert_eq!(refused.driver_kind(), Some(ErrorKind::PinLimit), "{refused}");
+    let text = refused.to_string();
+    for told in ["pinning 8192 bytes of host memory", "the host allows 0 bytes"] {
+        assert!(text.contains(told), "{told:?} in {text}");
+    }
+    host_pins_nothing.finish();
+    assert_eq!(warnings(), [""; 0]);
 
     let nothing_is_short = rig(None);
     move_there_and_back(nothing_is_short.device());

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::workspace;
+use crate::{figures::steps::Steps, workspace};
 
 const PASSES: &str = "echo 'test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out'";
 const SKIPS_ALL: &str = "echo 'test result: ok. 0 passed; 0 failed; 4 ignored; 0 measured; 0 filtered out'";
@@ -111,6 +111,9 @@ fn a_failed_step_does_not_stop_the_others_and_fails_the_run() {
     assert_eq!(reason, "not one test passed");
     let (status, _, tests) = verdict(&report, "engine-tests");
     assert_eq!((status.as_str(), tests), ("passed", [3, 0, 1]));
+    // The documents show the same, where the report is kept beside the figures.
+    let shown = Steps::parse(&report.to_string()).unwrap().section();
+    assert!(shown.contains("3 steps: 1 passed, 2 failed"), "{shown}");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use super::steps::Steps;
+
 /// The version of the format.
 const SCHEMA: u32 = 1;
 
@@ -23,6 +25,9 @@ pub(crate) struct Results {
     pub(crate) figures: Vec<Figure>,
     #[serde(default)]
     pub(crate) failures: Vec<Failure>,
+    /// What `gpu-check` said of its steps, where that is kept.
+    #[serde(skip)]
+    pub(super) steps: Option<Steps>,
 }
 
 /// What could not be measured.
@@ -79,11 +84,18 @@ pub(crate) enum Verdict {
 }
 
 impl Results {
-    /// The results in the file at `path`.
+    /// The results in the file at `path`, and the steps beside it.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let doing = || format!("reading the results in {}", path.display());
         let text = fs::read_to_string(path).with_context(doing)?;
-        Self::parse(&text).with_context(doing)
+        let mut results = Self::parse(&text).with_context(doing)?;
+        let steps = Steps::beside(path);
+        if steps.exists() {
+            let doing = || format!("reading the steps in {}", steps.display());
+            let text = fs::read_to_string(&steps).with_context(doing)?;
+            results.steps = Some(Steps::parse(&text).with_context(doing)?);
+        }
+        Ok(results)
     }
 
     /// The results in a JSON text. Those that are no figures to show are refused.

@@ -161,6 +161,9 @@ fn table(results: &Results, detail: Detail) -> String {
         "\n{} figures: {hold} hold, {fall_short} fall short, {not_measured} were not measured.\n",
         counts.iter().sum::<usize>()
     );
+    if let (Detail::Full, Some(steps)) = (detail, &results.steps) {
+        text += &format!("\n{}", steps.section());
+    }
     text
 }
 
@@ -225,7 +228,7 @@ fn cells(
 }
 
 /// A row of a Markdown table.
-fn row(cells: Vec<String>) -> String {
+pub(super) fn row(cells: Vec<String>) -> String {
     let cells: Vec<String> = cells
         .iter()
         .map(|cell| cell.replace('|', "\\|").replace('\n', " "))

@@ -13,7 +13,7 @@ use super::{
     CheckpointError, IndexFault, Shard, ShardIndex, TensorInfo,
     source::{self, Source},
 };
-use crate::{DType, Result, Tensor};
+use crate::{DType, FileAccess, Result, Tensor};
 
 /// A checkpoint in safetensors files, or a part of one: its tensors by name, still in their files.
 ///
@@ -113,9 +113,19 @@ impl Checkpoint {
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) for what is no checkpoint, breaks a rule of the format or contradicts
     /// itself, and [`Error::File`](crate::Error::File) for what the system refuses. Both name the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, FileAccess::default())
+    }
+
+    /// The same, read in this way: through the page cache or past it. By default, what is in the page cache is read from
+    /// there, and what is not is read past it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, access: FileAccess) -> Result<Self> {
         match Source::find(path.as_ref())? {
-            Source::Files(files) => Self::open_files(files),
-            Source::Index { path, index } => Self::by_index(&path, &index),
+            Source::Files(files) => Self::open_files_with(files, access),
+            Source::Index { path, index } => Self::by_index(&path, &index, access),
         }
     }
 
@@ -125,10 +135,22 @@ impl Checkpoint {
     ///
     /// As for [`open`](Self::open).
     pub fn open_files<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Result<Self> {
+        Self::open_files_with(files, FileAccess::default())
+    }
+
+    /// The same, read in this way, as for [`open_with`](Self::open_with).
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_files_with<P: AsRef<Path>>(
+        files: impl IntoIterator<Item = P>,
+        access: FileAccess,
+    ) -> Result<Self> {
         let (mut shards, mut places) = (Vec::new(), Vec::new());
         let mut tensors = IndexMap::new();
         for path in files {
-            let (shard, of_shard) = Shard::open(path.as_ref())?;
+            let (shard, of_shard) = Shard::open(path.as_ref(), access)?;
             places.resize(places.len() + of_shard.len(), shards.len());
             shards.push(shard);
             if tensors.is_empty() {
@@ -158,7 +180,7 @@ impl Checkpoint {
     }
 
     /// The tensors that an index names, in the files that it names for them; and those files have no others.
-    fn by_index(path: &Path, index: &ShardIndex) -> Result<Self> {
+    fn by_index(path: &Path, index: &ShardIndex, access: FileAccess) -> Result<Self> {
         let refuse = |fault| CheckpointError::Index {
             path: path.to_owned(),
             fault,
@@ -178,7 +200,7 @@ impl Checkpoint {
             }
             files.push(found);
         }
-        let opened = Self::open_files(files)?;
+        let opened = Self::open_files_with(files, access)?;
         for (tensor, file) in index.files() {
             let found = opened.get(tensor).map(|entry| source::name(entry.shard.path()));
             if found.as_ref() != Some(file) {
@@ -221,6 +243,11 @@ impl Checkpoint {
             shard: &self.shards[self.places[index]],
             info,
         })
+    }
+
+    /// The name of entry number `index`.
+    pub(super) fn name(&self, index: usize) -> Option<&str> {
+        Some(self.tensors.get_index(index)?.0)
     }
 
     /// How many tensors there are.

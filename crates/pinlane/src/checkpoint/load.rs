@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Checkpoint, named::Named};
-use crate::{Device, Result, TensorMap, Tree};
+use crate::{Device, Error, Result, Tensor, TensorMap, Tree};
 
 /// Loads the checkpoint at `path`, which is what [`Checkpoint::open`] takes, to a device or the host.
 ///
@@ -34,10 +34,10 @@ pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<TensorMap> {
 
 /// # Loading
 ///
-/// All fail with [`Error::Leaf`](crate::Error::Leaf), which names the tensor, around what happened: an
-/// [`Error::File`](crate::Error::File) with the offset where the file can't be read or has become shorter, a driver's error
+/// All fail with [`Error::Leaf`], which names the tensor, around what happened: an
+/// [`Error::File`] with the offset where the file can't be read or has become shorter, a driver's error
 /// where the device has no room. A tensor without a name, which the format allows and a map does not, is an
-/// [`Error::BadName`](crate::Error::BadName).
+/// [`Error::BadName`].
 impl Checkpoint {
     /// Moves all tensors to a device, or to pageable memory of the host, as one transfer.
     ///
@@ -45,16 +45,16 @@ impl Checkpoint {
     ///
     /// As for all.
     pub fn load(&self, device: &Device) -> Result<TensorMap> {
-        Named::of(self)?.to(device)?.into_map()
+        Ok(Loading::of(self)?.to(device)?.landed())
     }
 
     /// Moves all tensors to the host, into memory that `device` reaches by itself, out of its pinned budget.
     ///
     /// # Errors
     ///
-    /// As for all; [`Error::PinnedBudget`](crate::Error::PinnedBudget).
+    /// As for all; [`Error::PinnedBudget`].
     pub fn load_pinned(&self, device: &Device) -> Result<TensorMap> {
-        Named::of(self)?.pin_memory(device)?.into_map()
+        Ok(Loading::of(self)?.pin_memory(device)?.landed())
     }
 
     /// Moves each tensor to the device that `place` says for its name, all devices at once.
@@ -63,7 +63,8 @@ impl Checkpoint {
     ///
     /// As for all.
     pub fn load_to_each(&self, mut place: impl FnMut(&str) -> Device) -> Result<TensorMap> {
-        let mut devices: Vec<(Device, Vec<(String, crate::Tensor)>)> = Vec::new();
+        self.check_names()?;
+        let mut devices: Vec<(Device, Vec<(String, Tensor)>)> = Vec::new();
         let mut places = Vec::with_capacity(self.len());
         for entry in self.entries() {
             let device = place(entry.name());
@@ -84,6 +85,78 @@ impl Checkpoint {
             .map(|transfer| Ok(transfer.wait()?.into_iter()))
             .collect::<Result<Vec<_>>>()?;
         let named = places.into_iter().filter_map(|index| landed[index].next());
-        Named::new(named).into_map()
+        Ok(TensorMap::of_unique(named))
+    }
+
+    /// Refuses a name that no map can have.
+    fn check_names(&self) -> Result<()> {
+        match self.get("") {
+            None => Ok(()),
+            Some(entry) => Err(Error::BadName {
+                name: entry.name().to_owned(),
+                reason: "a name must not be empty, though the format allows it; choose the other tensors",
+            }),
+        }
+    }
+}
+
+/// The tensors of a checkpoint and what becomes of them. The map is made while they move.
+enum Loading<'a> {
+    /// As they lie in the files, one for each entry.
+    Files {
+        checkpoint: &'a Checkpoint,
+        tensors: Vec<Tensor>,
+    },
+    /// Where they should be.
+    Landed(TensorMap),
+}
+
+impl<'a> Loading<'a> {
+    fn of(checkpoint: &'a Checkpoint) -> Result<Self> {
+        checkpoint.check_names()?;
+        let tensors = checkpoint.entries().map(|entry| entry.tensor());
+        Ok(Self::Files {
+            checkpoint,
+            tensors: tensors.collect::<Result<_>>()?,
+        })
+    }
+
+    fn landed(self) -> TensorMap {
+        match self {
+            Self::Files { .. } => unreachable!("what has moved was rebuilt"),
+            Self::Landed(map) => map,
+        }
+    }
+}
+
+impl Tree for Loading<'_> {
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Tensor)) {
+        match self {
+            Self::Files { tensors, .. } => tensors.iter().for_each(visit),
+            Self::Landed(map) => map.visit(visit),
+        }
+    }
+
+    fn rebuild(&self, next: &mut dyn FnMut() -> Tensor) -> Self {
+        Self::Landed(match self {
+            Self::Files { checkpoint, .. } => {
+                let names = checkpoint.entries().map(|entry| entry.name().to_owned());
+                TensorMap::of_unique(names.map(|name| (name, next())))
+            }
+            Self::Landed(map) => map.rebuild(next),
+        })
+    }
+
+    fn has_names(&self) -> bool {
+        true
+    }
+
+    fn path(&self, index: usize) -> String {
+        match self {
+            Self::Files { checkpoint, .. } => checkpoint
+                .name(index)
+                .map_or_else(|| format!("#{index}"), str::to_owned),
+            Self::Landed(map) => map.path(index),
+        }
     }
 }

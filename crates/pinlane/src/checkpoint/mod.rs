@@ -13,6 +13,7 @@
 
 mod catalogue;
 mod error;
+mod fault;
 mod header;
 mod index;
 mod json;
@@ -26,7 +27,8 @@ mod stream;
 mod verify;
 
 pub use catalogue::{Checkpoint, Entry};
-pub use error::{CheckpointError, Difference, HeaderFault, IndexFault};
+pub use error::{CheckpointError, Difference};
+pub use fault::{HeaderFault, IndexFault};
 pub use header::{Header, TensorInfo};
 pub use index::ShardIndex;
 pub use load::load;

@@ -1,9 +1,8 @@
-//! A flat tree of named tensors: what checkpoints move.
+//! A flat tree of named tensors: a part of what checkpoints move.
 
 use pinlane_driver::sync::Arc;
 
-use super::Checkpoint;
-use crate::{Result, Tensor, TensorMap, Tree};
+use crate::{Tensor, Tree};
 
 /// Tensors and their names, which the trees that this becomes by moving share.
 #[derive(Clone, Debug)]
@@ -20,22 +19,6 @@ impl Named {
             names: Arc::new(names),
             tensors,
         }
-    }
-
-    /// The tensors of a checkpoint, where they lie.
-    pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        let entries = checkpoint.entries();
-        let named = entries.map(|entry| Ok((entry.name().to_owned(), entry.tensor()?)));
-        Ok(Self::new(named.collect::<Result<Vec<_>>>()?))
-    }
-
-    pub(super) fn into_map(self) -> Result<TensorMap> {
-        let mut map = TensorMap::new();
-        map.reserve(self.tensors.len());
-        for (name, tensor) in self {
-            map.insert(name, tensor)?;
-        }
-        Ok(map)
     }
 }
 

@@ -87,7 +87,7 @@ pub struct Saved {
 /// files replace several, the new ones are called `name-r2-00001-of-...`, and the old ones are removed at the end. Two saves
 /// to the same path at the same time are not for this function.
 ///
-/// Tensors come to the host piece by piece, in bounded memory.
+/// What is on a device is written out of slots, so the host holds no more of it than those.
 ///
 /// ```
 /// use pinlane::{DType, Tensor, TensorMap, checkpoint::{self, SaveOptions}};

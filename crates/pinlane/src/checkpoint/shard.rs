@@ -22,13 +22,13 @@ pub struct Shard {
 
 impl Shard {
     /// Opens a file and reads its header; gives its tensors too.
-    pub(super) fn open(path: &Path) -> Result<(Self, IndexMap<String, TensorInfo>)> {
+    pub(super) fn open(path: &Path, access: FileAccess) -> Result<(Self, IndexMap<String, TensorInfo>)> {
         let (file, bytes) = open_regular(path)?;
         let header = Header::read(&file, path, bytes)?;
         let data_start = header.data_start();
         let (tensors, metadata) = header.into_parts();
         let shard = Self {
-            source: FileSource::of(file, path, bytes, FileAccess::default()),
+            source: FileSource::of(file, path, bytes, access),
             data_start,
             metadata,
         };

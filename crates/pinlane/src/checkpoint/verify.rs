@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::{IndexMap, IndexSet};
 
 use super::{Checkpoint, CheckpointError, Shard, TensorInfo, source::Source};
-use crate::{DType, Error, Result};
+use crate::{DType, Error, FileAccess, Result};
 
 /// How much is read as one.
 const PIECE: usize = 4 << 20;
@@ -59,7 +59,7 @@ pub fn verify(path: impl AsRef<Path>, mut progress: impl FnMut(u64, u64)) -> Ver
     };
     let mut shards = Vec::new();
     for file in files {
-        match Shard::open(&file) {
+        match Shard::open(&file, FileAccess::default()) {
             Ok(shard) => shards.push(shard),
             Err(fault) => found.faults.push(fault),
         }

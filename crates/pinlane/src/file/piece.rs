@@ -54,6 +54,12 @@ pub(crate) struct Broken {
 }
 
 impl Broken {
+    /// Whose bytes are at that place, of pieces that ascend, and are some.
+    pub(crate) fn whose<'a>(&self, pieces: &'a [Piece]) -> &'a Piece {
+        let found = pieces.iter().find(|piece| self.at < piece.end());
+        found.unwrap_or(&pieces[pieces.len() - 1])
+    }
+
     /// Whether the system says by this that it does not go past the page cache, rather than that it can't do this.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(

@@ -54,15 +54,11 @@ pub(crate) unsafe fn read(file: &OpenFile, pieces: &[Piece], scratch: &mut Scrat
 }
 
 /// The error for whoever's bytes are at that place.
-fn failure(file: &OpenFile, pieces: &[Piece], Broken { at, source }: Broken) -> Failure {
-    let piece = pieces
-        .iter()
-        .find(|piece| at < piece.end())
-        .or(pieces.last())
-        .expect("a stretch has a piece");
-    let source = match source.kind() {
+fn failure(file: &OpenFile, pieces: &[Piece], broken: Broken) -> Failure {
+    let piece = broken.whose(pieces);
+    let source = match broken.source.kind() {
         ErrorKind::UnexpectedEof => file.cut_off(),
-        _ => source,
+        _ => broken.source,
     };
     let doing = format!("reading {} bytes at offset {} of", piece.bytes, piece.at);
     Failure::of(piece.leaf as usize, file.error(doing, source))

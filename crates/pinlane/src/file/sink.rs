@@ -17,7 +17,7 @@ use pinlane_driver::sync::{
 };
 use rustix::{
     fs::{FallocateFlags, fallocate},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use super::{FileAccess, cached};
@@ -150,7 +150,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     if bytes == 0 {
         return Ok(());
     }
-    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         reserved => Ok(reserved?),
     }

@@ -26,14 +26,15 @@ pub(crate) const PAGE: u64 = 4096;
 /// A shorter range is read through the page cache without asking whether it is there.
 const WORTH_ASKING: u64 = 64 << 10;
 
-/// How a file is read.
+/// How a file is read or written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FileAccess {
-    /// What is in the page cache from there; else past it, where the file system allows that.
+    /// What is in the page cache is read from there; what is not, past it, where the file system allows that. Files longer
+    /// than 64 MiB are written past it.
     #[default]
     Auto,
-    /// Through the page cache, which then holds what was read.
+    /// Through the page cache, which then holds what was read or written.
     Buffered,
     /// Past the page cache, where the file system allows that.
     Direct,

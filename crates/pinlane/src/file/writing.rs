@@ -177,14 +177,10 @@ impl Writing {
 }
 
 /// The error for whoever's bytes go to that place.
-fn failure(file: &OpenSink, pieces: &[Piece], Broken { at, source }: Broken) -> Failure {
-    let piece = pieces
-        .iter()
-        .find(|piece| at < piece.end())
-        .or(pieces.last())
-        .expect("a run has a piece");
+fn failure(file: &OpenSink, pieces: &[Piece], broken: Broken) -> Failure {
+    let piece = broken.whose(pieces);
     let doing = format!("writing {} bytes at offset {} of", piece.bytes, piece.at);
-    Failure::of(piece.leaf as usize, file.error(doing, source))
+    Failure::of(piece.leaf as usize, file.error(doing, broken.source))
 }
 
 /// Writes pieces that follow each other in the file, at most as many as one call takes.

@@ -42,8 +42,10 @@ impl Mapping {
     /// and touches every page, so that pinning finds them present.
     pub(crate) fn touched(bytes: usize, node: Option<u32>) -> Result<Self> {
         let mapping = Self::reserve(bytes)?;
-        if let Some(node) = node {
-            numa::prefer(mapping.ptr, mapping.bytes, node);
+        if let Some(node) = node
+            && let Err(error) = numa::prefer(mapping.ptr, mapping.bytes, node)
+        {
+            tracing::debug!(node, bytes, %error, "pinned memory may lie far from its device");
         }
         mapping.touch_all();
         Ok(mapping)

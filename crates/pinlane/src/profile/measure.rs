@@ -5,11 +5,13 @@
 //! taken is given back when this returns, errors included. Times are medians of several runs after one to warm up; two ways
 //! that are compared take turns.
 //!
-//! [`clock`] times, [`rates`] finds rates and latencies, [`sizes`] tries lanes, slots and the sizes at which ways change.
+//! [`clock`] times, [`rates`] finds rates and latencies, [`sizes`] tries lanes, slots and the sizes at which ways change,
+//! [`to_host`] what is left of that on the way back. [`Profile::quantities`] says which values nothing here measures.
 
 mod clock;
 mod rates;
 mod sizes;
+mod to_host;
 
 use pinlane_driver::{Driver, Properties, sync::Arc};
 use serde::Serialize;
@@ -43,6 +45,8 @@ pub struct Figures {
     pub memcpy: Vec<MemcpyRate>,
     /// Large pageable transfers to the device, by lanes and slots.
     pub trials: Vec<Trial>,
+    /// The same to the host, by lanes of that direction: into fresh memory and then into memory that exists.
+    pub trials_to_host: Vec<Trial>,
 }
 
 /// How fast so many threads copy together.
@@ -59,11 +63,11 @@ pub struct MemcpyRate {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Trial {
-    /// Its lanes.
+    /// Its lanes of the direction.
     pub lanes: usize,
     /// Bytes of a slot.
     pub slot_bytes: usize,
-    /// One large pageable tensor to the device.
+    /// Of large pageable tensors.
     pub bytes_per_second: f64,
 }
 
@@ -92,7 +96,7 @@ impl Measurement {
 
 impl Profile {
     /// Measures what `device` and its host can do, in a few seconds, and tells `progress` before each step. Nothing else
-    /// should run meanwhile. Takes up to 256 MiB of the device's memory, twice that of the host's, and pins up to twice the
+    /// should run meanwhile: what the host keeps of pageable results is given back, too. Takes up to 256 MiB of the device's memory, twice that of the host's, and pins up to twice the
     /// device's budget for a moment.
     ///
     /// ```
@@ -138,13 +142,15 @@ impl Profile {
 /// Measures something, and writes it down. Later steps build on what earlier ones found.
 type Step = fn(&Bench, &mut Profile, &mut Figures) -> Result<()>;
 
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 10] = [
     ("the link to the device and back", rates::link),
     ("the latency of one copy, and the cost of one more", rates::calls),
     ("copies within host memory", rates::memcpy),
     ("the driver's own way with pageable memory", rates::plain),
     ("the number of lanes", sizes::lanes),
     ("the size of a slot", sizes::slots),
+    ("the number of lanes to the host", to_host::lanes),
+    ("what a kernel gathers", to_host::gathered),
     ("what is best left to the driver", sizes::plain),
     ("what the caller's thread does best", sizes::inline),
 ];
@@ -223,6 +229,8 @@ mod tests {
             (trial.lanes, trial.slot_bytes) == (measured.profile.lanes, measured.profile.slot_bytes)
         };
         assert!(figures.trials.iter().any(chosen), "{measured:?}");
+        let to_host = |trial: &Trial| trial.lanes == measured.profile.lanes_to_host;
+        assert!(figures.trials_to_host.iter().any(to_host), "{measured:?}");
         assert_eq!(
             device.stats().unwrap().pinned.peak,
             0,

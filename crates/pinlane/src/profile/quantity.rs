@@ -12,6 +12,8 @@ pub struct Quantity {
     pub name: &'static str,
     /// How much.
     pub amount: Amount,
+    /// Whether [`Profile::measure`] finds it. Others stay as assumed.
+    pub measured: bool,
 }
 
 /// A value with its unit. Prints as `55.2 GB/s`, `8.0µs`, `4 MiB`, `12`.
@@ -51,6 +53,8 @@ impl Profile {
     /// Every value, in an order for people.
     #[must_use]
     pub fn quantities(&self) -> Vec<Quantity> {
+        const MEASURED: bool = true;
+        const ASSUMED: bool = false;
         // In full, so that a field which is added is shown too.
         let Self {
             link_bytes_per_second,
@@ -74,26 +78,50 @@ impl Profile {
         let bytes = |bytes: usize| Amount::Bytes(bytes as u64);
         let count = |count: usize| Amount::Count(count as u64);
         [
-            ("link, one direction", Amount::Rate(link_bytes_per_second)),
-            ("memcpy, one thread", Amount::Rate(memcpy_bytes_per_second)),
-            ("pageable, by the driver", Amount::Rate(plain_bytes_per_second)),
-            ("one more copy", Amount::Time(copy_call)),
-            ("latency of a copy", Amount::Time(latency)),
-            ("lanes to the device", count(lanes)),
-            ("lanes to the host", count(lanes_to_host)),
-            ("lanes from files to the device", count(lanes_from_files)),
-            ("slots for each lane", count(slots_per_lane)),
-            ("slot", bytes(slot_bytes)),
-            ("by the caller's thread up to", bytes(inline_bytes)),
-            ("left to the driver up to", bytes(plain_bytes)),
-            ("past the caches into slots up to", Amount::Bytes(streamed_up_to)),
-            ("past the caches on the host from", Amount::Bytes(streamed_from)),
-            ("spinning before sleeping", Amount::Time(patience)),
-            ("gathered by a kernel from pieces", count(gathered_runs)),
-            ("gathered pieces, mean up to", bytes(gathered_run_bytes)),
+            (
+                "link, one direction",
+                Amount::Rate(link_bytes_per_second),
+                MEASURED,
+            ),
+            (
+                "memcpy, one thread",
+                Amount::Rate(memcpy_bytes_per_second),
+                MEASURED,
+            ),
+            (
+                "pageable, by the driver",
+                Amount::Rate(plain_bytes_per_second),
+                MEASURED,
+            ),
+            ("one more copy", Amount::Time(copy_call), MEASURED),
+            ("latency of a copy", Amount::Time(latency), MEASURED),
+            ("lanes to the device", count(lanes), MEASURED),
+            ("lanes to the host", count(lanes_to_host), MEASURED),
+            ("lanes from files to the device", count(lanes_from_files), ASSUMED),
+            ("slots for each lane", count(slots_per_lane), ASSUMED),
+            ("slot", bytes(slot_bytes), MEASURED),
+            ("by the caller's thread up to", bytes(inline_bytes), MEASURED),
+            ("left to the driver up to", bytes(plain_bytes), MEASURED),
+            (
+                "past the caches into slots up to",
+                Amount::Bytes(streamed_up_to),
+                ASSUMED,
+            ),
+            (
+                "past the caches on the host from",
+                Amount::Bytes(streamed_from),
+                ASSUMED,
+            ),
+            ("spinning before sleeping", Amount::Time(patience), ASSUMED),
+            ("gathered by a kernel from pieces", count(gathered_runs), ASSUMED),
+            ("gathered pieces, mean up to", bytes(gathered_run_bytes), MEASURED),
         ]
         .into_iter()
-        .map(|(name, amount)| Quantity { name, amount })
+        .map(|(name, amount, measured)| Quantity {
+            name,
+            amount,
+            measured,
+        })
         .collect()
     }
 }

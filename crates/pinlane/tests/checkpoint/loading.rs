@@ -54,6 +54,9 @@ fn what_was_saved_is_loaded_to_a_device_and_to_both_kinds_of_host_memory() {
     );
     assert_same(&there.to(&Device::host()).unwrap(), &model());
     assert_same(&checkpoint.load(&Device::host()).unwrap(), &model());
+    let none = checkpoint.filter(|_| false);
+    assert!(none.load(rig.device()).unwrap().is_empty());
+    assert!(none.stream(rig.device()).unwrap().next().is_none());
     let small = checkpoint.filter(|entry| entry.bytes() < 1000);
     let pinned = small.load_pinned(rig.device()).unwrap();
     assert!(pinned.is_pinned());
@@ -81,6 +84,34 @@ fn tensors_that_a_file_does_not_align_arrive_whole() {
         assert_eq!(loaded.get("c").unwrap().as_slice::<i16>().unwrap().len(), 2);
     }
     rig.finish();
+}
+
+#[test]
+fn a_tensor_without_a_name_is_loaded_by_no_map_and_streamed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    crate::write(
+        &path,
+        r#"{"":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}"#,
+        3,
+    );
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    for refused in [
+        checkpoint.load(&Device::host()).unwrap_err(),
+        checkpoint.load_to_each(|_| Device::host()).unwrap_err(),
+    ] {
+        assert!(matches!(refused, Error::BadName { .. }), "{refused}");
+    }
+    let (name, tensor) = checkpoint
+        .stream(&Device::host())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (name.as_str(), tensor.as_bytes().unwrap()),
+        ("", &pattern(3, 1)[..])
+    );
 }
 
 #[test]

@@ -59,6 +59,25 @@ fn tensors_larger_than_a_piece_strided_and_nested_ones_are_saved_from_a_device()
 }
 
 #[test]
+fn a_file_so_long_that_it_is_written_past_the_page_cache_is_whole() {
+    let rig = Rig::new(1, &small_engine(2, 2, 4 << 20));
+    // Beside what is built: where temporary files lie is often no disk.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("model.safetensors");
+    let model = map([
+        ("long".to_owned(), tensor(DType::U8, &[70_000_001], 1)),
+        ("short".to_owned(), tensor(DType::U8, &[5], 2)),
+    ]);
+    let there = model.to(rig.device()).unwrap();
+    for tree in [&there, &model] {
+        checkpoint::save(tree, &path, &SaveOptions::new().metadata("kind", "long")).unwrap();
+        assert_same(&pinlane::load(&path, &Device::host()).unwrap(), &model);
+    }
+    drop(there);
+    rig.finish();
+}
+
+#[test]
 fn a_new_file_has_the_permissions_of_any_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let [ours, other] = ["model.safetensors", "other"].map(|name| folder.path().join(name));

@@ -2,9 +2,9 @@
 
 use std::{
     env,
-    process::{Child, Command, ExitCode, Stdio, exit},
+    process::{ExitCode, exit},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use pinlane::{
@@ -12,11 +12,12 @@ use pinlane::{
     driver::{Stream, Timing},
 };
 
-use crate::{rig, rig::Rig};
+#[path = "../../../cuda/tests/cuda/child.rs"]
+mod child;
+
+use crate::{lost, rig, rig::Rig};
 
 const CHILD: &str = "PINLANE_TEST_CHILD";
-/// How long a child may take before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a child does, after which it should be gone.
 type End = fn() -> ExitCode;
@@ -35,38 +36,19 @@ pub(crate) fn child() -> Option<End> {
     let name = env::var(CHILD).ok()?;
     let (_, end) = ENDS
         .into_iter()
+        .chain([(lost::LOSES, lost::lose_the_device as End)])
         .find(|(known, _)| *known == name)
         .expect("a child is told a way to end that is known");
     Some(end)
 }
 
 pub(crate) fn a_process_may_exit_with_transfers_in_flight() {
-    for (name, _) in ENDS {
-        let child = Command::new(env::current_exe().unwrap())
-            .env(CHILD, name)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        assert_ends_well(child, name);
-    }
+    ENDS.iter().for_each(|(name, _)| ends_well(name));
 }
 
-fn assert_ends_well(mut child: Child, name: &str) {
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if start.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("{name}: the process hangs");
-        }
-        thread::sleep(Duration::from_millis(5));
-    };
-    assert!(status.success(), "{name}: {status}");
+/// Runs the child of that name, which must end by itself, and well.
+pub(crate) fn ends_well(name: &str) {
+    child::ends_well(CHILD, name);
 }
 
 /// Transfers in flight both ways, pageable and pinned, some behind an event that fires later.

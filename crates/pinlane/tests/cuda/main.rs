@@ -6,9 +6,11 @@
 mod budget;
 mod crowd;
 mod exit;
+mod fallback;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod idle;
+mod lost;
 mod out_of_memory;
 mod poison;
 #[path = "../rig/mod.rs"]
@@ -28,11 +30,13 @@ const TESTS: &[Test] = tests![
         budget::a_hundred_times_the_budget_moves_within_the_budget,
         idle::threads_of_an_idle_device_sleep,
         out_of_memory::a_device_that_is_full_refuses_and_goes_on,
+        fallback::without_a_kernel_batches_move_the_right_bytes,
         exit::a_process_may_exit_with_transfers_in_flight,
     }
     Cuda: {
         sharing::transfers_and_another_library_do_not_disturb_each_other,
         sharing::memory_that_another_library_pinned_is_copied_directly,
+        lost::transfers_of_a_lost_device_fail_and_what_it_may_still_use_is_counted,
     }
 ];
 

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::{Error, Result};
+use crate::{Error, FileAccess, FileSink, Result};
 
 /// What a new file may be, before the process's umask takes its part: as for files that are made in the usual way.
 const MODE: u32 = 0o666;
@@ -60,7 +60,8 @@ impl<'a> Folder<'a> {
     pub(super) fn finish(&mut self, name: &str, draft: &Draft) -> Result<()> {
         (self.announce)(Step::Finish(name))?;
         draft
-            .file()
+            .file
+            .as_file()
             .sync_all()
             .map_err(|source| draft.failed("syncing", source))
     }
@@ -106,14 +107,16 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// The file, to be written.
-    pub(super) fn file(&self) -> &File {
-        self.file.as_file()
+    /// The file as tensors are written to it, when it will be so many bytes long.
+    pub(super) fn sink(&self, bytes: u64, access: FileAccess) -> Result<FileSink> {
+        let file = self.file.as_file().try_clone();
+        let file = file.map_err(|source| self.failed("opening again", source))?;
+        FileSink::new(file, &self.path, bytes, access)
     }
 
     /// Writes `bytes` at `offset`.
     pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file().write_all_at(bytes, offset).map_err(|source| {
+        self.file.as_file().write_all_at(bytes, offset).map_err(|source| {
             self.failed(
                 &format!("writing {} bytes at offset {offset} of", bytes.len()),
                 source,
@@ -121,8 +124,7 @@ impl Draft {
         })
     }
 
-    /// What the system refused of it.
-    pub(super) fn failed(&self, doing: &str, source: io::Error) -> Error {
+    fn failed(&self, doing: &str, source: io::Error) -> Error {
         failed(doing, &self.path, source)
     }
 }

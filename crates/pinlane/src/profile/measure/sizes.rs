@@ -59,7 +59,8 @@ fn best_of(bench: &Bench, assumed: &Profile, makes: Vec<Profile>, figures: &mut 
     Ok(choose(&trials, (assumed.lanes, assumed.slot_bytes)))
 }
 
-fn choose(trials: &[Trial], assumed: (usize, usize)) -> Trial {
+/// The assumed trial if it is among the best, else the first that is.
+pub(super) fn choose(trials: &[Trial], assumed: (usize, usize)) -> Trial {
     let best = trials
         .iter()
         .map(|trial| trial.bytes_per_second)
@@ -125,11 +126,11 @@ pub(super) fn inline(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> R
     Ok(())
 }
 
-/// What one pageable tensor takes on two devices.
+/// What work of one size takes on two devices.
 #[derive(Clone, Copy, Debug)]
-struct Race {
-    bytes: usize,
-    seconds: [f64; 2],
+pub(super) struct Race {
+    pub(super) bytes: usize,
+    pub(super) seconds: [f64; 2],
 }
 
 impl Race {
@@ -161,7 +162,7 @@ fn races(bench: &Bench, smallest: usize, direction: Direction, devices: [&Device
 
 /// Up to which size the first device should have the work: where all sizes together lose least. A single size is noise
 /// as often as not, so what is assumed stays unless another is clearly better, in the mean of the sizes between the two.
-fn crossover(races: &[Race], assumed: usize) -> usize {
+pub(super) fn crossover(races: &[Race], assumed: usize) -> usize {
     let loss = |most: usize| -> f64 {
         let device = |race: &Race| usize::from(race.bytes > most);
         races.iter().map(|race| race.loss(device(race))).sum()
