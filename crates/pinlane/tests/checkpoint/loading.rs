@@ -66,6 +66,26 @@ fn what_was_saved_is_loaded_to_a_device_and_to_both_kinds_of_host_memory() {
 }
 
 #[test]
+fn neighbours_in_a_file_move_as_one_run_of_its_bytes() {
+    let (rig, folder) = (rig(1), tempfile::tempdir().unwrap());
+    let checkpoint = saved(folder.path());
+    let [first, last] = ["a.wide", "b.odd"].map(|name| checkpoint.get(name).unwrap());
+    let run = first.file_range().start..last.file_range().end;
+    let whole = fs::read(first.shard().path()).unwrap();
+    for device in [rig.device().clone(), Device::host()] {
+        let there = first.shard().range(run.clone()).unwrap().to(&device).unwrap();
+        let back = there.to(&Device::host()).unwrap();
+        assert!(back.as_bytes().unwrap() == &whole[run.start as usize..run.end as usize]);
+    }
+    let beyond = first
+        .shard()
+        .range(run.start..whole.len() as u64 + 1)
+        .unwrap_err();
+    assert!(beyond.to_string().contains("model.safetensors"), "{beyond}");
+    rig.finish();
+}
+
+#[test]
 fn tensors_that_a_file_does_not_align_arrive_whole() {
     let (rig, folder) = (rig(1), tempfile::tempdir().unwrap());
     let path = folder.path().join("model.safetensors");
