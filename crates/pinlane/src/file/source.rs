@@ -93,6 +93,7 @@ impl FileSource {
     /// A file that is open, and so long.
     pub(crate) fn of(file: File, path: &Path, bytes: u64, access: FileAccess) -> Self {
         let in_memory = cached::is_in_memory(&file);
+        cached::expect_questions(&file);
         let access = if in_memory { FileAccess::Buffered } else { access };
         Self::over(Box::new(file), path.to_owned(), bytes, access, in_memory)
     }
