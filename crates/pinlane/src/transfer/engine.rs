@@ -6,6 +6,7 @@ use pinlane_driver::{
 };
 
 use super::{
+    ahead::Ahead,
     leaks::Leaks,
     mark::{Events, LaneStream},
     queue::Queues,
@@ -26,6 +27,8 @@ pub(crate) struct Engine {
     pub(crate) profile: Profile,
     pub(crate) leaks: Arc<Leaks>,
     pub(crate) reactor: Reactor,
+    /// Slots of transfers that come after an event.
+    pub(crate) ahead: Arc<Ahead>,
     events: Arc<Events>,
     /// Streams for callers who do their own small work.
     spare: Mutex<Vec<Arc<LaneStream>>>,
@@ -49,6 +52,7 @@ impl Engine {
             profile,
             leaks: Arc::default(),
             reactor: Reactor::default(),
+            ahead: Arc::default(),
             events: Arc::default(),
             spare: Mutex::default(),
             quiet: Mutex::default(),

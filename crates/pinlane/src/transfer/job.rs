@@ -24,7 +24,7 @@ use pinlane_driver::{
     },
 };
 
-use super::{engine::Engine, leaks::Leaks, mark::Mark, plan::Plan};
+use super::{ahead::Reserved, engine::Engine, leaks::Leaks, mark::Mark, plan::Plan};
 use crate::{
     Error, Result, StridedCopy,
     error::Failure,
@@ -116,6 +116,8 @@ struct Progress {
     lost: bool,
     begun: bool,
     keep: Option<Keep>,
+    /// Slots that the job may take before what it comes after has happened.
+    reserved: Option<Reserved>,
     waker: Option<Waker>,
 }
 
@@ -136,6 +138,7 @@ impl Job {
             lost: false,
             begun: false,
             keep: Some(keep),
+            reserved: None,
             waker: None,
         };
         Arc::new(Self {
@@ -157,6 +160,11 @@ impl Job {
     /// The job is about to be handed to lanes.
     pub(crate) fn begin(&self) {
         lock(&self.progress).begun = true;
+    }
+
+    /// The slots are the job's until the device is done with them.
+    pub(crate) fn hold_until_landed(&self, slots: Reserved) {
+        lock(&self.progress).reserved = Some(slots);
     }
 
     /// Whether what the copies come after has happened. A failure counts: the first copy tells it.
@@ -251,6 +259,7 @@ impl Job {
         let (keep, error) = {
             let mut progress = lock(&self.progress);
             let keep = progress.keep.take();
+            progress.reserved = None;
             let keep = if progress.lost { self.leak(keep) } else { keep };
             (keep, progress.error.take())
         };

@@ -8,9 +8,10 @@
 //! - [`short`] is the way of one small tensor, without all that.
 //! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
 //!   [`mark`] is a point in a stream after which the device is done with a chunk.
-//! - [`flights`] are the jobs behind one handle.
+//! - [`flights`] are the jobs behind one handle; [`ahead`] are the slots of those that wait for an event.
 //! - [`reactor`] looks after what nobody blocks on; [`leaks`] counts what a lost device may still use.
 
+mod ahead;
 pub(crate) mod engine;
 pub(crate) mod flights;
 pub(crate) mod into;

@@ -69,8 +69,8 @@ impl RunningEngine {
     /// left to the lanes: slots to be emptied, copies that the driver stages itself, more chunks than there are slots.
     ///
     /// A job that comes after an event which has not fired must not hold up others. One for the caller's thread gets a
-    /// stream of its own, if its slots are not the last. Of one for the lanes, to the device, slots are filled ahead, if these
-    /// are no more than half of those to be had. Any other is not started before. `owner` is the device, kept by whoever waits
+    /// stream of its own, if its slots are not the last. Of one for the lanes, to the device, slots are filled ahead, if all such
+    /// jobs together take no more than half of them. Any other is not started before. `owner` is the device, kept by whoever waits
     /// for the event.
     pub(crate) fn start(
         &self,
@@ -92,11 +92,14 @@ impl RunningEngine {
         let held_back = !job.may_start();
         let spares_others = || inline && (slotted == 0 || slotted < self.engine.slots.available());
         let is_filled_ahead = || {
-            plan.direction() == Direction::ToDevice
+            let may_be = plan.direction() == Direction::ToDevice
                 && !plan.chunks.iter().any(is_plain)
-                && slotted <= self.engine.slots.available() / 2
+                && slotted <= self.engine.slots.available() / 2;
+            let most = self.engine.slots.wanted() / 2;
+            let reserved = may_be.then(|| self.engine.ahead.reserve(slotted, most))?;
+            reserved.map(|reserved| job.hold_until_landed(reserved))
         };
-        if held_back && !spares_others() && (inline || !is_filled_ahead()) {
+        if held_back && !spares_others() && (inline || is_filled_ahead().is_none()) {
             if !blocking {
                 self.start_lanes(plan)?;
                 self.start_reactor()?;

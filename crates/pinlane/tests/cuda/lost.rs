@@ -5,7 +5,7 @@ use std::{process::ExitCode, ptr::NonNull, time::Duration};
 
 use pinlane::{
     DType, Device, DeviceOptions, Error, HostMemory, Tensor, TransferOptions, Tree,
-    driver::{DevicePtr, ErrorKind, MemCopy, Stream, Timing},
+    driver::{DeviceMemory, DevicePtr, Driver, ErrorKind, MemCopy, RawStream, Stream, Timing},
 };
 
 use crate::{exit, rig, rig::pattern};
@@ -29,7 +29,10 @@ pub(crate) fn lose_the_device() -> ExitCode {
     let small_there = small.to(device).unwrap();
     assert_eq!(device.stats().unwrap().leaked_bytes, 0);
 
+    let kernel = StrayKernel::load(device, &pinned);
     let stalled = Stream::new(driver).unwrap();
+    driver.busy(Duration::ZERO, stalled.raw()).unwrap();
+    stalled.synchronize().unwrap();
     driver.busy(Duration::from_millis(300), stalled.raw()).unwrap();
     let after = TransferOptions::new().after(stalled.record(Timing::Disabled).unwrap().into());
     let flying = [
@@ -38,7 +41,7 @@ pub(crate) fn lose_the_device() -> ExitCode {
         there.transfer_with(&host, &after).unwrap(),
         small.transfer_with(device, &after).unwrap(),
     ];
-    write_nowhere(device, &pinned);
+    kernel.go_astray();
     for transfer in flying {
         assert_is_lost(&transfer.wait().unwrap_err());
     }
@@ -67,27 +70,59 @@ pub(crate) fn lose_the_device() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Has a kernel write where the device has no memory.
-fn write_nowhere(device: &Device, pinned: &Tensor) {
-    const NOWHERE: DevicePtr = DevicePtr(0x1000);
+/// A kernel that is about to write where the device has no memory.
+struct StrayKernel<'a> {
+    driver: &'a dyn Driver,
+    source: &'a Tensor,
+    table: NonNull<u8>,
+    stream: RawStream,
+}
+
+impl<'a> StrayKernel<'a> {
     const BYTES: usize = 4096;
-    let driver = device.driver().unwrap();
-    let rule = driver
-        .scatter_table()
-        .expect("the driver has a kernel that writes");
-    let table = HostMemory::Pinned(device)
-        .zeros(DType::U8, &[rule.bytes(1, BYTES)])
-        .unwrap();
-    let entries = NonNull::from(table.as_bytes().unwrap()).cast::<u8>();
-    // The device may use it for ever.
-    std::mem::forget(table);
-    let stream = driver.create_stream().unwrap();
-    let copy = MemCopy::to_device(NOWHERE, pinned.as_bytes().unwrap().as_ptr(), BYTES);
-    // SAFETY: pinned memory that nobody writes, and a table that nobody else knows. The destination is nobody's, which is what
-    // this is about.
-    unsafe { driver.copy_scattered(&[copy], entries, stream) }.unwrap();
-    let error = driver.synchronize_stream(stream).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::DeviceLost, "{error}");
+
+    /// Loads it, which CUDA may do only when the device has nothing else to do, by having it write where it may.
+    fn load(device: &'a Device, source: &'a Tensor) -> Self {
+        let driver = device.driver().unwrap();
+        let rule = driver
+            .scatter_table()
+            .expect("the driver has a kernel that writes");
+        let table = HostMemory::Pinned(device)
+            .zeros(DType::U8, &[rule.bytes(1, Self::BYTES)])
+            .unwrap();
+        let kernel = Self {
+            driver: &**driver,
+            source,
+            table: NonNull::from(table.as_bytes().unwrap()).cast(),
+            stream: driver.create_stream().unwrap(),
+        };
+        // The device may use it for ever.
+        std::mem::forget(table);
+        let room = DeviceMemory::new(driver, Self::BYTES).unwrap();
+        // SAFETY: the room is new, and as long.
+        unsafe { kernel.write_to(room.ptr()) }.unwrap();
+        kernel
+    }
+
+    fn go_astray(self) {
+        const NOWHERE: DevicePtr = DevicePtr(0x1000);
+        // SAFETY: the destination is nobody's, which is what this is about.
+        let error = unsafe { self.write_to(NOWHERE) }.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DeviceLost, "{error}");
+    }
+
+    /// Writes, and waits for that.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses what is written.
+    unsafe fn write_to(&self, destination: DevicePtr) -> Result<(), pinlane::driver::Error> {
+        let source = self.source.as_bytes().unwrap().as_ptr();
+        let copy = MemCopy::to_device(destination, source, Self::BYTES);
+        // SAFETY: pinned memory that nobody writes, and a table that nobody else knows; the rest is the caller's promise.
+        unsafe { self.driver.copy_scattered(&[copy], self.table, self.stream) }.unwrap();
+        self.driver.synchronize_stream(self.stream)
+    }
 }
 
 #[track_caller]

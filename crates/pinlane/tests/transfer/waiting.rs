@@ -214,6 +214,8 @@ pub(crate) fn what_fits_half_of_the_slots_is_read_ahead_of_its_event() {
     let after = TransferOptions::new().after(Arc::new(before.record(Timing::Disabled).unwrap()));
     let ahead = tensor(BYTES, 1).transfer_with(rig.device(), &after).unwrap();
     assert!(ahead.plans().all(|plan| !plan.is_inline() && plan.chunks() > 1));
+    // Of more the slots would be all that there are.
+    let parked = [3, 4].map(|seed| tensor(BYTES, seed).transfer_with(rig.device(), &after).unwrap());
     // Neither blocks, although the event has not fired.
     assert!(ahead.wait_staged());
     ahead.fence(&behind).unwrap();
@@ -221,11 +223,14 @@ pub(crate) fn what_fits_half_of_the_slots_is_read_ahead_of_its_event() {
     assert!(!ahead.is_done() && !passed.query().unwrap());
     let other = tensor(BYTES, 2).to(rig.device()).unwrap();
     assert!(bytes_of(&other) == pattern(BYTES, 2));
-    assert!(!ahead.is_done());
+    assert!(!ahead.is_done() && parked.iter().all(|parked| !parked.is_done()));
     drop(stall);
     passed.synchronize().unwrap();
     assert!(ahead.is_done());
     assert!(bytes_of(&ahead.wait().unwrap()) == pattern(BYTES, 1));
+    for (parked, seed) in parked.into_iter().zip([3, 4]) {
+        assert!(bytes_of(&parked.wait().unwrap()) == pattern(BYTES, seed));
+    }
     drop((other, before, behind, passed, after));
     rig.finish();
 }
