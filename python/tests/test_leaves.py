@@ -46,6 +46,7 @@ DTYPES = [
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
     """The elements in logical order, bit by bit."""
+    tensor = tensor.resolve_conj().resolve_neg()
     packed = torch.empty(tensor.numel(), dtype=tensor.dtype)
     packed.view(tensor.shape).copy_(tensor)
     return packed.view(torch.uint8).numpy().tobytes()
@@ -53,7 +54,8 @@ def bytes_of(tensor: torch.Tensor) -> bytes:
 
 @st.composite
 def tensors(draw: st.DrawFn) -> torch.Tensor:
-    """Tensors of any dtype, with the strides that slicing, transposing and expanding make."""
+    """Tensors of any dtype, with the strides that slicing, transposing and expanding make, and with what complex numbers
+    have beside: elements that are to be conjugated or negated when they are read."""
     dtype = draw(st.sampled_from(DTYPES))
     shape = draw(st.lists(st.integers(0, 5), max_size=4))
     count = int(numpy.prod(shape, dtype=int)) * dtype.itemsize
@@ -63,7 +65,7 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
     tensor = flat.reshape(shape)
     for _ in range(draw(st.integers(0, 3))):
         rank = tensor.dim()
-        match draw(st.sampled_from(["permute", "slice", "expand", "select"])):
+        match draw(st.sampled_from(["permute", "slice", "expand", "select", "conj", "imag"])):
             case "permute":
                 tensor = tensor.permute(draw(st.permutations(range(rank))))
             case "slice" if rank:
@@ -74,6 +76,10 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
                 tensor = tensor.unsqueeze(-1).expand(*tensor.shape, draw(st.integers(1, 3)))
             case "select" if rank and tensor.shape[0]:
                 tensor = tensor.select(0, draw(st.integers(0, tensor.shape[0] - 1)))
+            case "conj" if tensor.is_complex():
+                tensor = tensor.conj()
+            case "imag" if tensor.is_complex():
+                tensor = tensor.imag
             case _:
                 pass
     return tensor
@@ -116,6 +122,16 @@ def test_conjugate_and_negative_bits_are_resolved(device: str) -> None:
         there = pinlane.to(tensor, device)
         assert not there.is_conj() and not there.is_neg()
         assert torch.equal(pinlane.to(there, "cpu"), tensor)
+
+
+def test_conjugates_with_gaps_arrive_as_what_they_are_beside_others(device: str) -> None:
+    x = torch.randn(4, 6, dtype=torch.complex64)
+    tree = [x[:, ::2].conj(), torch.arange(5), x[:, ::3].conj().imag, x[:, ::2], torch.arange(5) + 1]
+    for some in ([tree[0]], tree):
+        there = pinlane.to(some, device)
+        for leaf, moved, back in zip(some, there, pinlane.to(there, "cpu"), strict=True):
+            assert moved.dtype == leaf.dtype and not moved.is_conj() and not moved.is_neg()
+            assert torch.equal(back, leaf)
 
 
 def test_gradients_flow_back_through_a_move(device: str) -> None:

@@ -73,6 +73,10 @@ impl<'py> Start<'_, 'py> {
         let (space, address, Some(form)) = seen else {
             return Ok(false);
         };
+        // A form that is new has the next number, whatever becomes of this leaf.
+        if self.examples.len() <= form {
+            self.examples.push((leaf.clone(), is_array));
+        }
         if self.forms.get(form).may_be_conjugate
             && !is_array
             && leaf.call_method0(intern!(self.py, "is_conj"))?.is_truthy()?
@@ -83,9 +87,6 @@ impl<'py> Start<'_, 'py> {
             Space::Cuda(ordinal) => self.gpu(ordinal)?,
             Space::Host => simulated::device_of(address).unwrap_or_else(Device::host),
         };
-        if self.examples.len() <= form {
-            self.examples.push((leaf.clone(), is_array));
-        }
         if from == self.target {
             self.results[number] = Some(leaf.clone().unbind());
             return Ok(true);
