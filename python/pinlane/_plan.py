@@ -32,6 +32,7 @@ class Plan:
         "is_neg",
         "parameter_type",
         "pin",
+        "results_stream",
         "slab",
         "stream",
         "stream_device",
@@ -61,18 +62,23 @@ class Plan:
             self.parameter_type = self.torch.Parameter
             self.is_neg = self.torch.is_neg
             self.grads = self.torch.torch.is_grad_enabled()
-        self.stream_device, self.stream = self.stream_now()
+        self.stream_device: str | None = None
+        self.stream: int | None = None
+        if stream is not None:
+            self.stream_device, self.stream = name_of_stream(stream)
+        self.results_stream = self.stream_now()
+        if stream is None and self.results_stream is not None:
+            self.stream_device, self.stream = target, self.results_stream
 
     # ---- streams
 
-    def stream_now(self) -> tuple[str | None, int | None]:
-        """The stream to be ordered on: the caller's, or torch's current one where the target is a GPU."""
-        given = self._stream
-        if given is not None:
-            return name_of_stream(given)
+    def stream_now(self) -> int | None:
+        """The stream that results are ordered on: the caller's, if it is the target's, or torch's current one there."""
+        if self._stream is not None and self.stream_device == self.target:
+            return self.stream
         if self.target.startswith("cuda"):
-            return self.target, self.torch.current_stream(int(self.target[5:]))
-        return None, None
+            return self.stream_of(int(self.target[5:]))
+        return None
 
     def stream_of(self, device: int) -> int:
         """The handle of torch's current stream on a GPU."""

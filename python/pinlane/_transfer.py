@@ -75,12 +75,15 @@ class Transfer(Generic[T]):
 
         Without a stream: torch's current one. Blocks the host while bytes are copied into pinned memory, not while the link
         works. Results on the host have no stream to be ordered on: then it blocks until they are there.
+
+        :raises ValueError: for a stream of another device than the results'.
         """
-        handle = self._plan.stream_now()[1] if stream is None else name_of_stream(stream)[1]
-        if handle is None or self._plan.target == "cpu":
+        target = self._plan.target
+        device, handle = (target, self._plan.stream_now()) if stream is None else name_of_stream(stream)
+        if handle is None or target == "cpu":
             self._flight.land()
         else:
-            self._flight.fence(handle)
+            self._flight.fence(device, handle)
 
     def __await__(self) -> Generator[Any, None, T]:
         """Waits for the result without blocking the event loop.
@@ -133,9 +136,9 @@ class Transfer(Generic[T]):
     def _order(self) -> None:
         """Orders the results on the caller's stream."""
         if self._plan.target.startswith("cuda"):
-            _, handle = self._plan.stream_now()
+            handle = self._plan.stream_now()
             assert handle is not None, "torch has a current stream on every GPU"
-            self._flight.fence(handle)
+            self._flight.fence(self._plan.target, handle)
 
 
 def _set(landed: asyncio.Future[None]) -> None:

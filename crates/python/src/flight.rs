@@ -17,10 +17,10 @@ use pinlane::{
     Device, Error, Transfer,
     driver::{RawStream, Stream},
 };
-use pyo3::{intern, prelude::*};
+use pyo3::{exceptions::PyValueError, intern, prelude::*};
 
 use crate::{
-    errors, process,
+    devices, errors, process,
     tree::{self, Tree},
 };
 
@@ -28,6 +28,7 @@ use crate::{
 #[pyclass(frozen, module = "pinlane._native")]
 pub(crate) struct Flight {
     tree: Py<Tree>,
+    target: Device,
     parts: Mutex<Vec<Part>>,
     /// Whether nothing had to move.
     is_empty: bool,
@@ -106,7 +107,7 @@ impl Part {
         if let State::Flying(transfer) = &self.state
             && let Some(driver) = self.target.driver()
         {
-            // SAFETY: the caller names a stream of the target, which lives at least as long as this call.
+            // SAFETY: `Flight::fence` has seen that it is a stream of the target; the caller holds it during this call.
             let stream = unsafe { Stream::adopt(driver, RawStream::from_raw(stream)) };
             if let Err(error) = transfer.fence(&stream) {
                 self.state = State::Failed(error);
@@ -118,6 +119,7 @@ impl Part {
 impl Flight {
     pub(crate) fn new(
         tree: Py<Tree>,
+        target: Device,
         parts: Vec<Part>,
         results: Vec<Option<Py<PyAny>>>,
         finishes: Vec<(usize, Py<PyAny>)>,
@@ -125,6 +127,7 @@ impl Flight {
     ) -> Self {
         Self {
             tree,
+            target,
             is_empty: parts.is_empty(),
             parts: Mutex::new(parts),
             results: Mutex::new(Some(results)),
@@ -178,8 +181,15 @@ impl Flight {
         self.bring_in(py, Part::settle)
     }
 
-    /// Makes `stream`, a stream of the target, wait for the bytes. Blocks while slots are filled.
-    fn fence(&self, py: Python<'_>, stream: u64) -> PyResult<()> {
+    /// Makes `stream`, a stream of the target, which is the device of that name, wait for the bytes. Blocks while slots are
+    /// filled.
+    fn fence(&self, py: Python<'_>, device: &str, stream: u64) -> PyResult<()> {
+        if devices::open(py, device)? != self.target {
+            return Err(PyValueError::new_err(format!(
+                "waiting for a transfer to {} on a stream of {device}: it takes a stream of {}",
+                self.target, self.target
+            )));
+        }
         self.bring_in(py, |part| part.fence(stream))
     }
 
