@@ -84,14 +84,20 @@ class Plan:
         """The handle of torch's current stream on a GPU."""
         return int(self.torch.current_stream(device))
 
+    def _in_order(self) -> contextlib.AbstractContextManager[Any]:
+        """Has torch, in what it does itself, work on the caller's stream."""
+        if self._stream is None or isinstance(self._stream, _native.SimulatedStream):
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[Any] = self.torch.torch.cuda.stream(self._stream)
+        return context
+
     # ---- memory
 
     def room(self, bytes: int) -> tuple[Any, int]:
         """Memory on the target GPU, out of torch's own allocator, as a tensor of bytes."""
         torch = self.torch.torch
-        given = contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
         try:
-            with given:
+            with self._in_order():
                 memory = torch.empty(bytes, dtype=torch.uint8, device=self.target)
         except self.torch.OutOfMemoryError as full:
             message = f"making room for {bytes} bytes of tensors on {self.target}: {full}"
@@ -124,10 +130,31 @@ class Plan:
         """A tensor on a device that leaves gaps, without them."""
         if self.torch is None or not isinstance(leaf, self.torch.Tensor):
             return leaf.copy(order="K")
-        return leaf.clone(memory_format=self.torch.torch.preserve_format)
+        with self._in_order():
+            self._mark(leaf)
+            return leaf.clone(memory_format=self.torch.torch.preserve_format)
 
     def prepare(self, leaf: Any, path: str) -> Prepared:
         """What to do with a leaf that the native half does not move as it is."""
+        with self._in_order():
+            result, instead, is_array, finish = self._prepare(leaf, path)
+        return result, instead, is_array, finish and self._finishing(finish)
+
+    def _finishing(self, finish: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def finished(moved: Any) -> Any:
+            with self._in_order():
+                return finish(moved)
+
+        return finished
+
+    def _mark(self, leaf: Any) -> None:
+        """Tells torch's allocator that the caller's stream reads a leaf, whose memory may be another's: the caller may drop
+        it before that stream has come to it."""
+        given = self._stream
+        if given is not None and leaf.is_cuda and self.stream_device == f"cuda:{leaf.device.index}":
+            leaf.record_stream(given)
+
+    def _prepare(self, leaf: Any, path: str) -> Prepared:
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(leaf, numpy.ndarray):
             return self._prepare_array(numpy, leaf, path)
@@ -142,6 +169,7 @@ class Plan:
         dtype = self._dtype_for(leaf.is_floating_point(), leaf.dtype)
         if dtype is None and self._is_there(leaf):
             return leaf, None, False, None
+        self._mark(leaf)
         source = leaf.detach().resolve_conj().resolve_neg()
         finish: Callable[[Any], Any] | None = None
         if dtype is not None:
@@ -167,7 +195,7 @@ class Plan:
                 tensor = self.torch.torch.from_numpy(source)
             except TypeError as error:
                 raise unsupported(leaf, path, str(error)) from error
-            return self.prepare(tensor, path)
+            return self._prepare(tensor, path)
         if not movable:
             leaf = numpy.array(leaf, order="C")
         dtype = self._dtype_for(leaf.dtype.kind == "f", str(leaf.dtype))

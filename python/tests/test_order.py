@@ -100,3 +100,38 @@ def test_what_a_stream_still_writes_is_waited_for_on_the_way_back() -> None:
     assert not transfer.done()
     assert equal(large, transfer.result())
     """)
+
+
+def test_what_torch_does_itself_it_does_on_the_stream_that_was_given() -> None:
+    run(PREAMBLE + """
+    import contextlib
+    from torch.overrides import TorchFunctionMode
+
+    class Given:
+        cuda_stream, device = stream.handle, torch.device("cuda:0")
+
+    current, seen = [None], {}
+
+    @contextlib.contextmanager
+    def on(given):
+        current.append(given)
+        yield
+        current.pop()
+
+    torch.cuda.stream = on
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.setdefault(getattr(function, "__name__", ""), set()).add(current[-1])
+            return function(*args, **(kwargs or {}))
+
+    given = Given()
+    x = torch.randn(4, 6, dtype=torch.complex64).conj()[:, ::2]
+    tree = [x, torch.randn(3), torch.randn(3, dtype=torch.float64), torch.ones(3, requires_grad=True)]
+    with Watch():
+        there = pinlane.to(tree, "cuda", dtype=torch.bfloat16, stream=given)
+        wider = pinlane.to([torch.randn(3)], "cuda", dtype=torch.float64, non_blocking=True, stream=given).result()
+    assert seen["resolve_conj"] == seen["to"] == {given}, seen
+    stream.synchronize()
+    assert torch.equal(there[0], x.resolve_conj()) and there[3].dtype is torch.bfloat16
+    """)
