@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-from . import _native
+from . import _native, _trees
 from ._errors import UnsupportedLeafError, out_of_memory
 
 #: Equal leaves one after the other: see `pinlane._torch.Run`.
@@ -80,9 +80,20 @@ class Plan:
             return self.stream_of(int(self.target[5:]))
         return None
 
+    def current_stream(self) -> Any:
+        """Torch's current stream on the target, a GPU."""
+        return self.torch.torch.cuda.current_stream(int(self.target[5:]))
+
     def stream_of(self, device: int) -> int:
         """The handle of torch's current stream on a GPU."""
         return int(self.torch.current_stream(device))
+
+    def mark_used(self, tree: Any, streams: Iterable[Any]) -> None:
+        """Tells torch's allocator that results are used on other streams than the one that their memory is of."""
+        for leaf in _native.Tree(tree, self.tensor_type, _trees.open).leaves:
+            if isinstance(leaf, self.torch.Tensor) and leaf.is_cuda and leaf.layout is self.torch.torch.strided:
+                for stream in streams:
+                    leaf.record_stream(stream)
 
     def _in_order(self) -> contextlib.AbstractContextManager[Any]:
         """Has torch, in what it does itself, work on the caller's stream."""

@@ -175,6 +175,25 @@ def test_transfers_are_ordered_where_their_results_are_taken() -> None:
     assert all_equal(transfer.result(), 9)
 
 
+@pytest.mark.parametrize("by_waiting", [False, True])
+def test_results_that_another_stream_uses_may_be_dropped_while_it_does(by_waiting: bool) -> None:
+    side = torch.cuda.Stream()
+    transfer = pinlane.to([torch.full((2_000_000,), 5.0)], DEVICE, non_blocking=True)
+    if by_waiting:
+        transfer.wait(side)
+        there = transfer.result()
+    with torch.cuda.stream(side):
+        if not by_waiting:
+            there = transfer.result()
+        torch.cuda._sleep(LONG)
+        total = there[0].sum()  # behind the sleep
+    del there, transfer
+    # Of the size of the result, so that the allocator would give out its memory again.
+    others = [torch.zeros(2_000_000, device=DEVICE) for _ in range(4)]
+    side.synchronize()
+    assert int(total) == 10_000_000 and all(bool(other.eq(0).all()) for other in others)
+
+
 def test_results_on_the_host_are_pinned_where_asked_as_torch_sees_it() -> None:
     back = pinlane.to(pinlane.to(batch(), DEVICE), "cpu", pin=True)
     assert back["large"].is_pinned() and all_equal(back, 1)
