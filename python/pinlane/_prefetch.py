@@ -200,8 +200,12 @@ class PrefetchIterator(Iterator[T]):
                 raise taken
             batch = taken.result()
         except Exception:
-            # An interruption of the consumer says nothing of the batches.
             self._line.stop()
+            raise
+        except BaseException:
+            # An interruption of the consumer says nothing of the batches: this one is the next again.
+            if isinstance(taken, Transfer):
+                self._line.put_back(taken)
             raise
         finally:
             # An error's traceback holds this frame.
@@ -295,6 +299,12 @@ class _Line(Generic[T]):
                 return transfer
             failure, self._failure = self._failure, None
             return failure
+
+    def put_back(self, transfer: Transfer[T]) -> None:
+        """A batch that was asked for, and so counts no bytes any more, is to be taken again."""
+        with self._changed:
+            self._transfers.appendleft((transfer, 0))
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """The consumer wants no more. What is on its way is given up."""
