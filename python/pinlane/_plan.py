@@ -234,6 +234,8 @@ class Plan:
             raise unsupported(leaf, path, "a simulated device holds ordinary dense tensors only")
         try:
             return leaf.to(self.target, self._dtype_for(leaf.is_floating_point(), leaf.dtype))
+        except self.torch.OutOfMemoryError:
+            raise
         except (NotImplementedError, RuntimeError, TypeError) as error:
             raise unsupported(leaf, path, f"torch says: {error}") from error
 

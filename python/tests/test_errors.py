@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import pinlane
+from pinlane import _plan
 from pinlane.testing import SimulatedStream
 
 
@@ -89,6 +90,18 @@ def test_a_stream_of_a_device_that_has_no_part_in_it_is_refused() -> None:
     with pytest.raises(ValueError, match="sim:1"):
         transfer.wait(stream)
     assert transfer.result().eq(1).all()
+
+
+def test_torch_without_room_for_what_it_does_to_a_leaf_is_ours_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(_plan.Plan, "_mark", full)
+    monkeypatch.setattr(_plan.Plan, "_moved_by_torch", full)
+    for leaf, dtype in ((torch.randn(3), torch.float16), (torch.eye(3).to_sparse(), None)):
+        with pytest.raises(torch.OutOfMemoryError, match=r"\['x'\]\[0\]") as caught:
+            pinlane.to({"x": [leaf]}, "sim", dtype=dtype)
+        assert isinstance(caught.value, pinlane.OutOfMemoryError)
 
 
 def test_a_budget_that_is_too_small_says_what_to_do() -> None:

@@ -136,6 +136,30 @@ impl Flight {
         }
     }
 
+    fn results(&self) -> MutexGuard<'_, Option<Vec<Option<Py<PyAny>>>>> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tree of what has landed, finished.
+    fn made_of(&self, py: Python<'_>, landed: &[Option<Py<PyAny>>]) -> PyResult<Py<PyAny>> {
+        let tree = self.tree.get();
+        let mut results: Vec<Bound<'_, PyAny>> = landed
+            .iter()
+            .map(|result| {
+                result
+                    .as_ref()
+                    .map_or_else(|| py.None(), |result| result.clone_ref(py))
+            })
+            .map(|result| result.into_bound(py))
+            .collect();
+        for (number, finish) in &self.finishes {
+            let finished = finish.bind(py).call1((&results[*number],));
+            results[*number] =
+                finished.map_err(|error| errors::of_leaf(py, error, || tree.path_of(py, *number)))?;
+        }
+        Ok(tree.with(py, &results)?.unbind())
+    }
+
     fn parts(&self) -> MutexGuard<'_, Vec<Part>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,21 +248,17 @@ impl Flight {
         Ok(None)
     }
 
-    /// The tree of results in a tuple of one, once; `None` when it was given already. To be asked after the bytes are there, or on a stream
-    /// that waits for them.
+    /// The tree of results in a tuple of one, once; `None` when it was given already. To be asked after the bytes are there, or
+    /// on a stream that waits for them. Where making the tree fails, it can be asked again.
     fn result(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>,)>> {
-        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(results) = results else {
+        let Some(landed) = self.results().take() else {
             return Ok(None);
         };
-        let mut results: Vec<Bound<'_, PyAny>> = results
-            .into_iter()
-            .map(|result| result.unwrap_or_else(|| py.None()).into_bound(py))
-            .collect();
-        for (number, finish) in &self.finishes {
-            results[*number] = finish.bind(py).call1((&results[*number],))?;
+        let made = self.made_of(py, &landed);
+        if made.is_err() {
+            *self.results() = Some(landed);
         }
-        Ok(Some((self.tree.get().with(py, &results)?.unbind(),)))
+        Ok(Some((made?,)))
     }
 }
 

@@ -93,7 +93,10 @@ impl<'py> Start<'_, 'py> {
         }
         if !from.is_host() && !self.forms.get(form).is_dense() {
             // Devices don't gather: torch packs it where it is.
-            let packed = self.plan.call_method1(intern!(self.py, "packed"), (leaf,))?;
+            let packed = self.plan.call_method1(intern!(self.py, "packed"), (leaf,));
+            let packed = packed.map_err(|error| {
+                errors::of_leaf(self.py, error, || self.tree.get().path_of(self.py, number))
+            })?;
             self.replacements.push(packed.clone().unbind());
             return self.survey_leaf(number, &packed, is_array);
         }
@@ -140,7 +143,8 @@ impl<'py> Start<'_, 'py> {
         let path = self.tree.get().path_of(py, number);
         let prepared = self
             .plan
-            .call_method1(intern!(py, "prepare"), (leaf, path.clone()))?;
+            .call_method1(intern!(py, "prepare"), (leaf, path.clone()))
+            .map_err(|error| errors::of_leaf(py, error, || path.clone()))?;
         let (result, replacement, is_array, finish): Prepared<'py> = prepared.extract()?;
         self.results[number] = result;
         self.finishes.extend(finish.map(|finish| (number, finish)));
