@@ -96,6 +96,7 @@ def to(
         ``torch.save`` saves all; with ``False`` each has its own.
     :param pin: whether results on the host lie in pinned memory, out of the budget of the device that they come from.
     :raises NoSuchDeviceError: for a device that is not there.
+    :raises TypeError: for a dtype that is not one of torch's for floating-point numbers.
     :raises ValueError: for a stream of a device that nothing comes from or goes to.
     :raises UnsupportedLeafError: for a leaf that can't move; its text says where in the tree it is.
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native, _trees
@@ -82,6 +83,9 @@ def _bytes(leaf: Any, path: str) -> int:
         return int(leaf.numel() * leaf.element_size())
     if not hasattr(leaf, "__array_interface__") or leaf.dtype.hasobject:
         raise unsupported(leaf, path, "only ordinary tensors and arrays of the host can be pinned")
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(leaf, numpy.ma.MaskedArray):
+        raise unsupported(leaf, path, "its mask would be lost: pin its `data` and its `mask`")
     return int(leaf.nbytes)
 
 

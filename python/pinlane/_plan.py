@@ -47,7 +47,7 @@ class Plan:
             _native.open_device(target)
         self.torch: Any = torch_side(needed=target.startswith("cuda"))
         self.target = target
-        self.dtype = dtype
+        self.dtype = None if dtype is None else _floating(dtype)
         self.convert = dtype is not None
         self.slab = slab
         self.pin = pin
@@ -194,10 +194,18 @@ class Plan:
         return None, source, False, finish
 
     def _prepare_array(self, numpy: ModuleType, leaf: Any, path: str) -> Prepared:
+        kind = type(leaf)
+        if issubclass(kind, numpy.ma.MaskedArray):
+            raise unsupported(leaf, path, "its mask would be lost: move its `data` and its `mask`")
         if leaf.dtype.hasobject:
             raise unsupported(leaf, path, "its elements are Python objects")
+        if self.target == "cpu" and _native.simulated_device_of(leaf.ctypes.data) is None:
+            if self.dtype is None or leaf.dtype.kind != "f":
+                return leaf, None, False, None
         size = leaf.dtype.itemsize
-        movable = all(stride >= 0 and size and stride % size == 0 for stride in leaf.strides)
+        # The engine gathers elements of these widths, and moves any that leave no gaps.
+        is_whole = leaf.flags.forc or size in (1, 2, 4, 8, 16)
+        movable = is_whole and all(stride >= 0 and size and stride % size == 0 for stride in leaf.strides)
         if self.target.startswith("cuda"):
             # Torch warns of arrays that it could write to and must not.
             is_torchs = movable and leaf.dtype.isnative and leaf.flags.writeable
@@ -211,8 +219,13 @@ class Plan:
             leaf = numpy.array(leaf, order="C")
         dtype = self._dtype_for(leaf.dtype.kind == "f", str(leaf.dtype))
         if dtype is not None:
-            leaf = leaf.astype(_numpy_name(dtype), copy=False)
-        return None, leaf, True, None
+            try:
+                leaf = leaf.astype(_numpy_name(dtype), copy=False)
+            except TypeError as error:
+                raise unsupported(leaf, path, f"numpy has no {dtype}; convert it to a tensor first") from error
+        # Of a file that is mapped into memory nothing is left.
+        is_plain = kind is numpy.ndarray or issubclass(kind, numpy.memmap)
+        return None, leaf, True, None if is_plain else _viewer(kind)
 
     def _dtype_for(self, is_floating: bool, dtype: Any) -> Any:
         """The dtype that a leaf is to be converted to; ``None`` where it keeps its own."""
@@ -265,12 +278,27 @@ def unsupported(leaf: Any, path: str, reason: str, doing: str = "moving") -> Uns
     return UnsupportedLeafError(f"{doing} {path or 'itself'}: {kind.__module__}.{kind.__qualname__}: {reason}")
 
 
+def _floating(dtype: Any) -> Any:
+    """The dtype that tensors of floating-point numbers are to be converted to: torch's."""
+    torch = torch_side(needed=True)
+    assert torch is not None, "it was needed"
+    if not isinstance(dtype, torch.torch.dtype):
+        raise TypeError(f"the dtype to convert to is one of torch's, such as torch.float16, not {dtype!r}")
+    if not (dtype.is_floating_point or dtype.is_complex):
+        raise TypeError(f"converting floating-point tensors to {dtype}: it has to be floating-point or complex")
+    return dtype
+
+
 def _numpy_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 def _converter(dtype: Any) -> Callable[[Any], Any]:
     return lambda moved: moved.to(dtype)
+
+
+def _viewer(kind: type) -> Callable[[Any], Any]:
+    return lambda moved: moved.view(kind)
 
 
 def _grower(moved_function: Any, leaf: Any, first: Callable[[Any], Any] | None) -> Callable[[Any], Any]:

@@ -169,6 +169,12 @@ def test_dtype_converts_floating_point_tensors_only(dtype: torch.dtype, device: 
     assert pinlane.to(there, device, dtype=dtype)["x"] is there["x"]
 
 
+@pytest.mark.parametrize("dtype", ["float16", numpy.float32, float, torch.int8])
+def test_what_floating_point_tensors_can_not_be_converted_to_is_a_type_error(dtype: Any, device: str) -> None:
+    with pytest.raises(TypeError, match="convert"):
+        pinlane.to(torch.ones(3), device, dtype=dtype)
+
+
 def test_gradients_flow_through_conversions_in_the_sources_dtype(device: str) -> None:
     for dtype in (torch.float16, torch.float64):
         x = torch.randn(3, requires_grad=True)
@@ -259,6 +265,30 @@ class TestArrays:
     def test_arrays_of_objects_are_refused(self) -> None:
         with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['o'\].*Python objects"):
             pinlane.to({"o": numpy.array([object()])}, "sim")
+
+    def test_arrays_with_a_mask_are_refused(self) -> None:
+        for target in ("sim", "cpu"):
+            with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['m'\].*mask"):
+                pinlane.to({"m": numpy.ma.array([1, 2], mask=[0, 1])}, target)
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['m'\].*mask"):
+            pinlane.pin({"m": numpy.ma.array([1, 2], mask=[0, 1])}, "sim")
+
+    def test_arrays_of_types_of_their_own_arrive_as_such(self) -> None:
+        record = numpy.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]).view(numpy.recarray)
+        back = pinlane.to(pinlane.to([record], "sim"), "cpu")[0]
+        assert type(back) is numpy.recarray and back.a == 1 and back.b == 2.0
+
+    def test_arrays_of_odd_widths_with_gaps_are_copied_first(self) -> None:
+        for array in (numpy.array(["abc", "de", "f", "g"])[::2], numpy.zeros((4, 4), "i4,f4,i2")[:, 1:3]):
+            assert numpy.array_equal(pinlane.to(pinlane.to([array], "sim"), "cpu")[0], array)
+
+    def test_any_array_of_the_host_is_itself_there(self) -> None:
+        for array in (numpy.arange(5)[::-1], numpy.array(["abc", "de", "f"])[::2], numpy.arange(3, dtype=">i4")):
+            assert pinlane.to(array, "cpu") is array
+
+    def test_a_dtype_that_numpy_lacks_is_refused_by_path(self) -> None:
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['x'\].*bfloat16"):
+            pinlane.to({"x": numpy.ones(3)}, "sim", dtype=torch.bfloat16)
 
     def test_numbers_of_numpy_pass_through(self) -> None:
         number = numpy.float32(2)
