@@ -23,6 +23,9 @@ def pin(tree: T, device: DeviceLike = "cuda") -> T:
 
     Worth it for what is moved again and again. What is moved once goes faster as it is: pinning costs more than a copy.
 
+    Torch takes the memory for pinned too, but does not keep it while a copy of its own reads it: after
+    ``tensor.to("cuda", non_blocking=True)``, keep the tensor until the copy is done. :func:`pinlane.to` keeps what it reads.
+
     >>> import numpy, pinlane
     >>> batch = pinlane.pin({"x": numpy.arange(3)}, "sim")
     >>> batch, pinlane.is_pinned(batch, "sim")
