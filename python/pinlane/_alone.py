@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._devices import name_of
+from ._errors import of_leaf
 
 if TYPE_CHECKING:
     import torch
@@ -80,12 +81,16 @@ def _reader(torch: Any) -> Way:
 
 def _sender(torch: Any, device: torch.device, longest: int) -> Way:
     tensor_type, strided = torch.Tensor, torch.strided
+    full = torch.cuda.OutOfMemoryError
 
     def send(tree: Any) -> Any:
         if type(tree) is tensor_type and tree.is_cpu and tree.layout is strided:
             # Pinned memory is one copy, however long.
             if tree.nbytes <= longest or tree.is_pinned():
-                return tree.to(device)
+                try:
+                    return tree.to(device)
+                except full as error:
+                    raise of_leaf(error, "") from error
         return None
 
     return send

@@ -36,7 +36,7 @@ class Place:
 
     def stream(self) -> int | None:
         """The caller's stream, where results are ordered on one."""
-        return self.plan.stream_now()[1]
+        return self.plan.stream_now()
 
 
 @contextlib.contextmanager

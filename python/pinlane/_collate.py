@@ -66,6 +66,9 @@ def collate(
     :func:`pinlane.prefetch` take them to the GPU from where they are. A slab is used again when the last tensor over it is
     gone; while all are in use, batches come as they do without this. Without workers it is ``fn``.
 
+    Torch takes pinned slabs for pinned memory, but does not keep them while a copy of its own reads them: after
+    ``tensor.to("cuda", non_blocking=True)``, keep the tensor until the copy is done. :func:`pinlane.to` keeps what it reads.
+
     It has to be what the worker calls last: nothing can be done to its result before the loader gives it out.
 
     :param fn: makes a batch of samples; torch's ``default_collate`` unless given, whose results are built where they are

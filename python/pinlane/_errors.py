@@ -105,6 +105,17 @@ def _file_error_like(like: type[OSError]) -> type[FileError]:
     return type("FileError", (FileError, like), names)
 
 
+def of_leaf(error: BaseException, path: str) -> BaseException:
+    """What to raise for what torch raised when it did something to a leaf: that a device has no room is ours too."""
+    torch = sys.modules.get("torch")
+    theirs = getattr(torch, "OutOfMemoryError", None)
+    if theirs is None or not isinstance(error, theirs) or isinstance(error, Error):
+        return error
+    raised = out_of_memory()(f"moving {path or 'itself'}: {error}")
+    raised.__cause__ = error
+    return raised
+
+
 def out_of_memory() -> type[OutOfMemoryError]:
     """The class to raise where a device has no room: one that ``except torch.OutOfMemoryError`` catches too."""
     torch = sys.modules.get("torch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native, _trees
@@ -21,6 +22,9 @@ def pin(tree: T, device: DeviceLike = "cuda") -> T:
     """The tree with its host tensors and arrays in pinned memory, which ``device`` reads by itself, out of its budget.
 
     Worth it for what is moved again and again. What is moved once goes faster as it is: pinning costs more than a copy.
+
+    Torch takes the memory for pinned too, but does not keep it while a copy of its own reads it: after
+    ``tensor.to("cuda", non_blocking=True)``, keep the tensor until the copy is done. :func:`pinlane.to` keeps what it reads.
 
     >>> import numpy, pinlane
     >>> batch = pinlane.pin({"x": numpy.arange(3)}, "sim")
@@ -82,6 +86,9 @@ def _bytes(leaf: Any, path: str) -> int:
         return int(leaf.numel() * leaf.element_size())
     if not hasattr(leaf, "__array_interface__") or leaf.dtype.hasobject:
         raise unsupported(leaf, path, "only ordinary tensors and arrays of the host can be pinned")
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(leaf, numpy.ma.MaskedArray):
+        raise unsupported(leaf, path, "its mask would be lost: pin its `data` and its `mask`")
     return int(leaf.nbytes)
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-from . import _native
+from . import _native, _trees
 from ._errors import UnsupportedLeafError, out_of_memory
 
 #: Equal leaves one after the other: see `pinlane._torch.Run`.
@@ -32,6 +32,7 @@ class Plan:
         "is_neg",
         "parameter_type",
         "pin",
+        "results_stream",
         "slab",
         "stream",
         "stream_device",
@@ -46,7 +47,7 @@ class Plan:
             _native.open_device(target)
         self.torch: Any = torch_side(needed=target.startswith("cuda"))
         self.target = target
-        self.dtype = dtype
+        self.dtype = None if dtype is None else _floating(dtype)
         self.convert = dtype is not None
         self.slab = slab
         self.pin = pin
@@ -61,31 +62,53 @@ class Plan:
             self.parameter_type = self.torch.Parameter
             self.is_neg = self.torch.is_neg
             self.grads = self.torch.torch.is_grad_enabled()
-        self.stream_device, self.stream = self.stream_now()
+        self.stream_device: str | None = None
+        self.stream: int | None = None
+        if stream is not None:
+            self.stream_device, self.stream = name_of_stream(stream)
+        self.results_stream = self.stream_now()
+        if stream is None and self.results_stream is not None:
+            self.stream_device, self.stream = target, self.results_stream
 
     # ---- streams
 
-    def stream_now(self) -> tuple[str | None, int | None]:
-        """The stream to be ordered on: the caller's, or torch's current one where the target is a GPU."""
-        given = self._stream
-        if given is not None:
-            return name_of_stream(given)
+    def stream_now(self) -> int | None:
+        """The stream that results are ordered on: the caller's, if it is the target's, or torch's current one there."""
+        if self._stream is not None and self.stream_device == self.target:
+            return self.stream
         if self.target.startswith("cuda"):
-            return self.target, self.torch.current_stream(int(self.target[5:]))
-        return None, None
+            return self.stream_of(int(self.target[5:]))
+        return None
+
+    def current_stream(self) -> Any:
+        """Torch's current stream on the target, a GPU."""
+        return self.torch.torch.cuda.current_stream(int(self.target[5:]))
 
     def stream_of(self, device: int) -> int:
         """The handle of torch's current stream on a GPU."""
         return int(self.torch.current_stream(device))
+
+    def mark_used(self, tree: Any, streams: Iterable[Any]) -> None:
+        """Tells torch's allocator that results are used on other streams than the one that their memory is of."""
+        for leaf in _native.Tree(tree, self.tensor_type, _trees.open).leaves:
+            if isinstance(leaf, self.torch.Tensor) and leaf.is_cuda and leaf.layout is self.torch.torch.strided:
+                for stream in streams:
+                    leaf.record_stream(stream)
+
+    def _in_order(self) -> contextlib.AbstractContextManager[Any]:
+        """Has torch, in what it does itself, work on the caller's stream."""
+        if self._stream is None or isinstance(self._stream, _native.SimulatedStream):
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[Any] = self.torch.torch.cuda.stream(self._stream)
+        return context
 
     # ---- memory
 
     def room(self, bytes: int) -> tuple[Any, int]:
         """Memory on the target GPU, out of torch's own allocator, as a tensor of bytes."""
         torch = self.torch.torch
-        given = contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
         try:
-            with given:
+            with self._in_order():
                 memory = torch.empty(bytes, dtype=torch.uint8, device=self.target)
         except self.torch.OutOfMemoryError as full:
             message = f"making room for {bytes} bytes of tensors on {self.target}: {full}"
@@ -118,10 +141,31 @@ class Plan:
         """A tensor on a device that leaves gaps, without them."""
         if self.torch is None or not isinstance(leaf, self.torch.Tensor):
             return leaf.copy(order="K")
-        return leaf.clone(memory_format=self.torch.torch.preserve_format)
+        with self._in_order():
+            self._mark(leaf)
+            return leaf.clone(memory_format=self.torch.torch.preserve_format)
 
     def prepare(self, leaf: Any, path: str) -> Prepared:
         """What to do with a leaf that the native half does not move as it is."""
+        with self._in_order():
+            result, instead, is_array, finish = self._prepare(leaf, path)
+        return result, instead, is_array, finish and self._finishing(finish)
+
+    def _finishing(self, finish: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def finished(moved: Any) -> Any:
+            with self._in_order():
+                return finish(moved)
+
+        return finished
+
+    def _mark(self, leaf: Any) -> None:
+        """Tells torch's allocator that the caller's stream reads a leaf, whose memory may be another's: the caller may drop
+        it before that stream has come to it."""
+        given = self._stream
+        if given is not None and leaf.is_cuda and self.stream_device == f"cuda:{leaf.device.index}":
+            leaf.record_stream(given)
+
+    def _prepare(self, leaf: Any, path: str) -> Prepared:
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(leaf, numpy.ndarray):
             return self._prepare_array(numpy, leaf, path)
@@ -136,6 +180,7 @@ class Plan:
         dtype = self._dtype_for(leaf.is_floating_point(), leaf.dtype)
         if dtype is None and self._is_there(leaf):
             return leaf, None, False, None
+        self._mark(leaf)
         source = leaf.detach().resolve_conj().resolve_neg()
         finish: Callable[[Any], Any] | None = None
         if dtype is not None:
@@ -149,10 +194,18 @@ class Plan:
         return None, source, False, finish
 
     def _prepare_array(self, numpy: ModuleType, leaf: Any, path: str) -> Prepared:
+        kind = type(leaf)
+        if issubclass(kind, numpy.ma.MaskedArray):
+            raise unsupported(leaf, path, "its mask would be lost: move its `data` and its `mask`")
         if leaf.dtype.hasobject:
             raise unsupported(leaf, path, "its elements are Python objects")
+        if self.target == "cpu" and _native.simulated_device_of(leaf.ctypes.data) is None:
+            if self.dtype is None or leaf.dtype.kind != "f":
+                return leaf, None, False, None
         size = leaf.dtype.itemsize
-        movable = all(stride >= 0 and size and stride % size == 0 for stride in leaf.strides)
+        # The engine gathers elements of these widths, and moves any that leave no gaps.
+        is_whole = leaf.flags.forc or size in (1, 2, 4, 8, 16)
+        movable = is_whole and all(stride >= 0 and size and stride % size == 0 for stride in leaf.strides)
         if self.target.startswith("cuda"):
             # Torch warns of arrays that it could write to and must not.
             is_torchs = movable and leaf.dtype.isnative and leaf.flags.writeable
@@ -161,13 +214,18 @@ class Plan:
                 tensor = self.torch.torch.from_numpy(source)
             except TypeError as error:
                 raise unsupported(leaf, path, str(error)) from error
-            return self.prepare(tensor, path)
+            return self._prepare(tensor, path)
         if not movable:
             leaf = numpy.array(leaf, order="C")
         dtype = self._dtype_for(leaf.dtype.kind == "f", str(leaf.dtype))
         if dtype is not None:
-            leaf = leaf.astype(_numpy_name(dtype), copy=False)
-        return None, leaf, True, None
+            try:
+                leaf = leaf.astype(_numpy_name(dtype), copy=False)
+            except TypeError as error:
+                raise unsupported(leaf, path, f"numpy has no {dtype}; convert it to a tensor first") from error
+        # Of a file that is mapped into memory nothing is left.
+        is_plain = kind is numpy.ndarray or issubclass(kind, numpy.memmap)
+        return None, leaf, True, None if is_plain else _viewer(kind)
 
     def _dtype_for(self, is_floating: bool, dtype: Any) -> Any:
         """The dtype that a leaf is to be converted to; ``None`` where it keeps its own."""
@@ -189,6 +247,8 @@ class Plan:
             raise unsupported(leaf, path, "a simulated device holds ordinary dense tensors only")
         try:
             return leaf.to(self.target, self._dtype_for(leaf.is_floating_point(), leaf.dtype))
+        except self.torch.OutOfMemoryError:
+            raise
         except (NotImplementedError, RuntimeError, TypeError) as error:
             raise unsupported(leaf, path, f"torch says: {error}") from error
 
@@ -218,12 +278,27 @@ def unsupported(leaf: Any, path: str, reason: str, doing: str = "moving") -> Uns
     return UnsupportedLeafError(f"{doing} {path or 'itself'}: {kind.__module__}.{kind.__qualname__}: {reason}")
 
 
+def _floating(dtype: Any) -> Any:
+    """The dtype that tensors of floating-point numbers are to be converted to: torch's."""
+    torch = torch_side(needed=True)
+    assert torch is not None, "it was needed"
+    if not isinstance(dtype, torch.torch.dtype):
+        raise TypeError(f"the dtype to convert to is one of torch's, such as torch.float16, not {dtype!r}")
+    if not (dtype.is_floating_point or dtype.is_complex):
+        raise TypeError(f"converting floating-point tensors to {dtype}: it has to be floating-point or complex")
+    return dtype
+
+
 def _numpy_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 def _converter(dtype: Any) -> Callable[[Any], Any]:
     return lambda moved: moved.to(dtype)
+
+
+def _viewer(kind: type) -> Callable[[Any], Any]:
+    return lambda moved: moved.view(kind)
 
 
 def _grower(moved_function: Any, leaf: Any, first: Callable[[Any], Any] | None) -> Callable[[Any], Any]:

@@ -13,8 +13,8 @@ Streams. The thread works as the consumer would have: on the stream that was cur
 is the stream that the batches are used on, nearly always. So torch's allocator gives memory of that stream: what was freed
 there may be handed out again although the GPU still works on it, and the engine starts no copy before what the stream had
 been given by then is done. A batch is given out ordered on the stream that is current where ``next()`` is called. Where
-that is another one, the batch's memory is marked as used there (``record_stream``), so that it is not handed out again
-before that stream is done with it. Memory from a stream of the thread's own would let copies start sooner, by less than a
+that is another one, the transfer marks the batch's memory as used there (``record_stream``), so that it is not handed out
+again before that stream is done with it. Memory from a stream of the thread's own would let copies start sooner, by less than a
 step; but then all memory would have to be marked, and a consumer that enqueues work far ahead of the GPU would get a new
 allocation for every batch, as none could be handed out again before the GPU came to it.
 
@@ -175,7 +175,6 @@ class PrefetchIterator(Iterator[T]):
         bounds: _Bounds,
         surroundings: _Surroundings,
     ) -> None:
-        self._surroundings = surroundings
         self._line: _Line[T] = _Line(bounds)
         self._is_closed = False
         # The thread holds the source alone, and so is the one that lets go of it.
@@ -201,13 +200,16 @@ class PrefetchIterator(Iterator[T]):
                 raise taken
             batch = taken.result()
         except Exception:
-            # An interruption of the consumer says nothing of the batches.
             self._line.stop()
+            raise
+        except BaseException:
+            # An interruption of the consumer says nothing of the batches: this one is the next again.
+            if isinstance(taken, Transfer):
+                self._line.put_back(taken)
             raise
         finally:
             # An error's traceback holds this frame.
             del taken
-        self._surroundings.hand_over(batch)
         return batch
 
     def close(self) -> None:
@@ -298,6 +300,12 @@ class _Line(Generic[T]):
             failure, self._failure = self._failure, None
             return failure
 
+    def put_back(self, transfer: Transfer[T]) -> None:
+        """A batch that was asked for, and so counts no bytes any more, is to be taken again."""
+        with self._changed:
+            self._transfers.appendleft((transfer, 0))
+            self._changed.notify_all()
+
     def stop(self) -> None:
         """The consumer wants no more. What is on its way is given up."""
         with self._changed:
@@ -381,17 +389,6 @@ class _Surroundings:
             if self._stream is not None:
                 stack.enter_context(self._torch.cuda.stream(self._stream))
             yield
-
-    def hand_over(self, batch: Any) -> None:
-        """Tells torch's allocator of a batch that is about to be used on another stream than its memory is of."""
-        if self._stream is None:
-            return
-        current = self._torch.cuda.current_stream(self._stream.device)
-        if current == self._stream:
-            return
-        for leaf in _native.Tree(batch, self._torch.Tensor, _trees.open).leaves:
-            if isinstance(leaf, self._torch.Tensor) and leaf.is_cuda:
-                leaf.record_stream(current)
 
 
 def _gives_fresh_memory(iterable: object) -> bool:

@@ -31,13 +31,15 @@ class Transfer(Generic[T]):
     {'x': array([0, 1, 2, 3])}
     """
 
-    __slots__ = ("__weakref__", "_failure", "_flight", "_is_settled", "_plan")
+    __slots__ = ("__weakref__", "_failure", "_flight", "_is_settled", "_plan", "_users")
 
     def __init__(self, flight: _native.Flight, plan: Plan) -> None:
         self._flight = flight
         self._plan = plan
         self._is_settled = False
         self._failure: Exception | None = None
+        #: By their handles, the streams that the results are used on and their memory is not of.
+        self._users: dict[int, Any] = {}
 
     def done(self) -> bool:
         """Whether all of it has landed, or failed. Never blocks."""
@@ -50,7 +52,8 @@ class Transfer(Generic[T]):
         """The tree, once.
 
         Towards the host, blocks until the bytes are there. Towards a device, blocks until the sources are free to change,
-        and the results are ordered on the stream that :func:`pinlane.to` was given, or on torch's current stream.
+        and the results are ordered on the stream that :func:`pinlane.to` was given, or on torch's current stream. Where that
+        is another than at the start, torch's allocator is told (``record_stream``), so they may be dropped at any time.
 
         :raises TransferError: when the result was taken already.
         :raises SourceChangedError: when a source was written while it was read.
@@ -63,6 +66,8 @@ class Transfer(Generic[T]):
         if given is None:
             raise TransferError("the result of this transfer was taken already: it is given once, so keep it")
         tree: T = given[0]
+        if self._users:
+            self._plan.mark_used(tree, self._users.values())
         return tree
 
     def exception(self) -> Exception | None:
@@ -73,14 +78,19 @@ class Transfer(Generic[T]):
     def wait(self, stream: torch.cuda.Stream | None = None) -> None:
         """Makes work that is enqueued on ``stream`` from now on start only when the results are there.
 
-        Without a stream: torch's current one. Blocks the host while bytes are copied into pinned memory, not while the link
+        Without a stream: torch's current one. Called before :meth:`result`, it tells torch's allocator too that the results are
+        used there. Blocks the host while bytes are copied into pinned memory, not while the link
         works. Results on the host have no stream to be ordered on: then it blocks until they are there.
+
+        :raises ValueError: for a stream of another device than the results'.
         """
-        handle = self._plan.stream_now()[1] if stream is None else name_of_stream(stream)[1]
-        if handle is None or self._plan.target == "cpu":
+        target = self._plan.target
+        device, handle = (target, self._plan.stream_now()) if stream is None else name_of_stream(stream)
+        if handle is None or target == "cpu":
             self._flight.land()
         else:
-            self._flight.fence(handle)
+            self._flight.fence(device, handle)
+            self._note_user(handle, stream)
 
     def __await__(self) -> Generator[Any, None, T]:
         """Waits for the result without blocking the event loop.
@@ -133,9 +143,16 @@ class Transfer(Generic[T]):
     def _order(self) -> None:
         """Orders the results on the caller's stream."""
         if self._plan.target.startswith("cuda"):
-            _, handle = self._plan.stream_now()
+            handle = self._plan.stream_now()
             assert handle is not None, "torch has a current stream on every GPU"
-            self._flight.fence(handle)
+            self._flight.fence(self._plan.target, handle)
+            self._note_user(handle, None)
+
+    def _note_user(self, handle: int, stream: Any) -> None:
+        """Remembers a stream that the results will be used on, torch's current one unless told, where their memory is not of
+        it."""
+        if self._plan.target.startswith("cuda") and handle != self._plan.results_stream:
+            self._users[handle] = self._plan.current_stream() if stream is None else stream
 
 
 def _set(landed: asyncio.Future[None]) -> None:

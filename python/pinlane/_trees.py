@@ -153,27 +153,33 @@ def _open_dict(thing: Any) -> Opened:
     def rebuild(others: list[Any]) -> Any:
         # Copying a dict's subclass makes another with what it has beside its items, such as a default factory.
         another = copy.copy(thing)
-        for key, other in zip(thing, others, strict=True):
+        # What has been added since the tree was taken apart is no part of it.
+        for key in [key for key in another if key not in children]:
+            del another[key]
+        for key, other in zip(children, others, strict=True):
             another[key] = other
         return another
 
-    return [thing[key] for key in thing], _keyed(thing), rebuild
+    children = {key: thing[key] for key in thing}
+    return list(children.values()), _keyed(children), rebuild
 
 
 def _open_user_dict(thing: Any) -> Opened:
     def rebuild(others: list[Any]) -> Any:
         another = copy.copy(thing)
-        another.data = dict(zip(thing.data, others, strict=True))
+        another.data = dict(zip(keys, others, strict=True))
         return another
 
-    return list(thing.data.values()), _keyed(thing.data), rebuild
+    keys = list(thing.data)
+    return list(thing.data.values()), _keyed(keys), rebuild
 
 
 def _open_mapping(thing: Any) -> Opened:
     def rebuild(others: list[Any]) -> Any:
-        return type(thing)(dict(zip(thing, others, strict=True)))
+        return type(thing)(dict(zip(keys, others, strict=True)))
 
-    return [thing[key] for key in thing], _keyed(thing), rebuild
+    keys = list(thing)
+    return [thing[key] for key in keys], _keyed(keys), rebuild
 
 
 def _open_dataclass(thing: Any) -> Opened:

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import pinlane
+from pinlane import _plan
+from pinlane.testing import SimulatedStream
 
 
 @pytest.mark.parametrize("name", ["gpu", "cudas", "meta", "cuda:x", "cuda:-1", "", "cpu:1", "mps"])
@@ -76,6 +78,30 @@ def test_a_module_is_refused_with_what_to_do_instead() -> None:
 def test_what_is_no_stream_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="a stream is"):
         pinlane.to(torch.zeros(1), "sim", stream=7)  # type: ignore[arg-type]
+
+
+def test_a_stream_of_a_device_that_has_no_part_in_it_is_refused() -> None:
+    stream = SimulatedStream("sim:1")
+    with pytest.raises(ValueError, match="sim:1"):
+        pinlane.to(torch.zeros(1), "sim:0", stream=stream)
+    there = pinlane.to(torch.ones(3), "sim:1")
+    assert pinlane.to(there, "sim:0", stream=stream).eq(1).all(), "it is the source's"
+    transfer = pinlane.to(torch.ones(3), "sim:0", non_blocking=True)
+    with pytest.raises(ValueError, match="sim:1"):
+        transfer.wait(stream)
+    assert transfer.result().eq(1).all()
+
+
+def test_torch_without_room_for_what_it_does_to_a_leaf_is_ours_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(_plan.Plan, "_mark", full)
+    monkeypatch.setattr(_plan.Plan, "_moved_by_torch", full)
+    for leaf, dtype in ((torch.randn(3), torch.float16), (torch.eye(3).to_sparse(), None)):
+        with pytest.raises(torch.OutOfMemoryError, match=r"\['x'\]\[0\]") as caught:
+            pinlane.to({"x": [leaf]}, "sim", dtype=dtype)
+        assert isinstance(caught.value, pinlane.OutOfMemoryError)
 
 
 def test_a_budget_that_is_too_small_says_what_to_do() -> None:

@@ -46,6 +46,7 @@ DTYPES = [
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
     """The elements in logical order, bit by bit."""
+    tensor = tensor.resolve_conj().resolve_neg()
     packed = torch.empty(tensor.numel(), dtype=tensor.dtype)
     packed.view(tensor.shape).copy_(tensor)
     return packed.view(torch.uint8).numpy().tobytes()
@@ -53,7 +54,8 @@ def bytes_of(tensor: torch.Tensor) -> bytes:
 
 @st.composite
 def tensors(draw: st.DrawFn) -> torch.Tensor:
-    """Tensors of any dtype, with the strides that slicing, transposing and expanding make."""
+    """Tensors of any dtype, with the strides that slicing, transposing and expanding make, and with what complex numbers
+    have beside: elements that are to be conjugated or negated when they are read."""
     dtype = draw(st.sampled_from(DTYPES))
     shape = draw(st.lists(st.integers(0, 5), max_size=4))
     count = int(numpy.prod(shape, dtype=int)) * dtype.itemsize
@@ -63,7 +65,7 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
     tensor = flat.reshape(shape)
     for _ in range(draw(st.integers(0, 3))):
         rank = tensor.dim()
-        match draw(st.sampled_from(["permute", "slice", "expand", "select"])):
+        match draw(st.sampled_from(["permute", "slice", "expand", "select", "conj", "imag"])):
             case "permute":
                 tensor = tensor.permute(draw(st.permutations(range(rank))))
             case "slice" if rank:
@@ -74,6 +76,10 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
                 tensor = tensor.unsqueeze(-1).expand(*tensor.shape, draw(st.integers(1, 3)))
             case "select" if rank and tensor.shape[0]:
                 tensor = tensor.select(0, draw(st.integers(0, tensor.shape[0] - 1)))
+            case "conj" if tensor.is_complex():
+                tensor = tensor.conj()
+            case "imag" if tensor.is_complex():
+                tensor = tensor.imag
             case _:
                 pass
     return tensor
@@ -118,6 +124,16 @@ def test_conjugate_and_negative_bits_are_resolved(device: str) -> None:
         assert torch.equal(pinlane.to(there, "cpu"), tensor)
 
 
+def test_conjugates_with_gaps_arrive_as_what_they_are_beside_others(device: str) -> None:
+    x = torch.randn(4, 6, dtype=torch.complex64)
+    tree = [x[:, ::2].conj(), torch.arange(5), x[:, ::3].conj().imag, x[:, ::2], torch.arange(5) + 1]
+    for some in ([tree[0]], tree):
+        there = pinlane.to(some, device)
+        for leaf, moved, back in zip(some, there, pinlane.to(there, "cpu"), strict=True):
+            assert moved.dtype == leaf.dtype and not moved.is_conj() and not moved.is_neg()
+            assert torch.equal(back, leaf)
+
+
 def test_gradients_flow_back_through_a_move(device: str) -> None:
     x = torch.randn(3, requires_grad=True)
     there = pinlane.to({"x": x, "y": [x]}, device)
@@ -151,6 +167,12 @@ def test_dtype_converts_floating_point_tensors_only(dtype: torch.dtype, device: 
     assert there["x"].dtype == dtype and there["n"].dtype == torch.int64
     assert torch.equal(pinlane.to(there["x"], "cpu"), tree["x"].to(dtype))
     assert pinlane.to(there, device, dtype=dtype)["x"] is there["x"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", numpy.float32, float, torch.int8])
+def test_what_floating_point_tensors_can_not_be_converted_to_is_a_type_error(dtype: Any, device: str) -> None:
+    with pytest.raises(TypeError, match="convert"):
+        pinlane.to(torch.ones(3), device, dtype=dtype)
 
 
 def test_gradients_flow_through_conversions_in_the_sources_dtype(device: str) -> None:
@@ -243,6 +265,30 @@ class TestArrays:
     def test_arrays_of_objects_are_refused(self) -> None:
         with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['o'\].*Python objects"):
             pinlane.to({"o": numpy.array([object()])}, "sim")
+
+    def test_arrays_with_a_mask_are_refused(self) -> None:
+        for target in ("sim", "cpu"):
+            with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['m'\].*mask"):
+                pinlane.to({"m": numpy.ma.array([1, 2], mask=[0, 1])}, target)
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['m'\].*mask"):
+            pinlane.pin({"m": numpy.ma.array([1, 2], mask=[0, 1])}, "sim")
+
+    def test_arrays_of_types_of_their_own_arrive_as_such(self) -> None:
+        record = numpy.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]).view(numpy.recarray)
+        back = pinlane.to(pinlane.to([record], "sim"), "cpu")[0]
+        assert type(back) is numpy.recarray and back.a == 1 and back.b == 2.0
+
+    def test_arrays_of_odd_widths_with_gaps_are_copied_first(self) -> None:
+        for array in (numpy.array(["abc", "de", "f", "g"])[::2], numpy.zeros((4, 4), "i4,f4,i2")[:, 1:3]):
+            assert numpy.array_equal(pinlane.to(pinlane.to([array], "sim"), "cpu")[0], array)
+
+    def test_any_array_of_the_host_is_itself_there(self) -> None:
+        for array in (numpy.arange(5)[::-1], numpy.array(["abc", "de", "f"])[::2], numpy.arange(3, dtype=">i4")):
+            assert pinlane.to(array, "cpu") is array
+
+    def test_a_dtype_that_numpy_lacks_is_refused_by_path(self) -> None:
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['x'\].*bfloat16"):
+            pinlane.to({"x": numpy.ones(3)}, "sim", dtype=torch.bfloat16)
 
     def test_numbers_of_numpy_pass_through(self) -> None:
         number = numpy.float32(2)

@@ -14,6 +14,14 @@ PREAMBLE = """
     stream = _native.SimulatedStream("cuda:0")
     _torch.current_stream = lambda device: stream.handle
 
+    class Current:
+        device = torch.device("cuda:0")
+
+        def __init__(self, stream):
+            self.cuda_stream = stream.handle
+
+    torch.cuda.current_stream = lambda device: Current(stream)
+
     def equal(a, b):
         stream.synchronize()
         return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
@@ -99,4 +107,54 @@ def test_what_a_stream_still_writes_is_waited_for_on_the_way_back() -> None:
     transfer = pinlane.to(there, "cpu", stream=stream, non_blocking=True)
     assert not transfer.done()
     assert equal(large, transfer.result())
+    """)
+
+
+def test_what_torch_does_itself_it_does_on_the_stream_that_was_given() -> None:
+    run(PREAMBLE + """
+    import contextlib
+    from torch.overrides import TorchFunctionMode
+
+    current, seen = [None], {}
+
+    @contextlib.contextmanager
+    def on(given):
+        current.append(given)
+        yield
+        current.pop()
+
+    torch.cuda.stream = on
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.setdefault(getattr(function, "__name__", ""), set()).add(current[-1])
+            return function(*args, **(kwargs or {}))
+
+    given = Current(stream)
+    x = torch.randn(4, 6, dtype=torch.complex64).conj()[:, ::2]
+    tree = [x, torch.randn(3), torch.randn(3, dtype=torch.float64), torch.ones(3, requires_grad=True)]
+    with Watch():
+        there = pinlane.to(tree, "cuda", dtype=torch.bfloat16, stream=given)
+        wider = pinlane.to([torch.randn(3)], "cuda", dtype=torch.float64, non_blocking=True, stream=given).result()
+    assert seen["resolve_conj"] == seen["to"] == {given}, seen
+    stream.synchronize()
+    assert torch.equal(there[0], x.resolve_conj()) and there[3].dtype is torch.bfloat16
+    """)
+
+
+def test_torchs_allocator_is_told_of_a_stream_that_was_not_current_at_the_start() -> None:
+    run(PREAMBLE + """
+    from pinlane._plan import Plan
+
+    marked = []
+    Plan.mark_used = lambda plan, tree, streams: marked.append([given.cuda_stream for given in streams])
+    first = stream
+    pinlane.to(large, "cuda", non_blocking=True).result()
+    assert not marked
+    transfer = pinlane.to(large, "cuda", non_blocking=True)
+    waiting = _native.SimulatedStream("cuda:0")
+    transfer.wait(Current(waiting))
+    stream = _native.SimulatedStream("cuda:0")
+    assert equal(large, transfer.result())
+    assert marked == [[waiting.handle, stream.handle]]
     """)

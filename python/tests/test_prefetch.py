@@ -200,6 +200,28 @@ def test_a_keyboard_interrupt_while_waiting_for_a_batch_leaves_the_iterator_usab
     assert 1.0 in [float(batch) for batch in iterator]
 
 
+def test_a_keyboard_interrupt_while_a_batch_is_taken_loses_none(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = pinlane.Transfer.result
+    calls = 0
+
+    def interrupted(transfer: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3):
+            raise KeyboardInterrupt
+        return result(transfer)
+
+    monkeypatch.setattr(pinlane.Transfer, "result", interrupted)
+    iterator = iter(pinlane.prefetch([torch.full((2,), value) for value in range(5)], device))
+    got = [float(next(iterator)[0])]
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            next(iterator)
+    assert got + [float(batch[0]) for batch in iterator] == [0, 1, 2, 3, 4]
+
+
 def test_a_closed_iterator_says_that_it_is_closed(device: str) -> None:
     iterator = iter(pinlane.prefetch(Counted(), device))
     next(iterator)

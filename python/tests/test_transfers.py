@@ -44,7 +44,7 @@ def test_a_transfer_is_done_when_it_has_landed_and_not_before(slow: str) -> None
 
 
 def test_a_result_is_never_garbage(slow: str) -> None:
-    for value in range(1, 20):
+    for value in range(1, 101):
         tree = [torch.full((2000,), value, dtype=torch.uint8) for _ in range(3)]
         there = pinlane.to(tree, slow, non_blocking=True).result()
         back = pinlane.to(there, "cpu", non_blocking=True).result()

@@ -181,3 +181,40 @@ def test_trees_as_deep_as_python_goes_move(device: str) -> None:
     for _ in range(300):
         (back,) = back
     assert same(back, torch.ones(2))
+
+
+class Picky(collections.UserList):  # type: ignore[type-arg]
+    """A container whose making fails as often as it is told."""
+
+    failures = 1
+
+
+def test_a_container_that_can_not_be_made_again_is_named_and_the_results_are_kept(device: str) -> None:
+    def unflatten(children: Any, context: Any) -> Picky:
+        if Picky.failures:
+            Picky.failures -= 1
+            raise ValueError("not today")
+        return Picky(children)
+
+    from torch.utils import _pytree
+
+    _pytree.register_pytree_node(Picky, lambda picky: (list(picky), None), unflatten)
+    tree = {"a": [Picky([torch.ones(3)])]}
+    transfer = pinlane.to(tree, device, non_blocking=True)
+    with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['a'\]\[0\].*not today") as caught:
+        transfer.result()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert torch.equal(pinlane.to(transfer.result()["a"][0][0], "cpu"), torch.ones(3))
+
+
+def test_what_is_done_to_a_container_while_it_is_on_its_way_is_no_part_of_the_result(device: str) -> None:
+    tree = [
+        collections.OrderedDict(a=torch.zeros(2), b=torch.ones(2)),
+        collections.UserDict(a=torch.zeros(2), b=torch.ones(2)),
+    ]
+    transfer = pinlane.to(tree, device, non_blocking=True)
+    for container in tree:
+        del container["a"]
+        container["c"] = torch.zeros(9)
+    for there in transfer.result():
+        assert set(there) == {"a", "b"} and torch.equal(pinlane.to(there["b"], "cpu"), torch.ones(2))

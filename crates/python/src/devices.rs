@@ -100,7 +100,9 @@ fn described(name: String, device: &Device) -> Option<Described> {
 #[pyfunction]
 pub(crate) fn device_stats<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     let all = PyDict::new(py);
-    for (name, device) in lock().iter() {
+    // Making objects may run Python code, which may come back here: not under the lock.
+    let open: Vec<(String, Device)> = lock().clone().into_iter().collect();
+    for (name, device) in open {
         let Some(stats) = device.stats() else {
             continue;
         };
@@ -133,9 +135,10 @@ pub(crate) fn set_kept_limit(py: Python<'_>, bytes: usize) {
 /// Changes how many bytes of host memory may be pinned for a device.
 #[pyfunction]
 pub(crate) fn set_pinned_budget(py: Python<'_>, name: &str, bytes: usize) -> PyResult<()> {
-    open(py, name)?
-        .set_pinned_budget(bytes)
-        .map_err(|error| errors::from_engine(py, &error))
+    let device = open(py, name)?;
+    // Unpinning may take long.
+    let set = py.detach(|| device.set_pinned_budget(bytes));
+    set.map_err(|error| errors::from_engine(py, &error))
 }
 
 /// Gives memory that nothing uses back to the system, pinned, pageable, and of devices; returns the bytes given back.

@@ -14,6 +14,15 @@ pub(crate) fn raise(py: Python<'_>, class: &str, message: impl Into<String>) -> 
     make().map_or_else(|broken| broken, PyErr::from_value)
 }
 
+/// The exception for one that torch raised when it did something to the leaf at `path`.
+pub(crate) fn of_leaf(py: Python<'_>, error: PyErr, path: impl FnOnce() -> String) -> PyErr {
+    let make = || {
+        let make = py.import("pinlane._errors")?.getattr("of_leaf")?;
+        make.call1((error.value(py), path()))
+    };
+    make().map_or_else(|broken| broken, PyErr::from_value)
+}
+
 /// The exception for an error of the engine.
 pub(crate) fn from_engine(py: Python<'_>, error: &Error) -> PyErr {
     match refused_file(error) {

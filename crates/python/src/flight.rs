@@ -17,10 +17,10 @@ use pinlane::{
     Device, Error, Transfer,
     driver::{RawStream, Stream},
 };
-use pyo3::{intern, prelude::*};
+use pyo3::{exceptions::PyValueError, intern, prelude::*};
 
 use crate::{
-    errors, process,
+    devices, errors, process,
     tree::{self, Tree},
 };
 
@@ -28,6 +28,7 @@ use crate::{
 #[pyclass(frozen, module = "pinlane._native")]
 pub(crate) struct Flight {
     tree: Py<Tree>,
+    target: Device,
     parts: Mutex<Vec<Part>>,
     /// Whether nothing had to move.
     is_empty: bool,
@@ -106,7 +107,7 @@ impl Part {
         if let State::Flying(transfer) = &self.state
             && let Some(driver) = self.target.driver()
         {
-            // SAFETY: the caller names a stream of the target, which lives at least as long as this call.
+            // SAFETY: `Flight::fence` has seen that it is a stream of the target; the caller holds it during this call.
             let stream = unsafe { Stream::adopt(driver, RawStream::from_raw(stream)) };
             if let Err(error) = transfer.fence(&stream) {
                 self.state = State::Failed(error);
@@ -118,6 +119,7 @@ impl Part {
 impl Flight {
     pub(crate) fn new(
         tree: Py<Tree>,
+        target: Device,
         parts: Vec<Part>,
         results: Vec<Option<Py<PyAny>>>,
         finishes: Vec<(usize, Py<PyAny>)>,
@@ -125,12 +127,37 @@ impl Flight {
     ) -> Self {
         Self {
             tree,
+            target,
             is_empty: parts.is_empty(),
             parts: Mutex::new(parts),
             results: Mutex::new(Some(results)),
             finishes,
             sources,
         }
+    }
+
+    fn results(&self) -> MutexGuard<'_, Option<Vec<Option<Py<PyAny>>>>> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tree of what has landed, finished.
+    fn made_of(&self, py: Python<'_>, landed: &[Option<Py<PyAny>>]) -> PyResult<Py<PyAny>> {
+        let tree = self.tree.get();
+        let mut results: Vec<Bound<'_, PyAny>> = landed
+            .iter()
+            .map(|result| {
+                result
+                    .as_ref()
+                    .map_or_else(|| py.None(), |result| result.clone_ref(py))
+            })
+            .map(|result| result.into_bound(py))
+            .collect();
+        for (number, finish) in &self.finishes {
+            let finished = finish.bind(py).call1((&results[*number],));
+            results[*number] =
+                finished.map_err(|error| errors::of_leaf(py, error, || tree.path_of(py, *number)))?;
+        }
+        Ok(tree.with(py, &results)?.unbind())
     }
 
     fn parts(&self) -> MutexGuard<'_, Vec<Part>> {
@@ -178,8 +205,15 @@ impl Flight {
         self.bring_in(py, Part::settle)
     }
 
-    /// Makes `stream`, a stream of the target, wait for the bytes. Blocks while slots are filled.
-    fn fence(&self, py: Python<'_>, stream: u64) -> PyResult<()> {
+    /// Makes `stream`, a stream of the target, which is the device of that name, wait for the bytes. Blocks while slots are
+    /// filled.
+    fn fence(&self, py: Python<'_>, device: &str, stream: u64) -> PyResult<()> {
+        if devices::open(py, device)? != self.target {
+            return Err(PyValueError::new_err(format!(
+                "waiting for a transfer to {} on a stream of {device}: it takes a stream of {}",
+                self.target, self.target
+            )));
+        }
         self.bring_in(py, |part| part.fence(stream))
     }
 
@@ -214,21 +248,17 @@ impl Flight {
         Ok(None)
     }
 
-    /// The tree of results in a tuple of one, once; `None` when it was given already. To be asked after the bytes are there, or on a stream
-    /// that waits for them.
+    /// The tree of results in a tuple of one, once; `None` when it was given already. To be asked after the bytes are there, or
+    /// on a stream that waits for them. Where making the tree fails, it can be asked again.
     fn result(&self, py: Python<'_>) -> PyResult<Option<(Py<PyAny>,)>> {
-        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(results) = results else {
+        let Some(landed) = self.results().take() else {
             return Ok(None);
         };
-        let mut results: Vec<Bound<'_, PyAny>> = results
-            .into_iter()
-            .map(|result| result.unwrap_or_else(|| py.None()).into_bound(py))
-            .collect();
-        for (number, finish) in &self.finishes {
-            results[*number] = finish.bind(py).call1((&results[*number],))?;
+        let made = self.made_of(py, &landed);
+        if made.is_err() {
+            *self.results() = Some(landed);
         }
-        Ok(Some((self.tree.get().with(py, &results)?.unbind(),)))
+        Ok(Some((made?,)))
     }
 }
 

@@ -123,6 +123,7 @@ impl<'py> Start<'_, 'py> {
     }
 
     fn start(mut self) -> PyResult<Flight> {
+        self.check_stream()?;
         if !self.groups.is_empty() {
             process::check(self.py)?;
         }
@@ -141,6 +142,7 @@ impl<'py> Start<'_, 'py> {
         }
         Ok(Flight::new(
             self.tree.clone().unbind(),
+            self.target,
             parts,
             self.results,
             self.finishes,

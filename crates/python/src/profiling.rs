@@ -57,6 +57,8 @@ pub(crate) fn start_profile(py: Python<'_>) -> PyResult<()> {
     });
     let mut taken = taken();
     if !listens || taken.is_some() {
+        // Raising runs Python code.
+        drop(taken);
         let message = "taking a profile: one is being taken already, and there is one at a time";
         return Err(errors::raise(py, "Error", message));
     }

@@ -11,11 +11,13 @@ use std::{
 };
 
 use pyo3::{
-    exceptions::PyValueError,
+    exceptions::{PyException, PyMemoryError, PyValueError},
     ffi,
     prelude::*,
     types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType},
 };
+
+use crate::errors;
 
 /// A tree taken apart.
 #[pyclass(frozen, module = "pinlane._native")]
@@ -63,7 +65,7 @@ impl Tree {
                 results.len()
             )));
         }
-        self.root.with(py, results)
+        self.root.with(py, results).map_err(|unmade| unmade.raised(py))
     }
 
     /// Where a leaf is in the tree, as one would write it after the tree's name; empty for a tree that is a leaf.
@@ -118,9 +120,13 @@ impl Tree {
 }
 
 impl Node {
-    fn with<'py>(&self, py: Python<'py>, results: &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
-        let all = |nodes: &[Node]| -> PyResult<Vec<_>> {
-            nodes.iter().map(|node| node.with(py, results)).collect()
+    fn with<'py>(&self, py: Python<'py>, results: &[Bound<'py, PyAny>]) -> Result<Bound<'py, PyAny>, Unmade> {
+        let all = |nodes: &[Node]| -> Result<Vec<_>, Unmade> {
+            let made = nodes.iter().enumerate().map(|(index, node)| {
+                let made = node.with(py, results);
+                made.map_err(|unmade| unmade.below(&format!("[{index}]")))
+            });
+            made.collect()
         };
         Ok(match self {
             Self::Leaf(number) => results[*number].clone(),
@@ -130,11 +136,19 @@ impl Node {
             Self::Dict(items) => {
                 let dict = PyDict::new(py);
                 for (key, node) in items {
-                    dict.set_item(key, node.with(py, results)?)?;
+                    let made = node.with(py, results);
+                    let made = made.map_err(|unmade| unmade.below(&format!("[{}]", shown(key.bind(py)))))?;
+                    dict.set_item(key, made)?;
                 }
                 dict.into_any()
             }
-            Self::Opened(opened) => opened.rebuild.bind(py).call1((all(&opened.children)?,))?,
+            Self::Opened(opened) => {
+                let mut children = Vec::with_capacity(opened.children.len());
+                for (node, step) in opened.children.iter().zip(&opened.steps) {
+                    children.push(node.with(py, results).map_err(|unmade| unmade.below(step))?);
+                }
+                opened.rebuild.bind(py).call1((children,))?
+            }
         })
     }
 
@@ -170,6 +184,45 @@ impl Node {
                 .enumerate()
                 .any(|(number, node)| is_below(&|| opened.steps[number].clone(), node)),
         }
+    }
+}
+
+/// A container that could not be made again.
+struct Unmade {
+    /// Where it is.
+    path: String,
+    error: PyErr,
+}
+
+impl From<PyErr> for Unmade {
+    fn from(error: PyErr) -> Self {
+        Self {
+            path: String::new(),
+            error,
+        }
+    }
+}
+
+impl Unmade {
+    /// The same, as seen from the container that has it at `step`.
+    fn below(self, step: &str) -> Self {
+        Self {
+            path: format!("{step}{}", self.path),
+            error: self.error,
+        }
+    }
+
+    /// What to raise: what went wrong in the container's own code, under its path. Interruptions and want of memory are no
+    /// fault of the container's.
+    fn raised(self, py: Python<'_>) -> PyErr {
+        let (path, error) = (named(&self.path), self.error);
+        if !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py) {
+            return error;
+        }
+        let message = format!("making {path} again, with what was moved in it: {error}");
+        let raised = errors::raise(py, "UnsupportedLeafError", message);
+        raised.set_cause(py, Some(error));
+        raised
     }
 }
 

@@ -9,7 +9,7 @@ use pinlane::{
     Device,
     driver::{Event, RawStream, Stream, Timing},
 };
-use pyo3::{intern, prelude::*};
+use pyo3::{exceptions::PyValueError, intern, prelude::*};
 
 use super::Start;
 use crate::{devices, exchange, simulated};
@@ -20,6 +20,22 @@ const AT_ONCE: Duration = Duration::from_micros(10);
 const WAITING: &str = "waiting for the caller's stream";
 
 impl Start<'_, '_> {
+    /// Refuses a stream of a device that neither takes nor gives any of the bytes: nothing would be ordered on it.
+    pub(super) fn check_stream(&self) -> PyResult<()> {
+        let Some(name) = &self.wishes.stream_device else {
+            return Ok(());
+        };
+        let device = devices::open(self.py, name)?;
+        let mut sources = self.groups.iter().map(|group| &group.from);
+        if self.groups.is_empty() || device == self.target || sources.any(|from| *from == device) {
+            return Ok(());
+        }
+        Err(PyValueError::new_err(format!(
+            "moving to {} in the order of a stream of {name}: nothing comes from that device or goes there",
+            self.target
+        )))
+    }
+
     /// An event behind what the caller's streams have enqueued so far: on the memory of the results, and on sources that come
     /// from `from`.
     pub(super) fn what_to_wait_for(&self, from: &Device) -> PyResult<Option<Event>> {

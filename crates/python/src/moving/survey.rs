@@ -73,6 +73,10 @@ impl<'py> Start<'_, 'py> {
         let (space, address, Some(form)) = seen else {
             return Ok(false);
         };
+        // A form that is new has the next number, whatever becomes of this leaf.
+        if self.examples.len() <= form {
+            self.examples.push((leaf.clone(), is_array));
+        }
         if self.forms.get(form).may_be_conjugate
             && !is_array
             && leaf.call_method0(intern!(self.py, "is_conj"))?.is_truthy()?
@@ -83,16 +87,16 @@ impl<'py> Start<'_, 'py> {
             Space::Cuda(ordinal) => self.gpu(ordinal)?,
             Space::Host => simulated::device_of(address).unwrap_or_else(Device::host),
         };
-        if self.examples.len() <= form {
-            self.examples.push((leaf.clone(), is_array));
-        }
         if from == self.target {
             self.results[number] = Some(leaf.clone().unbind());
             return Ok(true);
         }
         if !from.is_host() && !self.forms.get(form).is_dense() {
             // Devices don't gather: torch packs it where it is.
-            let packed = self.plan.call_method1(intern!(self.py, "packed"), (leaf,))?;
+            let packed = self.plan.call_method1(intern!(self.py, "packed"), (leaf,));
+            let packed = packed.map_err(|error| {
+                errors::of_leaf(self.py, error, || self.tree.get().path_of(self.py, number))
+            })?;
             self.replacements.push(packed.clone().unbind());
             return self.survey_leaf(number, &packed, is_array);
         }
@@ -139,7 +143,8 @@ impl<'py> Start<'_, 'py> {
         let path = self.tree.get().path_of(py, number);
         let prepared = self
             .plan
-            .call_method1(intern!(py, "prepare"), (leaf, path.clone()))?;
+            .call_method1(intern!(py, "prepare"), (leaf, path.clone()))
+            .map_err(|error| errors::of_leaf(py, error, || path.clone()))?;
         let (result, replacement, is_array, finish): Prepared<'py> = prepared.extract()?;
         self.results[number] = result;
         self.finishes.extend(finish.map(|finish| (number, finish)));
