@@ -4,9 +4,10 @@
 mod reading;
 mod writing;
 
-use std::time::Duration;
-
-use pinlane_driver::sim::{Alive, Machine, MachineConfig};
+use pinlane_driver::{
+    sim::{Alive, Machine, MachineConfig},
+    sync::{Duration, thread},
+};
 use proptest::{prelude::*, sample::Index};
 
 use super::{FileAccess, faulty::FaultyFile};
@@ -55,7 +56,7 @@ impl Rig {
             if sim.alive() == Alive::default() {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(sim.alive(), Alive::default());
         assert_eq!(sim.freed_in_use(), 0);
