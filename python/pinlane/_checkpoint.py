@@ -13,6 +13,7 @@ from . import _native
 from ._arrivals import Group, Place, converted, in_groups
 from ._devices import name_of
 from ._dtypes import torch_dtype
+from ._plan import floating
 from ._slices import Slice
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class Checkpoint(Mapping[str, Entry]):
     ) -> dict[str, torch.Tensor]:
         """Loads all tensors: see :func:`pinlane.load`."""
         pinned = None if pin is False else name_of("cuda" if pin is True else pin)
+        dtype = None if dtype is None else floating(dtype)
         parts = [(self._native, name_of(device))] if device_map is None else self._divided(device, device_map)
         places = [(part, Place(target, pinned if target == "cpu" else None)) for part, target in parts]
         found: dict[str, torch.Tensor] = {}
@@ -222,6 +224,7 @@ def load(
     :raises CheckpointError: see :func:`pinlane.open`.
     :raises NoSuchTensorError: for a name in ``select`` that is not there.
     :raises FileError: where a file can't be read; the text says which tensor, and where in the file.
+    :raises TypeError: for a ``dtype`` that is none of torch's, or that has no floating-point numbers.
     :raises UnsupportedLeafError: for a dtype that torch does not have.
     :raises OutOfMemoryError: where the device has no room.
     """

@@ -47,7 +47,7 @@ class Plan:
             _native.open_device(target)
         self.torch: Any = torch_side(needed=target.startswith("cuda"))
         self.target = target
-        self.dtype = None if dtype is None else _floating(dtype)
+        self.dtype = None if dtype is None else floating(dtype)
         self.convert = dtype is not None
         self.slab = slab
         self.pin = pin
@@ -278,7 +278,7 @@ def unsupported(leaf: Any, path: str, reason: str, doing: str = "moving") -> Uns
     return UnsupportedLeafError(f"{doing} {path or 'itself'}: {kind.__module__}.{kind.__qualname__}: {reason}")
 
 
-def _floating(dtype: Any) -> Any:
+def floating(dtype: Any) -> Any:
     """The dtype that tensors of floating-point numbers are to be converted to: torch's."""
     torch = torch_side(needed=True)
     assert torch is not None, "it was needed"

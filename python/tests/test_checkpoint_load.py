@@ -160,6 +160,14 @@ def test_floating_point_numbers_are_converted_where_asked_and_others_kept(device
     assert_same(loaded, wanted)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, "bfloat16"])
+def test_what_would_lose_the_weights_is_no_dtype_to_load_as(device: str, tmp_path: Path, dtype: object) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.randn(4)}, path)
+    with pytest.raises(TypeError, match="convert"):
+        pinlane.load(path, device, dtype=dtype)  # type: ignore[arg-type]
+
+
 def test_pinned_results_are_pinned(device: str, everything) -> None:
     path, tensors = everything
     loaded = pinlane.load(path, pin=device)
