@@ -9,6 +9,7 @@ first answer says what the way is, or why it can't be used.
 
 from __future__ import annotations
 
+import abc
 import gc
 import importlib
 import json
@@ -24,7 +25,7 @@ import torch
 Tensors = dict[str, torch.Tensor]
 
 
-class Way:
+class Way(abc.ABC):
     """One way. What a way does not have, it leaves `None`."""
 
     #: What is imported.
@@ -38,8 +39,9 @@ class Way:
         self.device = device
         self.package: Any = importlib.import_module(self.module)
 
+    @abc.abstractmethod
     def load(self, files: list[str]) -> Tensors:
-        raise NotImplementedError
+        """All tensors of the files, on the device."""
 
     #: Tensors as they come.
     stream: Callable[[list[str]], Iterator[tuple[str, torch.Tensor]]] | None = None
