@@ -93,7 +93,7 @@ pub trait Tree: Sized {
     ///
     /// As for [`to`](Self::to).
     fn to_with(&self, device: &Device, options: &TransferOptions) -> Result<Self> {
-        start(self, device, options, true)?.wait()
+        move_now(self, device, options)
     }
 
     /// Starts moving the tree to `device`. The result is had from the [`Transfer`] when it has landed. Tensors that go from
@@ -113,7 +113,7 @@ pub trait Tree: Sized {
     /// [`Error::Leaf`] names a tensor that can't be moved, and why; [`Error::Driver`] where the destination has no
     /// room, for one. Nothing has moved then, and nothing is held.
     fn transfer_with(&self, device: &Device, options: &TransferOptions) -> Result<Transfer<Self>> {
-        start(self, device, options, false)
+        start(self, device, options)
     }
 
     /// Moves the tree's bytes into the tensors of `into`, which exist already, and waits until they are there. The tensors
@@ -157,8 +157,7 @@ pub trait Tree: Sized {
     ///
     /// As for [`copy_into`](Self::copy_into).
     fn copy_into_with(&self, into: &mut Self, options: &TransferOptions) -> Result<()> {
-        let landed = start_into(self, into, options, true)?.land();
-        landed.map_err(|failure| failure.named(|leaf| self.path(leaf)))
+        copy_now(self, into, options)
     }
 
     /// Starts moving the tree's bytes into the tensors of `into`, and gives `into` back when they have landed.
@@ -167,7 +166,8 @@ pub trait Tree: Sized {
     ///
     /// As for [`copy_into`](Self::copy_into); `into` is dropped then.
     fn transfer_into(&self, mut into: Self, options: &TransferOptions) -> Result<Transfer<Self>> {
-        let flights = start_into(self, &mut into, options, false)?;
+        let leaves = leaves(self);
+        let flights = start_into(self, &leaves, &mut into, options, |request| request.start())?;
         Ok(Transfer::new(flights, into))
     }
 
@@ -274,12 +274,7 @@ fn rebuild_from<T: Tree>(tree: &T, tensors: Vec<Tensor>) -> T {
     })
 }
 
-fn start<T: Tree>(
-    tree: &T,
-    device: &Device,
-    options: &TransferOptions,
-    blocking: bool,
-) -> Result<Transfer<T>> {
+fn start<T: Tree>(tree: &T, device: &Device, options: &TransferOptions) -> Result<Transfer<T>> {
     let leaves = leaves(tree);
     let request = Request {
         leaves: &leaves,
@@ -288,25 +283,54 @@ fn start<T: Tree>(
         into: None,
         options,
     };
-    let (flights, outputs) = request.start(blocking)?;
+    let (flights, outputs) = request.start()?;
     Ok(Transfer::new(flights, rebuild_from(tree, outputs)))
 }
 
-fn start_into<T: Tree>(tree: &T, into: &mut T, options: &TransferOptions, blocking: bool) -> Result<Flights> {
+/// Moves `tree`; nobody but this sees the result before it has landed.
+fn move_now<T: Tree>(tree: &T, device: &Device, options: &TransferOptions) -> Result<T> {
+    let leaves = leaves(tree);
+    let request = Request {
+        leaves: &leaves,
+        path: &|index| tree.path(index),
+        to: device,
+        into: None,
+        options,
+    };
+    let (mut flights, outputs) = request.start_waited()?;
+    let landed = flights.land();
+    landed.map_err(|failure| failure.named(|leaf| tree.path(leaf)))?;
+    Ok(rebuild_from(tree, outputs))
+}
+
+fn copy_now<T: Tree>(tree: &T, into: &mut T, options: &TransferOptions) -> Result<()> {
+    let leaves = leaves(tree);
+    let mut flights = start_into(tree, &leaves, into, options, |request| request.start_waited())?;
+    let landed = flights.land();
+    landed.map_err(|failure| failure.named(|leaf| tree.path(leaf)))
+}
+
+/// Starts, by `start`, to move the `leaves` of `tree` into those of `into`.
+fn start_into<'a, 'f, T: Tree>(
+    tree: &T,
+    leaves: &'a [&'a Tensor],
+    into: &mut T,
+    options: &TransferOptions,
+    start: impl FnOnce(&Request<'a, '_>) -> Result<(Flights<'f>, Vec<Tensor>)>,
+) -> Result<Flights<'f>> {
     let seized = Seized::of(into)?;
     let started = {
-        let leaves = leaves(tree);
         let path = |index| into.path(index);
         let path: Option<&dyn Fn(usize) -> String> = if into.has_names() { Some(&path) } else { None };
-        Destinations::new(&leaves, seized.places(), path).and_then(|destinations| {
+        Destinations::new(leaves, seized.places(), path).and_then(|destinations| {
             let request = Request {
-                leaves: &leaves,
+                leaves,
                 path: &|index| tree.path(index),
                 to: &destinations.device()?,
                 into: Some(destinations),
                 options,
             };
-            Ok(request.start(blocking)?.0)
+            Ok(start(&request)?.0)
         })
     };
     match started {

@@ -1,19 +1,27 @@
-//! The jobs behind one transfer's handle, and their end: landed by the handle, or retired when it is dropped.
+//! The jobs behind one transfer's handle, and their end: landed by the handle, or retired when it is dropped. Those that
+//! borrow their sources, for `'a`, are landed whatever happens: they are waited for where they would be retired.
 //!
 //! In a forked child both end in nothing: the threads that settle the jobs are not there, their locks may be held for ever,
 //! and what they keep is the parent's. So jobs are not looked at there, nor let go.
 
-use std::{mem, task::Context};
+use std::{marker::PhantomData, mem, task::Context};
 
 use pinlane_driver::{Stream, fork, sync::Arc};
 
-use super::{job::Job, plan::Plan, reactor::Duty};
-use crate::{Device, Error, Result, error::Failure, memory::storage::Landing};
+use super::{
+    job::Job,
+    plan::Plan,
+    reactor::{Duty, retire},
+};
+use crate::{Device, Error, Result, Tensor, error::Failure, memory::storage::Landing};
 
 /// Jobs on their way. A tree whose tensors come from several devices has several.
-#[derive(Debug, Default)]
-pub(crate) struct Flights {
+#[derive(Debug)]
+pub(crate) struct Flights<'a> {
     jobs: Vec<Flight>,
+    /// Whether a job may have its sources no longer than `'a`.
+    borrow: bool,
+    sources: PhantomData<&'a Tensor>,
     /// What went wrong beside the jobs.
     failed: Option<Failure>,
     /// Of tensors that existed before: to be set when everything has landed.
@@ -26,7 +34,18 @@ struct Flight {
     job: Arc<Job>,
 }
 
-impl Flights {
+impl Flights<'_> {
+    /// None yet; with `borrow`, of jobs that have their sources for `'a` and no longer.
+    pub(crate) fn new(borrow: bool) -> Self {
+        Self {
+            jobs: Vec::new(),
+            borrow,
+            sources: PhantomData,
+            failed: None,
+            landing: None,
+        }
+    }
+
     /// Adds a job that is about to be started.
     pub(crate) fn push(&mut self, device: &Device, job: &Arc<Job>) {
         self.jobs.push(Flight {
@@ -76,10 +95,11 @@ impl Flights {
     pub(crate) fn land(&mut self) -> Result<(), Failure> {
         self.refuse_in_child("waiting for a transfer")?;
         let mut landed = self.failed.take().map_or(Ok(()), Err);
-        for flight in self.jobs.drain(..) {
-            let _span = tracing::debug_span!("wait", bytes = flight.job.plan.bytes()).entered();
-            landed = landed.and(flight.job.land());
+        for Flight { job, .. } in &self.jobs {
+            let _span = tracing::debug_span!("wait", bytes = job.plan.bytes()).entered();
+            landed = landed.and(job.land());
         }
+        self.jobs.clear();
         if let (Ok(()), Some(landing)) = (&landed, self.landing.take()) {
             landing.set();
         }
@@ -125,15 +145,19 @@ impl Flights {
     }
 }
 
-impl Drop for Flights {
-    /// Abandons what is not under way, and leaves the rest to the reactor.
+impl Drop for Flights<'_> {
+    /// Abandons what is not under way, and leaves the rest to the reactor, or waits for it.
     fn drop(&mut self) {
         if fork::is_child() {
             return mem::forget(mem::take(&mut self.jobs));
         }
         for flight in self.jobs.drain(..) {
             flight.job.cancel();
-            watch(&flight.device, &flight.job, Duty::Retire);
+            if self.borrow {
+                retire(&flight.job);
+            } else {
+                watch(&flight.device, &flight.job, Duty::Retire);
+            }
         }
     }
 }

@@ -24,15 +24,12 @@ use pinlane_driver::{
     },
 };
 
-use super::{ahead::Reserved, engine::Engine, leaks::Leaks, mark::Mark, plan::Plan};
+use super::{ahead::Reserved, engine::Engine, kept::Kept, leaks::Leaks, mark::Mark, plan::Plan};
 use crate::{
     Error, Result, StridedCopy,
     error::Failure,
     file::{reading::FileEnd, writing::SinkEnd},
-    memory::{
-        slots::LentSlot,
-        storage::{Landing, Storage},
-    },
+    memory::{slots::LentSlot, storage::Landing},
 };
 
 /// The end of a leaf that is not the executing device's memory.
@@ -72,7 +69,7 @@ pub(crate) struct Places {
 /// What a device reads and writes on behalf of a job.
 #[derive(Debug)]
 pub(crate) struct Keep {
-    pub(crate) sources: Vec<Arc<Storage>>,
+    pub(crate) sources: Kept,
     pub(crate) results: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -80,7 +77,7 @@ impl Keep {
     /// Never lets go of the memory, nor of the driver it belongs to. Engines are let go as ever: their threads end.
     fn leak(self) {
         mem::forget(self.results);
-        self.sources.iter().for_each(|source| source.leak());
+        self.sources.leak();
     }
 }
 

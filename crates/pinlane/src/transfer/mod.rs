@@ -7,7 +7,7 @@
 //! - [`write`] turns tensors and places in files into jobs that write.
 //! - [`short`] is the way of one small tensor, without all that.
 //! - [`engine`] is what [`lane`]s share, [`running`] the threads: lanes claim chunks of [`job`]s from the [`queue`]; a
-//!   [`mark`] is a point in a stream after which the device is done with a chunk.
+//!   [`mark`] is a point in a stream after which the device is done with a chunk. [`kept`] are a job's sources.
 //! - [`flights`] are the jobs behind one handle; [`ahead`] are the slots of those that wait for an event.
 //! - [`reactor`] looks after what nobody blocks on; [`leaks`] counts what a lost device may still use.
 
@@ -16,6 +16,7 @@ pub(crate) mod engine;
 pub(crate) mod flights;
 pub(crate) mod into;
 pub(crate) mod job;
+mod kept;
 pub(crate) mod lane;
 pub(crate) mod leaks;
 pub(crate) mod mark;
@@ -80,7 +81,7 @@ pub use route::{Placement, Route};
 /// ```
 #[must_use = "a transfer that is dropped is abandoned: wait for it, await it, or keep it"]
 pub struct Transfer<T> {
-    flights: Flights,
+    flights: Flights<'static>,
     /// What the result calls a tensor, in errors.
     name: fn(&T, usize) -> String,
     /// There until the result is given out. Not shown to anyone before.
@@ -89,7 +90,7 @@ pub struct Transfer<T> {
 
 impl<T> Transfer<T> {
     /// The transfer whose jobs fill what `output` shows.
-    pub(crate) fn new(flights: Flights, output: T) -> Self
+    pub(crate) fn new(flights: Flights<'static>, output: T) -> Self
     where
         T: Tree,
     {

@@ -12,6 +12,7 @@ use super::{
     engine::Engine,
     flights::Flights,
     job::{End, Job, Keep, Places},
+    kept::Kept,
     means::{means, scatter_table},
     plan::{self, Direction, Kind, Leaf, Means, Plan, Region, Regions},
     queue::Announcement,
@@ -185,11 +186,11 @@ impl Pieces {
             lent: None,
         };
         let keep = Keep {
-            sources: Vec::new(),
+            sources: Kept::shared(0),
             results: vec![owner],
         };
         let job = Job::new(plan, places, after, keep, &Arc::default(), engine);
-        let mut flights = Flights::default();
+        let mut flights = Flights::new(false);
         flights.push(&self.device, &job);
         if let Err(error) = running.start(&job, blocking, Arc::clone(&accelerator) as _) {
             job.abort(error);

@@ -134,14 +134,17 @@ impl Watched {
 pub(crate) fn perform(job: &Arc<Job>, duty: Duty, queues: &Queues) {
     match duty {
         Duty::Wake => job.wake(),
-        Duty::Retire => {
-            if let Err(failure) = job.land() {
-                let error = failure.named(|leaf| format!("#{leaf}"));
-                tracing::warn!(%error, "a transfer whose handle was dropped failed");
-            }
-        }
+        Duty::Retire => retire(job),
         Duty::Start => queues
             .of(job.plan.direction())
             .submit(Arc::clone(job), job.plan.pace.lanes),
+    }
+}
+
+/// Waits for a job whose handle was dropped, and lets go of what it keeps.
+pub(crate) fn retire(job: &Job) {
+    if let Err(failure) = job.land() {
+        let error = failure.named(|leaf| format!("#{leaf}"));
+        tracing::warn!(%error, "a transfer whose handle was dropped failed");
     }
 }

@@ -11,6 +11,7 @@ use super::{
     flights::Flights,
     into::{Destinations, check_lands_contiguous},
     job::{Job, Keep, Places},
+    kept::Kept,
     means::{LOOKED_AT, check_fits, is_worth_a_slot, lies_in_fresh_memory, means, scatter_table},
     plan::{self, Direction, Leaf, Means, Plan, Regions},
     queue::Announcement,
@@ -28,17 +29,17 @@ use crate::{
 };
 
 /// Tensors that are to be somewhere else.
-pub(crate) struct Request<'a> {
+pub(crate) struct Request<'a, 'r> {
     pub(crate) leaves: &'a [&'a Tensor],
     /// What to call a leaf in errors.
-    pub(crate) path: &'a dyn Fn(usize) -> String,
-    pub(crate) to: &'a Device,
+    pub(crate) path: &'r dyn Fn(usize) -> String,
+    pub(crate) to: &'r Device,
     /// The tensors to move into, where these are to be filled rather than new ones made.
-    pub(crate) into: Option<Destinations<'a>>,
-    pub(crate) options: &'a TransferOptions,
+    pub(crate) into: Option<Destinations<'r>>,
+    pub(crate) options: &'r TransferOptions,
 }
 
-impl<'a> Request<'a> {
+impl<'a, 'r> Request<'a, 'r> {
     /// Has lanes woken for what seems to come, by the first of the leaves: planning goes on until they are awake.
     fn rouse<'b>(&'b self, from: &'b Device, blocking: bool) -> Option<Announcement<'b>> {
         let (direction, device) = match (from.accelerator(), self.to.accelerator()) {
@@ -62,9 +63,20 @@ impl<'a> Request<'a> {
             .rouse(direction, mean.saturating_mul(self.leaves.len()) as u64, blocking)
     }
 
-    /// Prepares and starts the transfer; gives the jobs on their way, and the results, if new ones are made, which nobody may
-    /// see before the jobs have landed. After an error nothing has moved, and nothing will. With `blocking`, the caller is about to wait for that.
-    pub(crate) fn start(&self, blocking: bool) -> Result<(Flights, Vec<Tensor>)> {
+    /// Prepares and starts the transfer; gives the jobs on their way, and the results, if new ones are made, which can't be
+    /// read before the jobs have landed. After an error nothing has moved, and nothing will.
+    pub(crate) fn start(&self) -> Result<(Flights<'static>, Vec<Tensor>)> {
+        self.launch(false)
+    }
+
+    /// The same for a caller who is about to wait: the sources are borrowed until then, and the results, of which nothing
+    /// says that they have not landed yet, are to be kept from everybody.
+    pub(crate) fn start_waited(&self) -> Result<(Flights<'a>, Vec<Tensor>)> {
+        self.launch(true)
+    }
+
+    /// Only with `blocking` are the flights those of a borrower.
+    fn launch<'f>(&self, blocking: bool) -> Result<(Flights<'f>, Vec<Tensor>)> {
         let from = self.leaves.first().map(|leaf| leaf.device());
         let announcement = from.as_ref().and_then(|from| self.rouse(from, blocking));
         let Sorted {
@@ -75,9 +87,9 @@ impl<'a> Request<'a> {
         } = self.sort()?;
         let mut prepared = Vec::with_capacity(groups.len());
         for group in &groups {
-            prepared.push(self.prepare(group)?);
+            prepared.push(self.prepare(group, blocking)?);
         }
-        let mut flights = Flights::default();
+        let mut flights = Flights::new(blocking);
         for Prepared { device, job, .. } in &prepared {
             let accelerator = device.require_accelerator("moving tensors")?;
             flights.push(device, job);
@@ -99,7 +111,7 @@ impl<'a> Request<'a> {
             .iter()
             .zip(prepared)
             .filter(|_| self.into.is_none())
-            .try_for_each(|(group, prepared)| prepared.make_outputs(group, &mut outputs));
+            .try_for_each(|(group, prepared)| prepared.make_outputs(group, !blocking, &mut outputs));
         // Whatever became of the outputs: the lanes count on the caller.
         if blocking {
             flights.help();
@@ -108,7 +120,9 @@ impl<'a> Request<'a> {
         let read = read.map_err(|failure| failure.named(self.path))?;
         outputs.extend(in_files.iter().map(|&(index, _)| index).zip(read));
         // Where all go the same way, they are in order already.
-        outputs.sort_by_key(|&(index, _)| index);
+        if !outputs.is_sorted_by_key(|&(index, _)| index) {
+            outputs.sort_by_key(|&(index, _)| index);
+        }
         Ok((flights, outputs.into_iter().map(|(_, output)| output).collect()))
     }
 
@@ -116,7 +130,7 @@ impl<'a> Request<'a> {
     pub(crate) fn plan(&self) -> Result<Vec<Plan>> {
         let Sorted { groups, .. } = self.sort()?;
         let plan = |group| {
-            let (device, mut sources) = self.take_sources(group)?;
+            let (device, mut sources) = self.take_sources(group, Kept::shared(0))?;
             let engine = device.require_accelerator("moving tensors")?.running.engine();
             let lent = self.may_stay_in_slot(group, &sources.leaves, engine) && engine.slots.lends();
             self.plan_group(group, engine, &mut sources, lent)
@@ -182,7 +196,7 @@ impl<'a> Request<'a> {
     }
 
     /// What there is to know of the group's tensors, and the device whose engine moves them.
-    fn take_sources<'g>(&'g self, group: &Group<'g>) -> Result<(&'g Device, Sources)> {
+    fn take_sources<'g>(&'g self, group: &Group<'g>, kept: Kept) -> Result<(&'g Device, Sources)> {
         let device = match group.way {
             Way::Download(from) => from,
             Way::Upload | Way::Between(_) => self.to,
@@ -190,7 +204,7 @@ impl<'a> Request<'a> {
         let engine = device.require_accelerator("moving tensors")?.running.engine();
         let properties = engine.driver.properties();
         let located = self.into.is_some() || matches!(group.way, Way::Download(_));
-        let mut sources = Sources::with_capacity(group.members.len(), located);
+        let mut sources = Sources::with_capacity(group.members.len(), located, kept);
         for &(index, tensor) in &group.members {
             self.take(&mut sources, group.way, index, tensor, properties)
                 .map_err(|error| self.at(index, error))?;
@@ -293,8 +307,13 @@ impl<'a> Request<'a> {
     }
 
     /// Decides how the group goes, and takes the memory for its results.
-    fn prepare(&self, group: &Group<'_>) -> Result<Prepared> {
-        let (device, mut sources) = self.take_sources(group)?;
+    fn prepare(&self, group: &Group<'_>, borrow: bool) -> Result<Prepared> {
+        let kept = match borrow {
+            // SAFETY: the job's flights land it before the borrow of the tensors ends.
+            true => unsafe { Kept::borrowed(group.members.len()) },
+            false => Kept::shared(group.members.len()),
+        };
+        let (device, mut sources) = self.take_sources(group, kept)?;
         let engine = device.require_accelerator("moving tensors")?.running.engine();
         let lent = if self.may_stay_in_slot(group, &sources.leaves, engine) {
             engine.slots.lend()
@@ -304,7 +323,7 @@ impl<'a> Request<'a> {
         let plan = self.plan_group(group, engine, &mut sources, lent.is_some())?;
         let lent = lent.filter(|_| plan.stays_in_slot()).map(Arc::new);
         let _span = tracing::debug_span!("allocate", bytes = plan.bytes()).entered();
-        let there = |into: Destinations<'a>| group.members.iter().map(move |&(index, _)| into.get(index));
+        let there = |into: Destinations<'r>| group.members.iter().map(move |&(index, _)| into.get(index));
         let results = match (plan.direction(), self.into) {
             (Direction::ToHost, Some(into)) => Results::there_on_host(there(into)),
             (Direction::ToHost, None) => match &lent {
@@ -406,17 +425,23 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// Makes the tensors over the results.
-    fn make_outputs(self, group: &Group<'_>, outputs: &mut Vec<(usize, Tensor)>) -> Result<()> {
+    /// Makes the tensors over the results; `guarded`, so that they can't be read before the job has landed.
+    fn make_outputs(
+        self,
+        group: &Group<'_>,
+        guarded: bool,
+        outputs: &mut Vec<(usize, Tensor)>,
+    ) -> Result<()> {
         for (number, (&(index, tensor), leaf)) in group.members.iter().zip(&self.leaves).enumerate() {
             let layout = match group.way {
                 Way::Upload => landing(tensor)?.0,
                 Way::Download(_) | Way::Between(_) => tensor.layout().at_start(),
             };
-            let storage = self
-                .results
-                .storage(number, leaf.bytes as usize, &self.job.plan)
-                .until(&self.landing);
+            let storage = self.results.storage(number, leaf.bytes as usize, &self.job.plan);
+            let storage = match guarded {
+                true => storage.until(&self.landing),
+                false => storage,
+            };
             outputs.push((index, Tensor::new(tensor.dtype(), layout, storage)));
         }
         Ok(())

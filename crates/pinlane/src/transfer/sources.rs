@@ -1,16 +1,17 @@
 //! What the planner and the lanes need to know of tensors that are to move.
 
-use pinlane_driver::{DeviceId, DevicePtr, Properties, sync::Arc};
+use pinlane_driver::{DeviceId, DevicePtr, Properties};
 
 use super::{
     job::End,
+    kept::Kept,
     plan::{Kind, Leaf, Region},
 };
 use crate::{
     Error, Result, Tensor,
     file::{reading::FileEnd, source::PAGE, writing::SinkEnd},
     landing::{keeps_layout, packing, span_bytes},
-    memory::storage::{Place, Storage},
+    memory::storage::Place,
 };
 
 /// Tensors that move between the same two places, in the order in which they were taken.
@@ -24,19 +25,19 @@ pub(crate) struct Sources {
     /// The addresses of allocations of the executing device. One may be here more than once, but not next to itself.
     pub(crate) bases: Vec<DevicePtr>,
     /// What has to live until the copies are done.
-    pub(crate) storages: Vec<Arc<Storage>>,
+    pub(crate) storages: Kept,
 }
 
 impl Sources {
     /// Room for so many tensors; with `located`, in memory of the executing device that is there already.
-    pub(crate) fn with_capacity(tensors: usize, located: bool) -> Self {
+    pub(crate) fn with_capacity(tensors: usize, located: bool, storages: Kept) -> Self {
         let places = if located { tensors } else { 0 };
         Self {
             leaves: Vec::with_capacity(tensors),
             ends: Vec::with_capacity(tensors),
             regions: Vec::with_capacity(places),
             bases: Vec::with_capacity(places),
-            storages: Vec::with_capacity(tensors),
+            storages,
         }
     }
 
@@ -160,6 +161,6 @@ impl Sources {
             bytes: bytes as u64,
             kind,
         });
-        self.storages.push(Arc::clone(tensor.storage()));
+        self.storages.push(tensor.storage());
     }
 }

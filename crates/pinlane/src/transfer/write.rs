@@ -9,6 +9,7 @@ use super::{
     TransferOptions,
     flights::Flights,
     job::{Job, Keep, Places},
+    kept::Kept,
     means::{means, scatter_table},
     plan::{self, Direction, Means, Regions},
     sources::Sources,
@@ -73,7 +74,7 @@ pub(crate) fn write(
     }
     let jobs = groups.iter().map(|group| prepare(group, name, options));
     let jobs: Vec<_> = jobs.collect::<Result<_>>()?;
-    let mut flights = Flights::default();
+    let mut flights = Flights::new(false);
     for (group, job) in groups.iter().zip(&jobs) {
         let accelerator = group.device.require_accelerator("writing tensors to files")?;
         flights.push(group.device, job);
@@ -118,7 +119,7 @@ fn prepare(group: &Group<'_>, name: &dyn Fn(usize) -> String, options: &Transfer
     let named = |index: usize, error| Failure::of(group.members[index].0, error).named(name);
     let accelerator = group.device.require_accelerator("writing tensors to files")?;
     let engine = accelerator.running.engine();
-    let mut sources = Sources::with_capacity(group.members.len(), true);
+    let mut sources = Sources::with_capacity(group.members.len(), true, Kept::shared(group.members.len()));
     for (number, &(index, tensor, offset)) in group.members.iter().enumerate() {
         sources
             .take_to_file(tensor, sink_end(group.sink, offset, index))
