@@ -21,7 +21,7 @@ use super::{Placement, Route};
 pub(crate) use build::{Means, plan};
 use choice::Why;
 pub use explanation::{Alternative, Explanation};
-pub(crate) use pace::{Pace, lanes_for};
+pub(crate) use pace::{Pace, lanes_for, most_lanes};
 pub use workload::{HostEnd, Workload};
 
 /// Which way the bytes go.

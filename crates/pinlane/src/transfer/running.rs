@@ -13,7 +13,7 @@ use super::{
     job::Job,
     lane::Lane,
     mark::LaneStream,
-    plan::{Chunk, Direction, Plan, lanes_for},
+    plan::{Chunk, Direction, Plan, lanes_for, most_lanes},
     queue::Announcement,
     reactor::{Duty, perform},
 };
@@ -151,7 +151,7 @@ impl RunningEngine {
             && bytes > profile.inline_bytes as u64
             && !profile.patience.is_zero()
             && !lock(&self.threads).lanes(direction).is_empty();
-        let most = profile.lanes_for(direction).div_ceil(2);
+        let most = most_lanes(profile.lanes_for(direction), direction, false);
         let lanes = lanes_for(bytes, most) - usize::from(blocking);
         (worth_it && lanes > 0).then(|| self.engine.queues.of(direction).rouse(lanes))
     }

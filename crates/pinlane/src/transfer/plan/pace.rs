@@ -18,14 +18,14 @@ const SHORTEST: usize = 256 << 10;
 /// A transfer is cut into about so many chunks, where slots are long enough.
 const CHUNKS: u64 = 12;
 /// Bytes for which it pays to wake one more lane.
-const BYTES_PER_LANE: u64 = 1 << 20;
+const BYTES_PER_LANE: u64 = 512 << 10;
 /// In a long transfer the other lanes keep the link busy meanwhile, so a lane that waits sleeps soon: after this part of the
 /// patience that a caller has, which is longer where what it waits for is a copy and not its turn on the link.
 const WHILE_OTHERS_FILL: u32 = 1024;
 const WHILE_OTHERS_EMPTY: u32 = 256;
 /// How many slots of a lane fly while it fills another, in a long transfer.
 const FLYING: usize = 2;
-/// Up to here a transfer is over before more lanes than half are awake.
+/// Up to here a transfer is over before it pays to let a lane sleep.
 const SHORT_TRANSFER: u64 = 64 << 20;
 
 /// How a transfer of one size goes.
@@ -54,15 +54,7 @@ impl Pace {
     pub(crate) fn new(bytes: u64, direction: Direction, means: &Means<'_>) -> Self {
         let profile = means.profile;
         let short = bytes <= SHORT_TRANSFER;
-        let half = match direction {
-            Direction::ToHost => !means.fresh,
-            Direction::ToDevice | Direction::OnDevice => short,
-        };
-        let most = if half {
-            means.lanes.div_ceil(2)
-        } else {
-            means.lanes
-        };
+        let most = most_lanes(means.lanes, direction, means.fresh);
         let lanes = lanes_for(bytes, most);
         let even = usize::try_from(bytes / CHUNKS)
             .unwrap_or(usize::MAX / 2)
@@ -123,6 +115,15 @@ impl Pace {
             self.chunk_bytes
         };
         doubled.min(most)
+    }
+}
+
+/// How many of a direction's lanes may share a transfer. The more read what the link has just written, the less of it is still
+/// in the caches; into fresh memory they wait for the kernel's pages.
+pub(crate) fn most_lanes(lanes: usize, direction: Direction, fresh: bool) -> usize {
+    match direction {
+        Direction::ToHost if !fresh => lanes.div_ceil(2),
+        Direction::ToHost | Direction::ToDevice | Direction::OnDevice => lanes,
     }
 }
 
