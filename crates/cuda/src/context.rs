@@ -61,8 +61,7 @@ impl Context {
     /// Makes the context current on this thread until the answer is dropped.
     #[inline]
     pub(crate) fn enter(&self) -> Result<Current<'_>> {
-        fork::refuse_in_child(self.id)?;
-        self.refuse_if_lost()?;
+        self.refuse_if_unusable()?;
         let mut current = 0;
         // SAFETY: a valid place for the answer.
         let status = unsafe { (self.api.context_current)(&raw mut current) };
@@ -127,6 +126,14 @@ impl Context {
             .with_code(self.api.name_of(status), status.0.into())
     }
 
+    /// An error in a forked child, and where the device is lost.
+    #[inline]
+    pub(crate) fn refuse_if_unusable(&self) -> Result<()> {
+        fork::refuse_in_child(self.id)?;
+        self.refuse_if_lost()
+    }
+
+    #[inline]
     fn refuse_if_lost(&self) -> Result<()> {
         match self.lost.load(Ordering::Relaxed) {
             0 => Ok(()),

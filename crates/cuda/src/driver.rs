@@ -1,6 +1,6 @@
 //! One CUDA device as a [`Driver`]: each verb, handed to the module that knows it.
 
-use std::{ffi::c_int, ptr::NonNull};
+use std::{ffi::c_int, num::NonZeroU64, ptr::NonNull};
 
 use pinlane_driver::{
     DeviceId, DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
@@ -13,6 +13,7 @@ use crate::{
     context::Context,
     copies::{self, Copies},
     events::Events,
+    flags::Flags,
     library::{Api, CopyBatch},
     memory::{BlockCache, Source},
     pinned::known_to_cuda,
@@ -25,6 +26,9 @@ use crate::{
 /// can't ask for it back (only this process can, by [`Driver::trim`]), and a slab of a large transfer still fits on a large device.
 const IDLE_PART: u64 = 32;
 
+/// How late the kernel may end a nap of an attached thread, in nanoseconds.
+const TIMER_SLACK: u64 = 1_000;
+
 /// One CUDA device.
 #[derive(Debug)]
 pub(crate) struct CudaDriver {
@@ -32,6 +36,7 @@ pub(crate) struct CudaDriver {
     properties: Properties,
     memory: BlockCache,
     events: Events,
+    flags: Flags,
     copies: Copies,
     copy_batch: Option<CopyBatch>,
     scattered: Scattered,
@@ -46,6 +51,7 @@ impl CudaDriver {
         Ok(Self {
             memory: BlockCache::new(idle),
             events: Events::default(),
+            flags: Flags::new(&context),
             copies: Copies::new(&context),
             copy_batch: batches::usable(&context),
             scattered: Scattered::new(&context),
@@ -130,6 +136,11 @@ unsafe impl Driver for CudaDriver {
     }
 
     fn attach_thread(&self) -> Result<()> {
+        // Its naps are short: the kernel is not to draw them out, as it does by 50 us otherwise.
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(TIMER_SLACK)) {
+            tracing::debug!(%error, "a thread's naps take longer than they should");
+        }
         // The context stays current: each call then finds it so, and has nothing to set.
         self.context.enter().map(std::mem::forget)
     }
@@ -154,7 +165,7 @@ unsafe impl Driver for CudaDriver {
     }
 
     fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
-        streams::synchronize(&self.context, handle(stream.as_raw()))
+        streams::synchronize(&self.context, &self.flags, handle(stream.as_raw()))
     }
 
     fn create_event(&self, timing: Timing) -> Result<RawEvent> {

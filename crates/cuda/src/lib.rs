@@ -23,6 +23,7 @@ mod copies;
 mod devices;
 mod driver;
 mod events;
+mod flags;
 mod kernels;
 mod library;
 mod link;

@@ -88,13 +88,13 @@ functions! {
     stream_destroy = "cuStreamDestroy_v2" (usize);
     stream_synchronize = "cuStreamSynchronize" (usize);
     stream_wait_event = "cuStreamWaitEvent" (usize, usize, c_uint);
+    stream_write = "cuStreamWriteValue32_v2" (usize, u64, u32, c_uint);
     stream_is_capturing = "cuStreamIsCapturing" (usize, *mut c_int);
 
     event_create = "cuEventCreate" (*mut usize, c_uint);
     event_destroy = "cuEventDestroy_v2" (usize);
     event_record = "cuEventRecord" (usize, usize);
     event_query = "cuEventQuery" (usize);
-    event_synchronize = "cuEventSynchronize" (usize);
     event_elapsed = "cuEventElapsedTime" (*mut f32, usize, usize);
 
     copy_to_device = "cuMemcpyHtoDAsync_v2" (u64, *const c_void, usize, usize);

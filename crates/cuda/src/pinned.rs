@@ -14,9 +14,9 @@ use pinlane_driver::{
 use crate::{context::Context, status::Status};
 
 /// Pinned for every context of the process, so that other devices copy from it at full speed too.
-const PORTABLE: c_uint = 1;
+pub(crate) const PORTABLE: c_uint = 1;
 /// Mapped into the device's addresses, so that kernels can read and write it.
-const DEVICE_MAP: c_uint = 2;
+pub(crate) const DEVICE_MAP: c_uint = 2;
 
 const ATTRIBUTE_MEMORY_TYPE: c_int = 2;
 const ATTRIBUTE_IS_MANAGED: c_int = 8;
