@@ -17,13 +17,15 @@ use std::{
     alloc::{Layout, alloc_zeroed},
     collections::VecDeque,
     ffi::c_uint,
+    // The device writes the words, and no thread: there is no interleaving of threads to explore.
+    sync::atomic::AtomicU32,
 };
 
 use pinlane_driver::{
     ErrorKind, Result,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
         lock,
     },
 };
