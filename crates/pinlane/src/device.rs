@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pinlane_driver::{DeviceId, Driver, fork, sync::Arc};
+use pinlane_driver::{DeviceId, Driver, Properties, fork, sync::Arc};
 
 use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
@@ -130,6 +130,15 @@ impl Device {
         let engine = Engine::new(driver, settings.profile, pool, settings.slots);
         let running = RunningEngine::new(engine);
         Ok(Self(Kind::Accelerator(Arc::new(Accelerator { running, origin }))))
+    }
+
+    /// What each GPU of this machine is, in the order of their names; none is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchDevice`] where there is none that can be used, with what is missing.
+    pub fn gpus() -> Result<Vec<Properties>> {
+        registry::gpus()
     }
 
     /// Whether this is the host.

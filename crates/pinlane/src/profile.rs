@@ -210,6 +210,7 @@ mod tests {
             link,
             numa_node: None,
             pci_address: None,
+            library: None,
             simulated: false,
         }
     }
