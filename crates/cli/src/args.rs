@@ -23,6 +23,20 @@ pub(crate) enum Command {
     Ls(LsArgs),
     Verify(VerifyArgs),
     Load(LoadArgs),
+    Doctor(DoctorArgs),
+}
+
+/// Look at this machine for a few seconds, and tell what makes moving tensors on it slower than it could be. Exit code 1 if
+/// something is wrong.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Look at this device only, such as cuda:1 or sim:0 [default: every GPU there is]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Run the experiments of the guide to pinned memory and non-blocking copies, and judge its claims on this machine.

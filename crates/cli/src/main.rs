@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod checkpoint;
 mod device;
+mod doctor;
 mod guide;
 mod load;
 mod ls;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => ls::Config::check(&args).and_then(|config| config.run()),
         Command::Verify(args) => verify::Config::check(&args).and_then(|config| config.run()),
         Command::Load(args) => load::Config::check(&args).and_then(|config| config.run()),
+        Command::Doctor(args) => doctor::Config::check(&args).and_then(|config| config.run()),
     };
     let failure = match result {
         Ok(sound) => {

@@ -3,8 +3,8 @@
 use std::{ffi::c_int, num::NonZeroU64, ptr::NonNull};
 
 use pinlane_driver::{
-    DeviceId, DevicePtr, Driver, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
-    Result, ScatterTable, Timing, sync::Duration,
+    DeviceId, DevicePtr, Driver, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent,
+    RawStream, Result, ScatterTable, Timing, sync::Duration,
 };
 
 use crate::{

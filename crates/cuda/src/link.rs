@@ -28,7 +28,14 @@ pub(crate) fn state(slot: &str) -> Option<LinkState> {
 
 /// What the management library `nvml` says of the device in `slot`, and where it does not, the system in `folder`.
 fn most(nvml: &str, slot: &str, folder: &Path) -> Option<PcieLink> {
-    let asked = ask(nvml, slot, [c"nvmlDeviceGetMaxPcieLinkGeneration", c"nvmlDeviceGetMaxPcieLinkWidth"]);
+    let asked = ask(
+        nvml,
+        slot,
+        [
+            c"nvmlDeviceGetMaxPcieLinkGeneration",
+            c"nvmlDeviceGetMaxPcieLinkWidth",
+        ],
+    );
     asked
         .and_then(|[generation, width]| PcieLink::new(generation?, width?))
         .or_else(|| read(folder, "max"))
@@ -48,19 +55,21 @@ fn state_of(nvml: &str, slot: &str, folder: &Path) -> Option<LinkState> {
     );
     // The system knows what the device can do, not what its slot adds to that.
     let by_itself = read(folder, "max");
-    let told = asked.and_then(|[generation, width, in_slot, lanes_in_slot, by_itself_generation]| {
-        let now = PcieLink::new(generation?, width?)?;
-        let in_slot = in_slot
-            .zip(lanes_in_slot)
-            .and_then(|(generation, width)| PcieLink::new(generation, width));
-        // NVML has no question for the lanes of the device alone.
-        let lanes = by_itself.or(in_slot).map(PcieLink::width);
-        let by_itself = by_itself_generation
-            .zip(lanes)
-            .and_then(|(generation, width)| PcieLink::new(generation, width))
-            .or(by_itself);
-        Some(LinkState::new(now).in_slot(in_slot).by_itself(by_itself))
-    });
+    let told = asked.and_then(
+        |[generation, width, in_slot, lanes_in_slot, by_itself_generation]| {
+            let now = PcieLink::new(generation?, width?)?;
+            let in_slot = in_slot
+                .zip(lanes_in_slot)
+                .and_then(|(generation, width)| PcieLink::new(generation, width));
+            // NVML has no question for the lanes of the device alone.
+            let lanes = by_itself.or(in_slot).map(PcieLink::width);
+            let by_itself = by_itself_generation
+                .zip(lanes)
+                .and_then(|(generation, width)| PcieLink::new(generation, width))
+                .or(by_itself);
+            Some(LinkState::new(now).in_slot(in_slot).by_itself(by_itself))
+        },
+    );
     told.or_else(|| Some(LinkState::new(read(folder, "current")?).by_itself(by_itself)))
 }
 
@@ -178,7 +187,10 @@ mod tests {
         write("current_link_speed", "8.0 GT/s PCIe\n");
         write("current_link_width", "8\n");
         let now = PcieLink::new(3, 8).unwrap();
-        assert_eq!(state_of(NO_NVML[0], SLOT, folder.path()), Some(LinkState::new(now)));
+        assert_eq!(
+            state_of(NO_NVML[0], SLOT, folder.path()),
+            Some(LinkState::new(now))
+        );
         write("max_link_speed", "32.0 GT/s PCIe\n");
         write("max_link_width", "16\n");
         for nvml in NO_NVML {

@@ -3,8 +3,8 @@
 use std::{fmt, ptr::NonNull, time::Duration};
 
 use crate::{
-    DevicePtr, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, ScatterTable,
-    Timing,
+    DevicePtr, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
+    ScatterTable, Timing,
 };
 
 /// One accelerator's verbs: allocate, pin, streams, events, copies.
