@@ -1,4 +1,4 @@
-//! What is known of a machine: plain data, read by [`probe`](crate::probe) or made up by tests.
+//! What is known of a machine: plain data, read by [`probe`](mod@crate::probe) or made up by tests.
 //!
 //! What a machine does not tell is `None`. Rates are bytes per second, sizes bytes, times seconds.
 

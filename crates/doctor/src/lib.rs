@@ -2,8 +2,8 @@
 //!
 //! Three steps, apart from each other:
 //!
-//! 1. [`probe`] reads and measures the machine, in a few seconds, into [`Facts`]: plain data, which tests make up.
-//! 2. [`judge`] makes [`Finding`]s of facts. A pure function: the costliest finding comes first, each with its reason, its
+//! 1. [`mod@probe`] reads and measures the machine, in a few seconds, into [`Facts`]: plain data, which tests make up.
+//! 2. [`mod@judge`] makes [`Finding`]s of facts. A pure function: the costliest finding comes first, each with its reason, its
 //!    fix, and what pinlane does about it by itself.
 //! 3. [`show`] prints both for people. A [`Report`] is both for programs, as JSON.
 

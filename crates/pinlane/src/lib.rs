@@ -58,8 +58,8 @@ pub use memory::{adopted::AdoptedPin, pool::PinnedUsage};
 pub use pinlane_driver as driver;
 pub use prefetch::{Fetch, Prefetch, prefetch};
 pub use profile::{
-    Amount, Figures, KnownProfile, Measurement, MemcpyRate, Profile, ProfileError, ProfileOrigin,
-    ProfileStore, Progress, Quantity, Trial,
+    Amount, Figures, KnownProfile, Measurement, MemcpyRate, Profile, ProfileElsewhere, ProfileError,
+    ProfileOrigin, ProfileStore, Progress, Quantity, Trial,
 };
 pub use scalar::Scalar;
 pub use tensor::{ForeignMemory, Tensor};
