@@ -74,3 +74,16 @@ pub use tree::Tree;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Runs the examples of the book with the doctests.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../../docs/checkpoints.md")]
+    struct Checkpoints;
+    #[doc = include_str!("../../../docs/recipes.md")]
+    struct Recipes;
+    #[doc = include_str!("../../../docs/rust.md")]
+    struct Rust;
+    #[doc = include_str!("../../../docs/start.md")]
+    struct Start;
+}
