@@ -75,20 +75,20 @@ impl LinkState {
         }
     }
 
-    /// The most that the device reaches in its slot.
+    /// The most that the device reaches in its slot. What is below the link as it runs is not believed.
     #[must_use]
     pub fn in_slot(self, most: Option<PcieLink>) -> Self {
         Self {
-            in_slot: most,
+            in_slot: most.filter(|most| !most.is_below(self.now)),
             ..self
         }
     }
 
-    /// The most that the device reaches in the best of slots.
+    /// The most that the device reaches in the best of slots. What is below the link as it runs is not believed.
     #[must_use]
     pub fn by_itself(self, most: Option<PcieLink>) -> Self {
         Self {
-            by_itself: most,
+            by_itself: most.filter(|most| !most.is_below(self.now)),
             ..self
         }
     }
@@ -113,6 +113,15 @@ mod tests {
         for (generation, width) in [(0, 16), (9, 16), (5, 0), (5, 255)] {
             assert_eq!(PcieLink::new(generation, width), None);
         }
+    }
+
+    #[test]
+    fn a_most_that_is_less_than_what_runs_is_not_believed() {
+        let link = |generation, width| PcieLink::new(generation, width).unwrap();
+        let state = LinkState::new(link(5, 8))
+            .in_slot(Some(link(5, 16)))
+            .by_itself(Some(link(4, 16)));
+        assert_eq!((state.in_slot, state.by_itself), (Some(link(5, 16)), None));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use crate::{Facts, units::size};
 /// What the engine and its caller need at least beside the pinned budget, for the limit of a group not to be felt.
 const ROOM: u64 = 4 * DeviceOptions::PINNED_BUDGET as u64;
 
-/// Results in fresh pageable memory on an H200's host, in GB/s: with large pages, and with those of 4 KiB.
+/// Results in fresh pageable memory on an H200's host, in GB/s, measured in November 2026: with large pages, and with those of
+/// 4 KiB.
 const FRESH: [f64; 2] = [24.4, 14.5];
 
 /// What the process may lock, and what its group may use.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{Python, Torch};
 
-/// When a Python that does not answer is given up on.
+/// When those that have not answered are given up on.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -40,26 +40,26 @@ print(json.dumps({'program': sys.executable, 'version': platform.python_version(
 pub(super) fn find() -> Option<Python> {
     let active = env::var_os("VIRTUAL_ENV").map(|folder| PathBuf::from(folder).join("bin/python"));
     let programs = active.into_iter().chain(["python3", "python"].map(PathBuf::from));
+    let deadline = Instant::now() + PATIENCE;
     programs.into_iter().find_map(|program| {
         let mut asked = Command::new(program);
         asked.args(["-c", QUESTION]);
-        answer(&output(asked)?)
+        answer(&output(asked, deadline)?)
     })
 }
 
-/// What a command prints, if it ends well and in time.
-fn output(mut command: Command) -> Option<String> {
+/// What a command prints, if it ends well and before `deadline`.
+fn output(mut command: Command, deadline: Instant) -> Option<String> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let start = Instant::now();
     let status = loop {
         match child.try_wait().ok()? {
             Some(status) => break status,
-            None if start.elapsed() < PATIENCE => thread::sleep(PAUSE),
+            None if Instant::now() < deadline => thread::sleep(PAUSE),
             None => {
                 // It may have ended by itself meanwhile; then there is nothing to kill.
                 let _gone = child.kill();
@@ -114,8 +114,12 @@ mod tests {
     fn a_program_that_does_not_end_is_given_up_on() {
         let mut endless = Command::new("sleep");
         endless.arg("1000");
-        assert_eq!(output(endless), None);
-        assert_eq!(output(Command::new("a-program-that-is-not-there")), None);
-        assert_eq!(output(Command::new("false")), None);
+        assert_eq!(output(endless, Instant::now() + 5 * PAUSE), None);
+        let later = Instant::now() + 100 * PATIENCE;
+        assert_eq!(output(Command::new("a-program-that-is-not-there"), later), None);
+        assert_eq!(output(Command::new("false"), later), None);
+        let mut talkative = Command::new("echo");
+        talkative.arg("all is well");
+        assert_eq!(output(talkative, later).as_deref(), Some("all is well\n"));
     }
 }
