@@ -10,6 +10,8 @@
 mod cores;
 mod facts;
 pub mod judge;
+#[cfg(test)]
+mod made_up;
 pub mod probe;
 mod report;
 pub mod show;

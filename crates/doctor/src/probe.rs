@@ -62,3 +62,44 @@ pub fn described(system: &System) -> Facts {
         ..Facts::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{system::made_up::machine, *};
+    use crate::{Severity, judge};
+
+    #[test]
+    fn what_the_kernel_of_a_made_up_machine_tells_is_what_is_judged() {
+        let (_folder, system) = machine(&[
+            (".dockerenv", ""),
+            (
+                "proc/sys/kernel/osrelease",
+                "5.15.167.4-microsoft-standard-WSL2\n",
+            ),
+            ("proc/self/status", "Cpus_allowed_list:\t0-7\n"),
+            ("proc/self/cgroup", "0::/\n"),
+            ("sys/fs/cgroup/cpu.max", "150000 100000\n"),
+            ("sys/fs/cgroup/memory.max", "134217728\n"),
+            ("sys/devices/system/cpu/online", "0-7\n"),
+            (
+                "sys/kernel/mm/transparent_hugepage/enabled",
+                "always madvise [never]\n",
+            ),
+            ("dev/dxg", ""),
+        ]);
+        let mut facts = described(&system);
+        assert_eq!(facts.surroundings.container.as_deref(), Some("docker"));
+        facts.accelerators.absent = Some("the driver library can't be loaded".to_owned());
+        let findings = judge(&facts);
+        let found: Vec<_> = findings.iter().map(|found| (found.id, found.severity)).collect();
+        assert_eq!(found[0], ("gpu-unusable", Severity::Wrong));
+        for id in [
+            ("no-large-pages", Severity::Wrong),
+            ("memory-limit", Severity::Wrong),
+            ("processor-quota", Severity::Note),
+            ("wsl", Severity::Note),
+        ] {
+            assert!(found.contains(&id), "{id:?} is missing: {found:?}");
+        }
+    }
+}

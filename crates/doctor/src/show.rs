@@ -243,3 +243,62 @@ fn findings(findings: &[Finding]) -> String {
     text.truncate(text.trim_end().len());
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::made_up::{sound, without_gpu};
+
+    #[test]
+    fn a_sound_machine_is_described_and_nothing_is_wrong() {
+        let text = report(&Report::of(sound()));
+        for part in [
+            "Some Chip",
+            "0: 0-15; 1: 16-31",
+            "NVIDIA H200, 141 GiB at 0000:17:00.0 on NUMA node 0, CUDA 13.0",
+            "PCIe Gen5 x16 (under load PCIe Gen5 x16), which carries 55.2 GB/s",
+            "measured 55.0 GB/s to the device, 55.4 GB/s to the host",
+            "1 thread 10.7 GB/s, 2 threads 20.0 GB/s",
+            "torch 2.11.0+cu130 for CUDA 13.0",
+            "Nothing is wrong.",
+        ] {
+            assert!(text.contains(part), "{part} is missing:\n{text}");
+        }
+    }
+
+    #[test]
+    fn findings_are_numbered_in_their_order_with_cost_reason_fix_and_what_pinlane_does() {
+        let mut facts = without_gpu("no driver", &["PCI slot 0000:17:00.0"]);
+        facts.memory.huge_pages = Some("never".to_owned());
+        let judged = Report::of(facts);
+        let text = report(&judged);
+        assert!(
+            text.contains("2 things are wrong; the costliest comes first."),
+            "{text}"
+        );
+        let mut rest = text.as_str();
+        for (number, finding) in judged.findings.iter().enumerate() {
+            for part in [
+                format!("{}. wrong: {}", number + 1, finding.title),
+                format!("costs    {}", finding.cost),
+                format!("because  {}", finding.reason),
+                format!("fix      {}", finding.fix),
+                format!("pinlane  {}", finding.by_itself),
+            ] {
+                let at = rest
+                    .find(&part)
+                    .unwrap_or_else(|| panic!("{part} is missing:\n{rest}"));
+                rest = &rest[at..];
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_can_be_shown() {
+        let text = report(&Report::of(Facts::default()));
+        assert!(
+            text.contains("none that can be used") && text.contains("not told"),
+            "{text}"
+        );
+    }
+}
