@@ -1,41 +1,29 @@
 //! cargo-deny over the dependencies: licences, sources, duplicates (`deny.toml`), and advisories on demand.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{
-    command::{cargo, probe, program, run},
-    workspace,
+    command::{program, run},
+    tool::Tool,
 };
 
-const VERSION: &str = "0.20.2";
+const DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    says: "cargo-deny 0.20.2",
+    options: &[],
+    about: "checks the licences of the dependencies",
+};
 
 /// What can be checked without any network beyond the registry.
 pub(crate) fn check() -> Result<String> {
-    run(program(tool()?).args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]))?;
-    Ok(format!(
-        "cargo-deny {VERSION}; advisories: `cargo xtask advisories`"
-    ))
+    run(program(DENY.installed()?).args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]))?;
+    Ok(format!("{}; advisories: `cargo xtask advisories`", DENY.says))
 }
 
 /// Known vulnerabilities. Not part of `test`: the database is fetched from github.com, and what it says of an
 /// unchanged checkout changes from day to day.
 pub(crate) fn advisories() -> Result<String> {
-    run(program(tool()?).args(["check", "advisories"]))?;
+    run(program(DENY.installed()?).args(["check", "advisories"]))?;
     Ok("no advisory applies".to_owned())
-}
-
-/// The tool, built once into `target/tools` where it is not there yet.
-fn tool() -> Result<PathBuf> {
-    let path = workspace::target("tools/bin/cargo-deny");
-    let installed = probe(program(&path).arg("--version"));
-    if installed.is_none_or(|version| version.trim() != format!("cargo-deny {VERSION}")) {
-        run(cargo()
-            .args(["install", "--locked", "--force", "cargo-deny"])
-            .args(["--version", VERSION, "--root"])
-            .arg(workspace::target("tools")))
-        .context("installing cargo-deny, which checks the licences of the dependencies")?;
-    }
-    Ok(path)
 }

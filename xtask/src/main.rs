@@ -4,6 +4,7 @@
 //! give it a line in [`test::STEPS`].
 
 mod asan;
+mod book;
 mod bundle;
 mod command;
 mod deny;
@@ -19,6 +20,7 @@ mod step;
 mod suite;
 mod sync_module;
 mod test;
+mod tool;
 mod venv;
 mod workspace;
 

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 
 use crate::{
-    asan, deny, figures, guide, lint, model, msrv, python, shuttle, step, step::Step, suite, sync_module,
+    asan, book, deny, figures, guide, lint, model, msrv, python, shuttle, step, step::Step, suite,
+    sync_module,
 };
 
 /// The steps, in the order in which they run.
@@ -19,6 +20,12 @@ pub(crate) const STEPS: &[Step] = &[
         about: "the documents show the figures of bench/results",
         needs: &[],
         run: figures::check,
+    },
+    Step {
+        name: "book",
+        about: "the book builds, holds every chapter, and its links and those of the other documents lead somewhere",
+        needs: &[],
+        run: book::check,
     },
     Step {
         name: "sync",

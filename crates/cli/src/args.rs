@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use pinlane::{Direction, HostEnd};
 
 use crate::{bench::BenchArgs, size};
 
@@ -23,6 +24,21 @@ pub(crate) enum Command {
     Ls(LsArgs),
     Verify(VerifyArgs),
     Load(LoadArgs),
+    Doctor(DoctorArgs),
+    Advise(AdviseArgs),
+}
+
+/// Look at this machine for a few seconds, and tell what makes moving tensors on it slower than it could be. Exit code 1 if
+/// something is wrong.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Look at this device only, such as cuda:1 or sim:0 [default: every GPU there is]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Run the experiments of the guide to pinned memory and non-blocking copies, and judge its claims on this machine.
@@ -111,6 +127,26 @@ pub(crate) enum MemoryArg {
     File,
 }
 
+impl DirectionArg {
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::H2d => Direction::ToDevice,
+            Self::D2h => Direction::ToHost,
+        }
+    }
+}
+
+impl MemoryArg {
+    pub(crate) fn host_end(self) -> HostEnd {
+        match self {
+            Self::Pageable => HostEnd::Pageable,
+            Self::Pinned => HostEnd::Pinned,
+            Self::Strided => HostEnd::Strided,
+            Self::File => HostEnd::File,
+        }
+    }
+}
+
 /// A placement.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum PlacementArg {
@@ -118,6 +154,43 @@ pub(crate) enum PlacementArg {
     Slab,
     /// Each in an allocation of its own
     Separate,
+}
+
+/// Tell how long moving described tensors should take, by every way of the guide and by pinlane's plan, and why.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AdviseArgs {
+    /// The tensors, such as '100x1M f32 pageable', '1000x1000 f32 pinned to host', '64MiB + 3x4KiB', or JSON such as
+    /// '{"tensors": [{"count": 100, "elements": 1000000, "dtype": "f32"}], "memory": "pinned", "to": "device"}'
+    #[arg(long, value_name = "TENSORS", required_unless_present = "tensors")]
+    pub(crate) describe: Option<String>,
+
+    /// Tensors of the sizes in this safetensors file, folder of them or index
+    #[arg(long, value_name = "PATH", conflicts_with = "describe")]
+    pub(crate) tensors: Option<PathBuf>,
+
+    /// The memory on the host, for --tensors
+    #[arg(long, value_enum, default_value_t = MemoryArg::Pageable, conflicts_with = "describe")]
+    pub(crate) memory: MemoryArg,
+
+    /// Which way, for --tensors
+    #[arg(long, value_enum, default_value_t = DirectionArg::H2d, conflicts_with = "describe")]
+    pub(crate) direction: DirectionArg,
+
+    /// The device to move to or from, such as cuda:0 [default: the best there is]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+
+    /// Plan for a machine that is not this one: h200, or a file that `pinlane tune --json` has written
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "measure"])]
+    pub(crate) profile: Option<String>,
+
+    /// Do it all too, which takes seconds for each way, and show predicted beside measured
+    #[arg(long)]
+    pub(crate) measure: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Measure what this machine can do, in a few seconds, and store it: devices that are opened from then on use it.

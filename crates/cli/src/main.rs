@@ -3,10 +3,12 @@
 //! What the user typed ([`args`]) becomes a checked configuration, and only that runs. Exit codes: 0, it ran and all is
 //! well; 1, it ran and something failed; 2, it could not run as asked. A reader that closes the pipe early is no error.
 
+mod advise;
 mod args;
 mod bench;
 mod checkpoint;
 mod device;
+mod doctor;
 mod guide;
 mod load;
 mod ls;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         Command::Ls(args) => ls::Config::check(&args).and_then(|config| config.run()),
         Command::Verify(args) => verify::Config::check(&args).and_then(|config| config.run()),
         Command::Load(args) => load::Config::check(&args).and_then(|config| config.run()),
+        Command::Advise(args) => advise::Config::check(&args).and_then(|config| config.run()),
+        Command::Doctor(args) => doctor::Config::check(&args).and_then(|config| config.run()),
     };
     let failure = match result {
         Ok(sound) => {

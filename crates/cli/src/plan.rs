@@ -1,9 +1,9 @@
 //! `pinlane plan`
 
-use pinlane::{Checkpoint, Direction, HostEnd, Placement, Workload};
+use pinlane::{Checkpoint, Placement, Workload};
 
 use crate::{
-    args::{DirectionArg, MemoryArg, PlacementArg, PlanArgs},
+    args::{PlacementArg, PlanArgs},
     device::{self, Accelerator},
     output::{Failure, print},
 };
@@ -22,16 +22,7 @@ impl Config {
     ///
     /// [`Failure::Usage`] for an unknown device, a file that is no checkpoint, and tensors that can't be.
     pub(crate) fn check(args: &PlanArgs) -> Result<Self, Failure> {
-        let direction = match args.direction {
-            DirectionArg::H2d => Direction::ToDevice,
-            DirectionArg::D2h => Direction::ToHost,
-        };
-        let memory = match args.memory {
-            MemoryArg::Pageable => HostEnd::Pageable,
-            MemoryArg::Pinned => HostEnd::Pinned,
-            MemoryArg::Strided => HostEnd::Strided,
-            MemoryArg::File => HostEnd::File,
-        };
+        let (direction, memory) = (args.direction.direction(), args.memory.host_end());
         let placement = match args.placement {
             PlacementArg::Slab => Placement::Slab,
             PlacementArg::Separate => Placement::Separate,

@@ -3,8 +3,8 @@
 use std::{ffi::c_int, num::NonZeroU64, ptr::NonNull};
 
 use pinlane_driver::{
-    DeviceId, DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
-    Result, ScatterTable, Timing, sync::Duration,
+    DeviceId, DevicePtr, Driver, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent,
+    RawStream, Result, ScatterTable, Timing, sync::Duration,
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     events::Events,
     flags::Flags,
     library::{Api, CopyBatch},
+    link,
     memory::{BlockCache, Source},
     pinned::known_to_cuda,
     properties,
@@ -76,6 +77,10 @@ fn handle(raw: u64) -> usize {
 unsafe impl Driver for CudaDriver {
     fn properties(&self) -> &Properties {
         &self.properties
+    }
+
+    fn link_state(&self) -> Option<LinkState> {
+        link::state(self.properties.pci_address.as_deref()?)
     }
 
     /// What lies idle in the cache counts as free: the next allocation can have it.

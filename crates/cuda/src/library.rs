@@ -213,13 +213,20 @@ impl Api {
         Ok(api)
     }
 
-    fn require_version(&self) -> Result<(), Absent> {
+    /// The version of CUDA that the driver speaks, as `cuDriverGetVersion` tells it.
+    pub(crate) fn version(&self) -> Result<c_int, Absent> {
         let mut version = 0;
         // SAFETY: a valid place for the answer; the call needs no initialisation.
         let status = unsafe { (self.driver_version)(&raw mut version) };
-        if status != Status::SUCCESS {
-            return Err(self.absent(status, "asking for the driver's version"));
+        if status == Status::SUCCESS {
+            Ok(version)
+        } else {
+            Err(self.absent(status, "asking for the driver's version"))
         }
+    }
+
+    fn require_version(&self) -> Result<(), Absent> {
+        let version = self.version()?;
         if version < OLDEST {
             let (name, oldest) = (version_name(version), version_name(OLDEST));
             return Err(Absent {
@@ -300,7 +307,7 @@ fn refusal(name: &str, error: &libloading::Error) -> String {
 }
 
 /// `12.8` for 12080.
-fn version_name(version: c_int) -> String {
+pub(crate) fn version_name(version: c_int) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 

@@ -10,7 +10,7 @@ use pinlane_driver::{DeviceId, Properties, Result};
 
 use crate::{
     devices::{attribute, check},
-    library::Api,
+    library::{Api, version_name},
     link,
     status::Status,
 };
@@ -46,6 +46,10 @@ pub(crate) fn of(api: &Api, id: DeviceId, device: c_int) -> Result<Properties> {
             .as_deref()
             .and_then(|slot| numa_node(&link::folder(slot), Path::new(NUMA_NODES))),
         pci_address: slot,
+        library: api
+            .version()
+            .ok()
+            .map(|version| format!("CUDA {}", version_name(version))),
         simulated: false,
     })
 }

@@ -3,8 +3,8 @@
 use std::{fmt, ptr::NonNull, time::Duration};
 
 use crate::{
-    DevicePtr, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, ScatterTable,
-    Timing,
+    DevicePtr, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
+    ScatterTable, Timing,
 };
 
 /// One accelerator's verbs: allocate, pin, streams, events, copies.
@@ -39,6 +39,11 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
 
     /// Free and total memory of the device at this moment.
     fn memory_info(&self) -> Result<MemoryInfo>;
+
+    /// How the link to the host runs at this moment; `None` where there is none or nobody tells. Takes milliseconds.
+    fn link_state(&self) -> Option<LinkState> {
+        None
+    }
 
     /// Allocates `bytes` of device memory, aligned to at least 256 bytes and usable by every stream when this returns.
     /// Its content is undefined. Zero bytes give an address that may only be used for zero-sized copies and for `free`.

@@ -72,6 +72,8 @@ pub struct Properties {
     pub numa_node: Option<u32>,
     /// Where the device sits, such as `0000:17:00.0`, where it is known: what tells two of one product apart.
     pub pci_address: Option<String>,
+    /// What the driver's library speaks, such as `CUDA 13.0`, where there is one and it tells.
+    pub library: Option<String>,
     /// Whether this device only simulates: true figures of hardware never come from it.
     pub simulated: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pinlane_driver::{DeviceId, Driver, fork, sync::Arc};
+use pinlane_driver::{DeviceId, Driver, Properties, fork, sync::Arc};
 
 use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
@@ -45,7 +45,7 @@ pub(crate) struct Accelerator {
 /// How an accelerator's engine is set up. `Default` follows the hardware.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceOptions {
-    /// The most host memory that is ever pinned for this device, in bytes; 256 MiB if not said.
+    /// The most host memory that is ever pinned for this device, in bytes; [`PINNED_BUDGET`](Self::PINNED_BUDGET) if not said.
     pub pinned_budget: Option<usize>,
     /// How many lanes carry large transfers, in each direction.
     pub lanes: Option<usize>,
@@ -71,7 +71,10 @@ pub struct DeviceStats {
     pub leaked_bytes: u64,
 }
 
-const DEFAULT_BUDGET: usize = 256 << 20;
+impl DeviceOptions {
+    /// The most host memory that is pinned for a device of which nobody said how much, in bytes.
+    pub const PINNED_BUDGET: usize = 256 << 20;
+}
 
 impl Device {
     /// The host: ordinary memory.
@@ -130,6 +133,15 @@ impl Device {
         let engine = Engine::new(driver, settings.profile, pool, settings.slots);
         let running = RunningEngine::new(engine);
         Ok(Self(Kind::Accelerator(Arc::new(Accelerator { running, origin }))))
+    }
+
+    /// What each GPU of this machine is, in the order of their names; none is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchDevice`] where there is none that can be used, with what is missing.
+    pub fn gpus() -> Result<Vec<Properties>> {
+        registry::gpus()
     }
 
     /// Whether this is the host.
@@ -275,7 +287,7 @@ impl DeviceOptions {
             .profile
             .clone()
             .unwrap_or_else(|| Profile::assumed(driver.properties()));
-        let budget = self.pinned_budget.unwrap_or(DEFAULT_BUDGET);
+        let budget = self.pinned_budget.unwrap_or(Self::PINNED_BUDGET);
         profile.lanes = self.lanes.unwrap_or(profile.lanes);
         profile.lanes_to_host = self.lanes.unwrap_or(profile.lanes_to_host);
         profile.lanes_from_files = self.lanes.unwrap_or(profile.lanes_from_files);

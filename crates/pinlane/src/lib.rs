@@ -58,8 +58,8 @@ pub use memory::{adopted::AdoptedPin, pool::PinnedUsage};
 pub use pinlane_driver as driver;
 pub use prefetch::{Fetch, Prefetch, prefetch};
 pub use profile::{
-    Amount, Figures, KnownProfile, Measurement, MemcpyRate, Profile, ProfileError, ProfileOrigin,
-    ProfileStore, Progress, Quantity, Trial,
+    Amount, Figures, KnownProfile, Measurement, MemcpyRate, Profile, ProfileElsewhere, ProfileError,
+    ProfileOrigin, ProfileStore, Progress, Quantity, Trial,
 };
 pub use scalar::Scalar;
 pub use tensor::{ForeignMemory, Tensor};
@@ -74,3 +74,16 @@ pub use tree::Tree;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Runs the examples of the book with the doctests.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../../docs/checkpoints.md")]
+    struct Checkpoints;
+    #[doc = include_str!("../../../docs/recipes.md")]
+    struct Recipes;
+    #[doc = include_str!("../../../docs/rust.md")]
+    struct Rust;
+    #[doc = include_str!("../../../docs/start.md")]
+    struct Start;
+}

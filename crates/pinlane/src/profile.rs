@@ -4,6 +4,7 @@
 //! then stored for each device of a user (`store`). [`Profile::known`] gives the better of what there is; devices that
 //! are opened by name use it.
 
+mod elsewhere;
 mod error;
 mod known;
 pub(crate) mod measure;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Direction;
 
+pub use elsewhere::ProfileElsewhere;
 pub use error::ProfileError;
 pub use known::{KnownProfile, ProfileOrigin};
 pub use measure::{Figures, Measurement, MemcpyRate, Progress, Trial};
@@ -210,6 +212,7 @@ mod tests {
             link,
             numa_node: None,
             pci_address: None,
+            library: None,
             simulated: false,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pinlane_driver::{
-    Backend, DeviceId, Driver, fork,
+    Backend, DeviceId, Driver, Properties, fork,
     sim::{DeviceConfig, Machine, MachineConfig},
     sync::{Arc, Mutex, OnceLock, lock},
 };
@@ -33,6 +33,11 @@ pub(crate) fn preferred() -> Result<Device> {
     };
     let id = DeviceId { backend, ordinal: 0 };
     open_id(&id.to_string(), id)
+}
+
+/// What each GPU is.
+pub(crate) fn gpus() -> Result<Vec<Properties>> {
+    pinlane_cuda::devices().map_err(|error| no_such("cuda", error.to_string()))
 }
 
 /// Opens `name`, once for the process.

@@ -18,6 +18,13 @@ pub(crate) fn a_device_describes_itself(driver: &Arc<dyn Driver>) {
         properties.link.name
     );
     assert!(properties.link.bytes_per_second.is_none_or(|rate| rate > 0.0));
+    let library = properties.library.as_deref().unwrap_or_default();
+    assert!(library.starts_with("CUDA 1"), "{library}");
+    if let Some(state) = driver.link_state() {
+        for most in [state.in_slot, state.by_itself].into_iter().flatten() {
+            assert!(!most.is_below(state.now), "{state:?}");
+        }
+    }
     assert_eq!(pinlane_cuda::devices().unwrap()[0], *properties);
 }
 

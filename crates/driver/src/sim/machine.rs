@@ -73,6 +73,7 @@ impl Machine {
                 link: Link::new("simulated", device.rate()),
                 numa_node: None,
                 pci_address: None,
+                library: None,
                 simulated: true,
             });
         let properties = properties.collect();

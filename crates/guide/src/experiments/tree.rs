@@ -1,24 +1,15 @@
 //! Is a tree faster with one synchronisation at the end, and faster still when several threads pin it?
 
-use std::{
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    thread,
-};
-
 use pinlane::{TensorMap, Tree as _};
 
 use crate::{
     context::Context,
-    error::{Error, Result},
+    error::Result,
     experiment::Experiment,
     outcome::{
         Outcome,
         Owner::{Guide, Pinlane},
     },
-    plain::{DeviceBlock, Plain},
     timer::Measurement,
     verdict::Judgement,
 };
@@ -56,7 +47,7 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
                 "non_blocking_pin=True, {threads} thread{}",
                 if threads == 1 { "" } else { "s" }
             ),
-            || pin_in_threads(plain, &sources, threads),
+            || plain.pin_in_threads_then_to_each(&sources, threads),
             |landed| context.plain_holds(landed, &sources),
         )?;
         if best
@@ -95,41 +86,4 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         ways.into_rows(),
         Judgement::of_parts(&parts).because(&pinlane.reason),
     ))
-}
-
-/// What `TensorDict.to(device, non_blocking_pin=True, num_threads=threads)` does: threads pin, one thread copies.
-fn pin_in_threads(plain: &Plain, sources: &[&[u8]], threads: usize) -> Result<Vec<DeviceBlock>> {
-    let next = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        let (sender, pinned) = mpsc::channel();
-        let pinning: Vec<_> = (0..threads)
-            .map(|_| {
-                let (sender, next) = (sender.clone(), &next);
-                scope.spawn(move || {
-                    while let Some((place, source)) = {
-                        let place = next.fetch_add(1, Ordering::Relaxed);
-                        sources.get(place).map(|source| (place, source))
-                    } {
-                        // The copying thread has given up when nobody receives; its error is the one that counts.
-                        if sender.send((place, plain.pin_memory(source))).is_err() {
-                            break;
-                        }
-                    }
-                })
-            })
-            .collect();
-        drop(sender);
-        let mut landed = pinned
-            .into_iter()
-            .map(|(place, block)| Ok((place, plain.pinned_to_non_blocking(&block?)?)))
-            .collect::<Result<Vec<_>>>();
-        for thread in pinning {
-            thread.join().map_err(|_| Error::ThreadPanicked("pinning"))?;
-        }
-        plain.synchronize()?;
-        if let Ok(landed) = &mut landed {
-            landed.sort_by_key(|(place, _)| *place);
-        }
-        Ok(landed?.into_iter().map(|(_, block)| block).collect())
-    })
 }

@@ -1,6 +1,14 @@
 //! The guide's ways for a list of tensors: one call for each, and one synchronisation at the end or one for each.
 
-use crate::error::Result;
+use std::{
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use crate::error::{Error, Result};
 
 use super::{DeviceBlock, PinnedBlock, Plain};
 
@@ -86,5 +94,70 @@ impl Plain {
             .collect();
         self.synchronize()?;
         blocks
+    }
+
+    /// `TensorDict.to(device, non_blocking_pin=True, num_threads=threads)`: threads pin, this one enqueues the copies, then
+    /// one synchronisation.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says, and [`Error::ThreadPanicked`].
+    pub fn pin_in_threads_then_to_each(&self, sources: &[&[u8]], threads: usize) -> Result<Vec<DeviceBlock>> {
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let (sender, pinned) = mpsc::channel();
+            let pinning: Vec<_> = (0..threads)
+                .map(|_| {
+                    let (sender, next) = (sender.clone(), &next);
+                    scope.spawn(move || {
+                        while let Some((place, source)) = {
+                            let place = next.fetch_add(1, Ordering::Relaxed);
+                            sources.get(place).map(|source| (place, source))
+                        } {
+                            // The copying thread has given up when nobody receives; its error is the one that counts.
+                            if sender.send((place, self.pin_memory(source))).is_err() {
+                                break;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            drop(sender);
+            let mut landed = pinned
+                .into_iter()
+                .map(|(place, block)| Ok((place, self.pinned_to_non_blocking(&block?)?)))
+                .collect::<Result<Vec<_>>>();
+            for thread in pinning {
+                thread.join().map_err(|_| Error::ThreadPanicked("pinning"))?;
+            }
+            self.synchronize()?;
+            if let Ok(landed) = &mut landed {
+                landed.sort_by_key(|(place, _)| *place);
+            }
+            Ok(landed?.into_iter().map(|(_, block)| block).collect())
+        })
+    }
+
+    /// `[t.cpu() for t in blocks]`: fresh pageable memory each.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn to_host_each(&self, blocks: &[DeviceBlock]) -> Result<Vec<Vec<u8>>> {
+        blocks.iter().map(|block| self.to_host(block)).collect()
+    }
+
+    /// `[t.to("cpu", non_blocking=True) for t in blocks]`, then one synchronisation: pinned memory.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn to_host_each_non_blocking(&self, blocks: &[DeviceBlock]) -> Result<Vec<PinnedBlock>> {
+        let hosts = blocks
+            .iter()
+            .map(|block| self.to_host_non_blocking(block))
+            .collect();
+        self.synchronize()?;
+        hosts
     }
 }

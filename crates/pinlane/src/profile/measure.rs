@@ -59,6 +59,17 @@ pub struct MemcpyRate {
     pub bytes_per_second: f64,
 }
 
+impl MemcpyRate {
+    /// What so many threads reach together.
+    #[must_use]
+    pub fn new(threads: usize, bytes_per_second: f64) -> Self {
+        Self {
+            threads,
+            bytes_per_second,
+        }
+    }
+}
+
 /// How fast an engine of this make is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]

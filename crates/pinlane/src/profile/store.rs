@@ -44,11 +44,11 @@ pub(super) struct Document<'a> {
 
 /// What a profile is of.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Subject {
-    device: String,
-    link: String,
-    cores: usize,
-    simulated: bool,
+pub(super) struct Subject {
+    pub(super) device: String,
+    pub(super) link: String,
+    pub(super) cores: usize,
+    pub(super) simulated: bool,
     /// Which of several devices of this kind it is; older files do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pci_address: Option<String>,
@@ -229,36 +229,75 @@ impl ProfileStore {
 
 /// Reads the content of the file at `path`, which is to be of `subject`.
 fn parse(content: &[u8], subject: &Subject, assumed: &Profile, path: &Path) -> Result<Profile, ProfileError> {
-    let broken = |reason: String| ProfileError::Broken {
-        path: path.to_owned(),
-        reason,
-    };
-    let mut document: Map<String, Value> =
-        serde_json::from_slice(content).map_err(|error| broken(error.to_string()))?;
-    match document.get("schema").and_then(Value::as_u64) {
-        Some(SCHEMA) => {}
-        Some(found) => {
-            return Err(ProfileError::Schema {
-                path: path.to_owned(),
-                found,
-                expected: SCHEMA,
-            });
-        }
-        None => return Err(broken("it names no schema".to_owned())),
-    }
-    let Some(Value::Object(stored)) = document.remove("profile") else {
-        return Err(broken("it holds no profile".to_owned()));
-    };
-    let found: Subject =
-        serde_json::from_value(document.into()).map_err(|error| broken(error.to_string()))?;
+    let opened = Opened::read(content, path)?;
     // Names that differ may be the same once sanitised.
-    if found != *subject {
-        return Err(broken(format!("it is of {found}")));
+    if opened.subject != *subject {
+        return Err(opened.broken(format!("it is of {}", opened.subject)));
     }
-    let profile = completed(stored, assumed).map_err(|error| broken(error.to_string()))?;
-    match profile.defect() {
-        None => Ok(profile),
-        Some(defect) => Err(broken(defect.to_owned())),
+    opened.profile(assumed)
+}
+
+/// A file whose schema is this version's.
+pub(super) struct Opened<'a> {
+    path: &'a Path,
+    pub(super) subject: Subject,
+    /// What else it says of itself.
+    pub(super) fields: Map<String, Value>,
+    stored: Map<String, Value>,
+}
+
+impl<'a> Opened<'a> {
+    pub(super) fn read(content: &[u8], path: &'a Path) -> Result<Self, ProfileError> {
+        let broken = |reason: String| ProfileError::Broken {
+            path: path.to_owned(),
+            reason,
+        };
+        let mut fields: Map<String, Value> =
+            serde_json::from_slice(content).map_err(|error| broken(error.to_string()))?;
+        match fields.get("schema").and_then(Value::as_u64) {
+            Some(SCHEMA) => {}
+            Some(found) => {
+                return Err(ProfileError::Schema {
+                    path: path.to_owned(),
+                    found,
+                    expected: SCHEMA,
+                });
+            }
+            None => return Err(broken("it names no schema".to_owned())),
+        }
+        let Some(Value::Object(stored)) = fields.remove("profile") else {
+            return Err(broken("it holds no profile".to_owned()));
+        };
+        let subject =
+            serde_json::from_value(fields.clone().into()).map_err(|error| broken(error.to_string()))?;
+        Ok(Self {
+            path,
+            subject,
+            fields,
+            stored,
+        })
+    }
+
+    /// The profile, with what is assumed where the file says nothing.
+    pub(super) fn profile(self, assumed: &Profile) -> Result<Profile, ProfileError> {
+        let profile =
+            completed(self.stored.clone(), assumed).map_err(|error| self.broken(error.to_string()))?;
+        match profile.defect() {
+            None => Ok(profile),
+            Some(defect) => Err(self.broken(defect.to_owned())),
+        }
+    }
+
+    /// The link's rate, where the file has it.
+    pub(super) fn link_rate(&self) -> Option<f64> {
+        self.stored.get("link_bytes_per_second")?.as_f64()
+    }
+
+    fn broken(&self, reason: String) -> ProfileError {
+        ProfileError::Broken {
+            path: self.path.to_owned(),
+            reason,
+        }
     }
 }
 

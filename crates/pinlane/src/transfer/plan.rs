@@ -216,6 +216,15 @@ impl Plan {
         self.stays
     }
 
+    /// The same, told as of hardware: for the profile of a machine that is not here, which a simulated device stands in for.
+    #[must_use]
+    pub fn of_hardware(self) -> Self {
+        Self {
+            simulated: false,
+            ..self
+        }
+    }
+
     /// The time it should take, by the profile.
     #[must_use]
     pub fn predicted(&self) -> Duration {

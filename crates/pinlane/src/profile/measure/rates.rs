@@ -57,29 +57,42 @@ pub(super) fn calls(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Re
     Ok(())
 }
 
-/// Copies within host memory by one thread, two, four and so on, each with memory of its own. Together more than the
-/// processor's caches hold.
+/// Copies within host memory by threads.
 pub(super) fn memcpy(bench: &Bench, profile: &mut Profile, figures: &mut Figures) -> Result<()> {
-    let cores = available_parallelism().map_or(1, usize::from);
-    let counts =
-        std::iter::successors(Some(1), |threads| Some(threads * 2)).take_while(|&threads| threads < cores);
-    for threads in counts.chain([cores]) {
-        let mut shares: Vec<Share> = (0..threads).map(|_| Share::new(bench.large / threads)).collect();
-        let bytes = PASSES * shares.iter().map(|share| share.from.len()).sum::<usize>();
-        let took = median(bench.runs, || {
-            let work = std::mem::take(&mut shares);
-            time(|| {
-                shares = copy_all(work)?;
-                Ok(())
-            })
-        })?;
-        figures.memcpy.push(MemcpyRate {
-            threads,
-            bytes_per_second: rate(bytes, took),
-        });
-    }
+    figures.memcpy = MemcpyRate::measure(bench.large, bench.runs)?;
     profile.memcpy_bytes_per_second = figures.memcpy[0].bytes_per_second;
     Ok(())
+}
+
+impl MemcpyRate {
+    /// Measures copies within host memory by one thread, two, four and so on up to the cores that this process may use, each
+    /// with memory of its own: `bytes` in all, which should be more than the processor's caches hold. The median of `runs`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Thread`] where the system starts no thread.
+    pub fn measure(bytes: usize, runs: usize) -> Result<Vec<Self>> {
+        let cores = available_parallelism().map_or(1, usize::from);
+        let counts = std::iter::successors(Some(1), |threads| Some(threads * 2))
+            .take_while(|&threads| threads < cores)
+            .chain([cores]);
+        let of = |threads| {
+            let mut shares: Vec<Share> = (0..threads).map(|_| Share::new(bytes / threads)).collect();
+            let copied = PASSES * shares.iter().map(|share| share.from.len()).sum::<usize>();
+            let took = median(runs, || {
+                let work = std::mem::take(&mut shares);
+                time(|| {
+                    shares = copy_all(work)?;
+                    Ok(())
+                })
+            })?;
+            Ok(Self {
+                threads,
+                bytes_per_second: rate(copied, took),
+            })
+        };
+        counts.map(of).collect()
+    }
 }
 
 /// What one thread copies.

@@ -1,0 +1,357 @@
+//! Descriptions in words.
+
+use std::ops::Range;
+
+use pinlane::{DType, Direction, HostEnd};
+
+use super::{DIRECTIONS, DescribeError, Description, Group, MEMORY, Size, dtype, named};
+
+/// A word, and where it stands.
+#[derive(Clone, Copy)]
+struct Word<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Word<'_> {
+    fn range(&self) -> Range<usize> {
+        self.at..self.at + self.text.len()
+    }
+}
+
+/// The words that are left.
+struct Words<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Words<'a> {
+    /// The next word. A plus is one by itself.
+    fn peek(&self) -> Option<Word<'a>> {
+        let rest = &self.text[self.at..];
+        let start = rest.find(|character: char| !character.is_whitespace())?;
+        let rest = &rest[start..];
+        let end = match rest.find(|character: char| character.is_whitespace() || character == '+') {
+            Some(0) => 1,
+            Some(end) => end,
+            None => rest.len(),
+        };
+        Some(Word {
+            text: &rest[..end],
+            at: self.at + start,
+        })
+    }
+
+    fn next(&mut self) -> Option<Word<'a>> {
+        let word = self.peek()?;
+        self.at = word.range().end;
+        Some(word)
+    }
+
+    /// The next word, if `wanted` makes something of it.
+    fn next_if<T>(&mut self, wanted: impl FnOnce(Word<'a>) -> Option<T>) -> Option<T> {
+        let found = wanted(self.peek()?)?;
+        self.next();
+        Some(found)
+    }
+
+    fn wrong(&self, part: Range<usize>, reason: impl Into<String>) -> DescribeError {
+        DescribeError::new(self.text, part, reason)
+    }
+
+    /// Something is missing where the text ends.
+    fn missing(&self, reason: &str) -> DescribeError {
+        self.wrong(self.text.len()..self.text.len(), reason)
+    }
+}
+
+pub(super) fn parse(text: &str) -> Result<Description, DescribeError> {
+    let mut words = Words { text, at: 0 };
+    let mut groups = vec![group(&mut words)?];
+    while words.next_if(|word| (word.text == "+").then_some(())).is_some() {
+        groups.push(group(&mut words)?);
+    }
+    let place = words.peek().map(|word| word.range());
+    let memory = words.next_if(|word| named(&MEMORY, word.text));
+    let direction = direction(&mut words)?;
+    if let Some(word) = words.peek() {
+        let reason = match memory {
+            None => format!(
+                "{:?} is neither a memory (pageable, pinned, strided, file), nor `to device` or `to host`, nor the type of \
+                 the elements (f32, bf16, i64, ...)",
+                word.text
+            ),
+            Some(_) => format!("{:?} stands where only `to device` or `to host` may", word.text),
+        };
+        return Err(words.wrong(word.range(), reason));
+    }
+    let memory = memory.unwrap_or_default();
+    Description::new(groups, memory, direction).ok_or_else(|| {
+        if direction == Direction::ToHost && !matches!(memory, HostEnd::Pageable | HostEnd::Pinned) {
+            let part = place.unwrap_or(0..text.len());
+            return words.wrong(part, "what comes to the host lands in pageable or pinned memory");
+        }
+        words.wrong(0..text.len(), "together that is more bytes than can be counted")
+    })
+}
+
+/// `100x1M f32`, `64MiB`.
+fn group(words: &mut Words<'_>) -> Result<Group, DescribeError> {
+    let Some(word) = words.next() else {
+        return Err(words.missing("tensors are missing here, such as 100x1M f32, or 64MiB"));
+    };
+    let (count, size) = match word.text.split_once('x') {
+        Some((count, size)) => {
+            let part = word.at..word.at + count.len();
+            let number = count.parse().ok().filter(|&number: &usize| number > 0);
+            let count = number.ok_or_else(|| {
+                words.wrong(
+                    part,
+                    format!("{count:?} is no number of tensors; write, such as, 100x1M f32"),
+                )
+            })?;
+            let at = word.at + word.text.len() - size.len();
+            (count, Word { text: size, at })
+        }
+        None => (1, word),
+    };
+    let (number, unit) = number(words, size)?;
+    let elements = words.next_if(|word| dtype(word.text));
+    let size = match (unit, elements) {
+        (Unit::Bytes, None) => Size::Bytes(number),
+        (Unit::Bytes, Some(dtype)) => elements_in(number, dtype).ok_or_else(|| {
+            words.wrong(
+                size.range(),
+                format!("{number} bytes are no whole number of elements of {dtype}"),
+            )
+        })?,
+        (Unit::Elements, Some(dtype)) => Size::Elements { count: number, dtype },
+        (Unit::Elements, None) => {
+            let part = words
+                .peek()
+                .map_or(words.text.len()..words.text.len(), |word| word.range());
+            return Err(words.wrong(
+                part,
+                "the type of the elements belongs here, such as f32, bf16 or i64; or write the size in bytes, such as 64MiB",
+            ));
+        }
+    };
+    Group::new(count, size).ok_or_else(|| {
+        let reason = match size {
+            Size::Elements { count, dtype } if dtype.is_sub_byte() && size.bytes().is_none() => {
+                format!(
+                    "{count} elements of {dtype} fill no whole number of bytes, or more than memory can have"
+                )
+            }
+            _ => "that is more bytes than can be counted".to_owned(),
+        };
+        words.wrong(word.range(), reason)
+    })
+}
+
+/// What a number counts.
+#[derive(Clone, Copy)]
+enum Unit {
+    Elements,
+    Bytes,
+}
+
+fn number(words: &Words<'_>, word: Word<'_>) -> Result<(u64, Unit), DescribeError> {
+    let digits = word.text.len()
+        - word
+            .text
+            .trim_start_matches(|character: char| character.is_ascii_digit())
+            .len();
+    let (number, unit) = word.text.split_at(digits);
+    let wrong = |reason: String| words.wrong(word.range(), reason);
+    let number: u64 = number.parse().map_err(|_| {
+        wrong(format!(
+            "{:?} is no size; write elements, such as 1M, or bytes, such as 64MiB",
+            word.text
+        ))
+    })?;
+    let powers = |base: u64, power: u32| {
+        base.checked_pow(power)
+            .and_then(|factor| number.checked_mul(factor))
+    };
+    let (letter, rest) = unit.split_at_checked(1).unwrap_or((unit, ""));
+    let power = match letter {
+        "" => 0,
+        "B" if rest.is_empty() => return Ok((number, Unit::Bytes)),
+        "k" | "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => {
+            return Err(wrong(format!(
+                "{unit:?} is no unit; there are k, M, G and T for elements, KiB, MiB, MB for bytes"
+            )));
+        }
+    };
+    let (found, unit) = match rest {
+        "" => (powers(1000, power), Unit::Elements),
+        "iB" => (powers(1024, power), Unit::Bytes),
+        "B" => (powers(1000, power), Unit::Bytes),
+        _ => {
+            return Err(wrong(format!(
+                "{unit:?} is no unit; there are k, M, G and T for elements, KiB, MiB, MB for bytes"
+            )));
+        }
+    };
+    let found = found.ok_or_else(|| wrong("that is more than can be counted".to_owned()))?;
+    Ok((found, unit))
+}
+
+/// The elements of `dtype` that fill so many bytes.
+fn elements_in(bytes: u64, dtype: DType) -> Option<Size> {
+    let count = bytes.checked_mul(8)? / dtype.bits() as u64;
+    let size = Size::Elements { count, dtype };
+    (size.bytes() == Some(bytes)).then_some(size)
+}
+
+/// `to device`, `to host`, or nothing.
+fn direction(words: &mut Words<'_>) -> Result<Direction, DescribeError> {
+    if words.next_if(|word| (word.text == "to").then_some(())).is_none() {
+        return Ok(Direction::ToDevice);
+    }
+    let Some(word) = words.next() else {
+        return Err(words.missing("`to` what? device or host"));
+    };
+    named(&DIRECTIONS, word.text).ok_or_else(|| {
+        words.wrong(
+            word.range(),
+            format!("{:?} is neither device nor host", word.text),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::select};
+
+    use super::*;
+
+    #[test]
+    fn descriptions_mean_what_they_say() {
+        for (text, count, bytes, memory, direction) in [
+            (
+                "100x1M f32 pageable",
+                100,
+                400_000_000,
+                HostEnd::Pageable,
+                Direction::ToDevice,
+            ),
+            (
+                "1000x1000 f32 pinned to host",
+                1000,
+                4_000_000,
+                HostEnd::Pinned,
+                Direction::ToHost,
+            ),
+            ("64MiB", 1, 64 << 20, HostEnd::Pageable, Direction::ToDevice),
+            ("3x4KB file", 3, 12_000, HostEnd::File, Direction::ToDevice),
+            (
+                "2x4KiB bf16 strided to device",
+                2,
+                8192,
+                HostEnd::Strided,
+                Direction::ToDevice,
+            ),
+            (
+                "10k F8_E4M3+2x7B",
+                3,
+                10_014,
+                HostEnd::Pageable,
+                Direction::ToDevice,
+            ),
+            ("  1x0 f32  ", 1, 0, HostEnd::Pageable, Direction::ToDevice),
+        ] {
+            let found = parse(text).unwrap();
+            assert_eq!((found.count(), found.bytes()), (count, bytes), "{text}");
+            assert_eq!((found.memory(), found.direction()), (memory, direction), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_pointed_at() {
+        for (text, part) in [
+            ("", ""),
+            ("100x1M", ""),
+            ("100x1M pageable", "pageable"),
+            ("100x1M f33 pageable", "f33"),
+            ("0x1M f32", "0"),
+            ("manyx1M f32", "many"),
+            ("100xM f32", "M"),
+            ("100x1Q f32", "1Q"),
+            ("100x1MiBs", "1MiBs"),
+            ("100x64MiBé", "64MiBé"),
+            ("3B f32", "3B"),
+            ("3 f4", "3"),
+            ("1M f32 paged", "paged"),
+            ("1M f32 pinned pinned", "pinned"),
+            ("1M f32 to", ""),
+            ("1M f32 to gpu", "gpu"),
+            ("1M f32 file to host", "file"),
+            ("1M f32 +", ""),
+            ("99999999999999999999 f32", "99999999999999999999"),
+            ("9999999T f32", "9999999T"),
+            ("4000000000x4TiB", "4000000000x4TiB"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(&text[error.part()], part, "{text:?}: {error}");
+            assert!(error.to_string().ends_with('^'), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_shows_the_description_with_a_mark_below_the_part() {
+        let error = parse("100x1M f33 pageable").unwrap_err().to_string();
+        assert!(
+            error.ends_with("\n  100x1M f33 pageable\n         ^^^"),
+            "{error}"
+        );
+    }
+
+    fn size() -> impl Strategy<Value = Size> {
+        let elements =
+            (0_u64..1 << 40, select(DType::ALL.to_vec())).prop_map(|(count, dtype)| Size::Elements {
+                count: count / 8 * 8,
+                dtype,
+            });
+        let round =
+            (0_u32..4, 1_u64..2000, select(DType::ALL.to_vec())).prop_map(|(power, number, dtype)| {
+                Size::Elements {
+                    count: number * 8 * 1000_u64.pow(power),
+                    dtype,
+                }
+            });
+        let bytes = prop_oneof![
+            0_u64..1 << 40,
+            (0_u32..40, 1_u64..16).prop_map(|(power, number)| number << power)
+        ];
+        prop_oneof![elements, round, bytes.prop_map(Size::Bytes)]
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_description_prints_is_read_back_as_the_same(
+            groups in prop::collection::vec((1_usize..5000, size()), 1..6),
+            memory in select(MEMORY.to_vec()),
+            to_host: bool,
+        ) {
+            let groups: Vec<Group> = groups.into_iter().filter_map(|(count, size)| Group::new(count, size)).collect();
+            let direction = if to_host { Direction::ToHost } else { Direction::ToDevice };
+            if let Some(description) = Description::new(groups, memory.1, direction) {
+                prop_assert_eq!(parse(&description.to_string()), Ok(description));
+            }
+        }
+
+        #[test]
+        fn no_text_is_too_odd_to_be_read_or_refused(text in ".{0,40}") {
+            if let Err(error) = parse(&text) {
+                prop_assert!(text.get(error.part()).is_some());
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+}

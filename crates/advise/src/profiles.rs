@@ -1,0 +1,72 @@
+//! Machines to plan for that are not this one: those that come with pinlane, and those in files.
+
+use std::{fs, path::Path};
+
+use pinlane::ProfileElsewhere;
+
+use crate::{Error, Result};
+
+/// The profiles that come with pinlane. Each file names the source of its figures.
+const SHIPPED: [(&str, &str); 1] = [("h200", include_str!("../profiles/h200.json"))];
+
+/// The names of the profiles that come with pinlane.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SHIPPED.iter().map(|(name, _)| *name)
+}
+
+/// The profile of that name, or in that file.
+///
+/// # Errors
+///
+/// [`Error::NoProfile`] where it is neither; [`Error::File`], and [`Error::Profile`] for a file that is no profile.
+pub fn named(name: &str) -> Result<ProfileElsewhere> {
+    if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
+        return Ok(ProfileElsewhere::parse(text.as_bytes(), Path::new(name))?);
+    }
+    let path = Path::new(name);
+    if !path.exists() {
+        return Err(Error::NoProfile {
+            name: name.to_owned(),
+            known: names().collect::<Vec<_>>().join(", "),
+        });
+    }
+    let content = fs::read(path).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(ProfileElsewhere::parse(&content, path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_profile_is_one_and_names_its_source() {
+        for name in names() {
+            let profile = named(name).unwrap();
+            assert!(
+                profile
+                    .source
+                    .is_some_and(|source| source.contains("bench/results")),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_that_nothing_has_is_refused_with_those_that_there_are() {
+        let error = named("abacus").unwrap_err().to_string();
+        assert!(error.contains("abacus") && error.contains("h200"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_read_and_one_that_is_no_profile_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there.json");
+        fs::write(&path, SHIPPED[0].1).unwrap();
+        assert_eq!(named(path.to_str().unwrap()).unwrap(), named("h200").unwrap());
+        fs::write(&path, "{}").unwrap();
+        assert!(matches!(named(path.to_str().unwrap()), Err(Error::Profile(_))));
+    }
+}

@@ -1,0 +1,108 @@
+//! `pinlane advise`, run as a user runs it.
+
+use std::{
+    collections::HashMap,
+    process::{Command, Output},
+};
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
+
+fn advise(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pinlane"))
+        .arg("advise")
+        .args(arguments)
+        .env("PINLANE_PROFILE", "assumed")
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&stdout(output)).unwrap()
+}
+
+#[test]
+fn every_way_is_predicted_on_a_machine_that_is_not_here() {
+    let text = stdout(&advise(&[
+        "--describe",
+        "100x1M f32 pageable",
+        "--profile",
+        "h200",
+    ]));
+    for part in [
+        "100x1M f32 pageable to device",
+        "NVIDIA H200",
+        "bench/results/h200.json",
+        "t.to(device)",
+        "pin_memory().to(device, non_blocking=True)",
+        "pinlane\n  100 tensors",
+    ] {
+        assert!(text.contains(part), "{part} is missing:\n{text}");
+    }
+}
+
+#[test]
+fn what_is_measured_stands_beside_what_was_predicted() {
+    let advice = json(&advise(&[
+        "--describe",
+        "20x1000 f32",
+        "--device",
+        "sim:0",
+        "--measure",
+        "--json",
+    ]));
+    assert_eq!(advice["simulated"], true);
+    let ways = advice["ways"].as_array().unwrap();
+    assert_eq!(ways.len(), 8);
+    for way in ways {
+        assert!(
+            way["predicted_seconds"].as_f64() > Some(0.0) && way["measured_seconds"].as_f64() > Some(0.0),
+            "{way}"
+        );
+    }
+}
+
+#[test]
+fn json_and_the_tensors_of_a_file_are_descriptions_too() {
+    let described = r#"{"tensors": [{"count": 2, "elements": 6, "dtype": "f32"}], "to": "host"}"#;
+    let advice = json(&advise(&["--describe", described, "--json"]));
+    assert_eq!(advice["description"], "2x6 f32 pageable to host");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two.safetensors");
+    let tensor = |bytes| TensorView::new(Dtype::U8, vec![4], bytes).unwrap();
+    let (first, second) = ([1; 4], [2; 4]);
+    let tensors: HashMap<_, _> = [("first", tensor(&first)), ("second", tensor(&second))].into();
+    safetensors::serialize_to_file(&tensors, None, &path).unwrap();
+    let path = path.to_str().unwrap();
+    let advice = json(&advise(&["--tensors", path, "--memory", "pinned", "--json"]));
+    assert_eq!(advice["description"], "2x4B pinned to device");
+}
+
+#[test]
+fn a_wrong_description_is_pointed_at() {
+    let output = advise(&["--describe", "100x1M f33 pageable"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("\n  100x1M f33 pageable\n         ^^^"), "{text}");
+}
+
+#[test]
+fn what_can_not_be_asked_for_is_a_wrong_command_line() {
+    for arguments in [
+        &[][..],
+        &["--describe", "1MiB", "--profile", "abacus"],
+        &["--describe", "1MiB", "--profile", "h200", "--measure"],
+        &["--describe", "1MiB", "--device", "warp:0"],
+        &["--describe", "1MiB file", "--device", "sim:0", "--measure"],
+        &["--describe", "1000x1GiB", "--device", "sim:0"],
+        &["--tensors", "/nowhere"],
+    ] {
+        assert_eq!(advise(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}

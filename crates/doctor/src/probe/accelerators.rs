@@ -1,0 +1,187 @@
+//! GPUs: what each is, what its link carries, and what pinning costs.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use pinlane::{DType, Device, DeviceOptions, HostMemory, Profile, ProfileOrigin, Tree as _};
+use pinlane_bench::link;
+use pinlane_driver::{Driver, LinkState, Properties, sync::Arc};
+use pinlane_guide::device;
+
+use super::Options;
+use crate::{Accelerator, Accelerators, LinkRates, Pinning};
+
+/// Bytes of a copy that shows the link's rate.
+const COPY: usize = 32 << 20;
+/// The same where a device only simulates.
+const SIMULATED_COPY: usize = 1 << 20;
+/// Bytes that are pinned to see what that costs.
+const PINNED: usize = 64 << 20;
+/// How long a link that idled takes at most to speed up.
+const SPEED_UP: Duration = Duration::from_millis(50);
+/// How often it is asked how it runs; the best answer counts.
+const QUESTIONS: usize = 3;
+
+/// Finds the devices that `options` ask for and measures them, the first always, the others until `deadline`.
+pub(super) fn measure(found: &mut Accelerators, options: &Options, deadline: Instant) {
+    let names = match &options.device {
+        Some(name) => Ok(vec![name.clone()]),
+        None => Device::gpus().map(|gpus| gpus.iter().map(|gpu| gpu.id.to_string()).collect()),
+    };
+    let names = match names {
+        Ok(names) => names,
+        Err(error) => {
+            found.absent = Some(error.to_string());
+            return;
+        }
+    };
+    for (number, name) in names.iter().enumerate() {
+        let in_time = number == 0 || Instant::now() < deadline;
+        match one(name, in_time) {
+            Ok(device) => found.devices.push(device),
+            Err(error) => {
+                found.absent.get_or_insert(error.to_string());
+            }
+        }
+    }
+    if !found.devices.is_empty() {
+        found.absent = None;
+    }
+}
+
+fn one(name: &str, in_time: bool) -> pinlane_guide::Result<Accelerator> {
+    if !in_time {
+        // Not even opened: that alone may take a second.
+        let gpus = Device::gpus()?;
+        let properties = gpus.into_iter().find(|gpu| gpu.id.to_string() == name);
+        let mut known = properties.map_or_else(Accelerator::default, |properties| known(&properties));
+        name.clone_into(&mut known.name);
+        known
+            .refused
+            .push("not measured: there are so many devices that the time was up".to_owned());
+        return Ok(known);
+    }
+    let device::Accelerator { device, driver } = device::Accelerator::open(Some(name))?;
+    let mut found = known(driver.properties());
+    let copy = if found.simulated { SIMULATED_COPY } else { COPY };
+    match link::measure(&device, copy) {
+        Ok(limit) => {
+            found.measured = Some(LinkRates {
+                to_device: limit.h2d * 1e9,
+                to_host: limit.d2h * 1e9,
+                both: limit.both * 1e9,
+            });
+        }
+        Err(error) => found.refused.push(error.to_string()),
+    }
+    match under_load(&device, &driver, copy) {
+        Ok(state) => found.link_state = state,
+        Err(error) => found.refused.push(error.to_string()),
+    }
+    match pinning(&driver) {
+        Ok(cost) => found.pinning = Some(cost),
+        Err(error) => found.refused.push(error.to_string()),
+    }
+    Ok(found)
+}
+
+/// What is known of a device without opening it.
+fn known(properties: &Properties) -> Accelerator {
+    Accelerator {
+        name: properties.id.to_string(),
+        product: properties.name.clone(),
+        memory: properties.memory_bytes,
+        copy_engines: properties.copy_engines,
+        pci_address: properties.pci_address.clone(),
+        numa_node: properties.numa_node,
+        library: properties.library.clone(),
+        link: properties.link.name.clone(),
+        link_rate: properties.link.bytes_per_second,
+        tuned: matches!(Profile::known(properties).origin, ProfileOrigin::Stored(_)),
+        simulated: properties.simulated,
+        ..Accelerator::default()
+    }
+}
+
+/// How the link runs while a thread keeps it busy.
+fn under_load(device: &Device, driver: &Arc<dyn Driver>, bytes: usize) -> pinlane::Result<Option<LinkState>> {
+    if driver.link_state().is_none() {
+        return Ok(None);
+    }
+    let tensor = HostMemory::Pinned(device).zeros(DType::U8, &[bytes])?;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let load = scope.spawn(|| -> pinlane::Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                tensor.to(device)?;
+            }
+            Ok(())
+        });
+        thread::sleep(SPEED_UP);
+        let states = (0..QUESTIONS).filter_map(|_| driver.link_state());
+        let best = states.max_by(|one, other| {
+            one.now
+                .bytes_per_second()
+                .total_cmp(&other.now.bytes_per_second())
+        });
+        over.store(true, Ordering::Relaxed);
+        load.join()
+            .expect("moving a tensor again and again does not panic")?;
+        Ok(best)
+    })
+}
+
+/// From an engine that has nothing to one that has leased so much.
+fn pinning(driver: &Arc<dyn Driver>) -> pinlane::Result<Pinning> {
+    let options = DeviceOptions {
+        pinned_budget: Some(2 * PINNED),
+        ..DeviceOptions::default()
+    };
+    let device = Device::with_options(Arc::clone(driver), &options)?;
+    let start = Instant::now();
+    let pinned = HostMemory::Pinned(&device).empty(DType::U8, &[PINNED])?;
+    let seconds = start.elapsed().as_secs_f64();
+    drop(pinned);
+    Ok(Pinning {
+        bytes: PINNED as u64,
+        seconds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(name: &str) -> Accelerators {
+        let mut found = Accelerators::default();
+        let options = Options {
+            device: Some(name.to_owned()),
+        };
+        measure(&mut found, &options, Instant::now());
+        found
+    }
+
+    #[test]
+    fn a_simulated_device_is_measured_when_it_is_asked_for_and_says_what_it_is() {
+        let found = measured("sim:0");
+        assert_eq!(found.absent, None);
+        let [device] = found.devices.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert!(
+            device.simulated && device.measured.is_some() && device.pinning.is_some(),
+            "{device:?}"
+        );
+        assert_eq!(device.refused, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_a_fact_with_its_reason() {
+        let found = measured("sim:99");
+        assert!(found.devices.is_empty());
+        assert!(found.absent.unwrap().contains("sim:99"));
+    }
+}
