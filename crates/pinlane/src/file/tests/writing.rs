@@ -1,14 +1,21 @@
 //! Writing: any tensors, any way, any fault.
 
-use std::io::ErrorKind;
+use std::{
+    fs::File,
+    io::{ErrorKind, IoSlice},
+    os::unix::fs::FileExt as _,
+};
 
 use pinlane_driver::sync::{atomic::Ordering, lock};
 use proptest::{prelude::*, sample::Index};
+use rustix::fs::MemfdFlags;
 
 use super::{
     super::{
         FileAccess, FileSink,
         faulty::{FaultyFile, FaultySink, MOST, NOWHERE},
+        mapped::Mapped,
+        sink::WriteAt as _,
         source::PAGE,
     },
     Rig, SLOT, pattern, views,
@@ -141,6 +148,82 @@ fn long_tensors_are_written_past_the_page_cache_straight_from_the_slots() {
     assert!(direct >= 10 && calls <= direct + 2, "{direct} of {calls}");
     drop(there);
     rig.finish();
+}
+
+/// A file in memory, and a sink that writes it by way of a mapping.
+fn mapped_sink(bytes: usize) -> (File, FileSink) {
+    let file = rustix::fs::memfd_create("mapped", MemfdFlags::empty()).unwrap();
+    let file = File::from(file);
+    file.set_len(bytes as u64).unwrap();
+    let mapped = Mapped::of(&file, bytes as u64);
+    assert!(mapped.is_some());
+    let writer = Box::new(file.try_clone().unwrap());
+    (
+        file,
+        FileSink::of(writer, "memory".into(), bytes as u64, false, mapped),
+    )
+}
+
+#[test]
+fn a_file_in_memory_is_written_by_way_of_its_mapping_wherever_tensors_lie_in_it() {
+    let rig = Rig::new(4 * SLOT);
+    let sizes: Vec<_> = [300_000, 1, 4096, 70_001, 4095, 700_000, 64 << 10]
+        .into_iter()
+        .enumerate()
+        .map(|(index, bytes)| (index * 1000 % 4097, bytes))
+        .collect();
+    let (offsets, end) = laid_out(&sizes);
+    let tensors: Vec<_> = sizes
+        .iter()
+        .map(|&(_, bytes)| Tensor::from_bytes(pattern(bytes), DType::U8, &[bytes]).unwrap())
+        .collect();
+    let mut expected = vec![0; end];
+    for (tensor, &offset) in tensors.iter().zip(&offsets) {
+        let held = tensor.as_bytes().unwrap();
+        expected[offset as usize..][..held.len()].copy_from_slice(held);
+    }
+    for moved in [tensors.to(&rig.device).unwrap(), tensors] {
+        let (file, sink) = mapped_sink(end);
+        let places: Vec<_> = offsets.iter().map(|&offset| (sink.clone(), offset)).collect();
+        moved.write_to(&places).unwrap();
+        assert!(sink.opened().mapped().is_some(), "it was not given up");
+        let mut found = vec![0; end];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == expected);
+    }
+    rig.finish();
+}
+
+#[test]
+fn a_mapping_is_told_that_its_file_became_shorter_and_nobody_is_killed() {
+    let bytes = 1 << 20;
+    let (file, sink) = mapped_sink(bytes);
+    let mapped = sink.opened().mapped().unwrap();
+    let held = pattern(bytes);
+    assert_eq!(mapped.write_at(&[IoSlice::new(&held)], 0).unwrap(), bytes);
+    assert!(
+        mapped.write_at(&[IoSlice::new(&held)], 1).is_err(),
+        "behind its end is other memory"
+    );
+    file.set_len(8192).unwrap();
+    let written = mapped.write_at(&[IoSlice::new(&held)], 0);
+    assert!(
+        written
+            .as_ref()
+            .is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
+            || matches!(written, Ok(8192))
+    );
+    assert!(mapped.write_at(&[IoSlice::new(&held[8192..])], 8192).is_err());
+
+    // What the mapping refuses is written without it.
+    Tensor::from_bytes(held.clone(), DType::U8, &[bytes])
+        .unwrap()
+        .write_to(&[(sink.clone(), 0)])
+        .unwrap();
+    assert!(sink.opened().mapped().is_none());
+    let mut found = vec![0; bytes];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert!(found == held);
 }
 
 #[test]
