@@ -16,7 +16,7 @@ type Contents = (IndexMap<String, TensorInfo>, Option<IndexMap<String, String>>)
 /// The tensors in the order of the text, and the metadata.
 pub(super) fn read(object: &[u8]) -> Result<Contents, HeaderFault> {
     let nowhere = |broken: Broken| broken.fault(None);
-    let mut text = Scanner::new(object);
+    let mut text = Scanner::new(object).map_err(nowhere)?;
     let mut tensors = IndexMap::with_capacity(object.len() / TEXT_OF_ONE);
     let mut metadata = None;
     let mut shape = Vec::new();
@@ -80,8 +80,9 @@ fn read_tensor(
         .object("an object with dtype, shape and data_offsets")
         .map_err(here)?;
     while text.has_next(&mut members).map_err(here)? {
-        let twice = match &*text.name().map_err(here)? {
-            "dtype" => {
+        let field = read_field(text).map_err(here)?;
+        let twice = match field {
+            Ok(Field::DType) => {
                 let found = read_dtype(text).map_err(here)?;
                 let found = found.map_err(|dtype| HeaderFault::UnknownDType {
                     tensor: tensor(),
@@ -89,19 +90,17 @@ fn read_tensor(
                 })?;
                 dtype.replace(found).is_some().then_some("dtype")
             }
-            "shape" => {
+            Ok(Field::Shape) => {
                 read_shape(text, shape).map_err(here)?;
                 std::mem::replace(&mut has_shape, true).then_some("shape")
             }
-            "data_offsets" => {
+            Ok(Field::Offsets) => {
                 let found = read_offsets(text).map_err(here)?;
                 offsets.replace(found).is_some().then_some("data_offsets")
             }
-            unknown => {
-                return Err(HeaderFault::UnknownField {
-                    tensor: tensor(),
-                    field: unknown.to_owned(),
-                });
+            Err(field) => {
+                let tensor = tensor();
+                return Err(HeaderFault::UnknownField { tensor, field });
             }
         };
         if let Some(field) = twice {
@@ -121,6 +120,36 @@ fn read_tensor(
     }
     let [start, end] = offsets.ok_or_else(|| missing("data_offsets"))?;
     sized(name, dtype, shape, start, end)
+}
+
+/// The fields of a tensor.
+enum Field {
+    DType,
+    Shape,
+    Offsets,
+}
+
+/// The name of a field, or one that tensors do not have.
+#[inline]
+fn read_field(text: &mut Scanner<'_>) -> Result<Result<Field, String>, Broken> {
+    let plain: [(&[u8], Field); 3] = [
+        (b"\"dtype\"", Field::DType),
+        (b"\"shape\"", Field::Shape),
+        (b"\"data_offsets\"", Field::Offsets),
+    ];
+    for (written, field) in plain {
+        if text.takes(written) {
+            return Ok(Ok(field));
+        }
+    }
+    // With escapes it may still be one of them.
+    let name = text.name()?;
+    Ok(match &*name {
+        "dtype" => Ok(Field::DType),
+        "shape" => Ok(Field::Shape),
+        "data_offsets" => Ok(Field::Offsets),
+        _ => Err(name.into_owned()),
+    })
 }
 
 /// The dtype, or what stands there instead.
