@@ -8,11 +8,12 @@
 //! - [`reading`]: collecting the pieces that tensors and views of them are.
 //! - [`to_host`]: reading tensors to host memory, where no device takes part.
 //! - [`sink`]: an open file that tensors are written to.
-//! - [`mapped`]: writing to files in memory, where that scales.
+//! - [`mapped`]: writing to files in memory by several threads at once; [`faults`]: by filling pages.
 //! - [`from_host`]: writing tensors that are on the host.
 //! - [`writing`]: writing pieces of memory with few calls, past the page cache where the file is long.
 
 pub(crate) mod cached;
+mod faults;
 pub(crate) mod from_host;
 pub(crate) mod mapped;
 mod parts;

@@ -22,10 +22,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use super::{
-    FileAccess, cached,
-    mapped::{Mapped, WORTH_PROCESSORS},
-};
+use super::{FileAccess, cached, mapped::Mapped};
 use crate::{Error, Result};
 
 /// A file that gets longer than this is written past the page cache, unless someone decides: what is that long would
@@ -95,9 +92,12 @@ impl FileSink {
             FileAccess::Buffered => false,
             FileAccess::Direct => !in_memory,
         };
-        let processors = || available_parallelism().map_or(1, usize::from);
-        let is_shared = in_memory && bytes >= LONG && processors() >= WORTH_PROCESSORS;
-        let mapped = if is_shared { Mapped::of(&file, bytes) } else { None };
+        let mapped = if in_memory && bytes >= LONG {
+            let processors = available_parallelism().map_or(1, usize::from);
+            Mapped::of(&file, bytes).filter(|mapped| mapped.pays(processors))
+        } else {
+            None
+        };
         Ok(Self::of(Box::new(file), path, bytes, direct, mapped))
     }
 

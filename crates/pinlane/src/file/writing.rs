@@ -20,10 +20,8 @@ use crate::{Result, error::Failure};
 
 /// The most pieces of memory that one call takes.
 const MOST_VECTORS: usize = 1024;
-/// A piece that is shorter than this is written through the page cache.
-const SHORT_DIRECT: usize = 64 << 10;
-/// Less than this is written to a file in memory without its mapping.
-const SHORT_MAPPED: usize = 64 << 10;
+/// A piece that is shorter than this is written through the page cache, and without a mapping.
+const SHORT: usize = 64 << 10;
 
 /// Where the bytes of a tensor go in a file.
 #[derive(Debug)]
@@ -116,11 +114,7 @@ impl Writing {
     ///
     /// The promises of [`push`](Self::push).
     unsafe fn write_run(&mut self, file: &OpenSink, run: &[Piece]) -> Result<(), Failure> {
-        // SAFETY: the caller's promise.
-        if unsafe { Self::write_mapped(file, run) } {
-            return Ok(());
-        }
-        let is_short = |piece: &Piece| piece.bytes < SHORT_DIRECT;
+        let is_short = |piece: &Piece| piece.bytes < SHORT;
         for some in run.chunk_by(|a, b| is_short(a) && is_short(b)) {
             if let (Some(direct), [piece]) = (file.direct(), some)
                 && !is_short(piece)
@@ -137,36 +131,25 @@ impl Writing {
                     }
                 }
             }
+            if let (Some(mapped), [piece]) = (file.mapped(), some)
+                && !is_short(piece)
+            {
+                // SAFETY: the caller's promise.
+                match unsafe { write_all(mapped, some) } {
+                    Ok(()) => continue,
+                    // Writing it again tells what is wrong, if it is not the way.
+                    Err(broken) => {
+                        tracing::debug!(error = %broken.source, "writing by way of a mapping was refused");
+                        file.give_up_mapped();
+                    }
+                }
+            }
             for some in some.chunks(MOST_VECTORS) {
                 // SAFETY: the caller's promise.
                 unsafe { write_all(file.writer(), some) }.map_err(|broken| failure(file, some, broken))?;
             }
         }
         Ok(())
-    }
-
-    /// Writes pieces that follow each other in a file in memory by way of its mapping, where it has one and they are long
-    /// enough for that. Says whether all are written: what is wrong with those that are not is told by writing them again.
-    ///
-    /// # Safety
-    ///
-    /// The promises of [`push`](Self::push).
-    unsafe fn write_mapped(file: &OpenSink, run: &[Piece]) -> bool {
-        let Some(mapped) = file.mapped() else {
-            return false;
-        };
-        if run.iter().map(|piece| piece.bytes).sum::<usize>() < SHORT_MAPPED {
-            return false;
-        }
-        let written = run
-            .chunks(MOST_VECTORS)
-            // SAFETY: the caller's promise.
-            .try_for_each(|some| unsafe { write_all(mapped, some) });
-        if let Err(broken) = &written {
-            tracing::debug!(error = %broken.source, "writing a file in memory by way of a mapping did not work");
-            file.give_up_mapped();
-        }
-        written.is_ok()
     }
 
     /// Writes the whole pages of a piece past the page cache, and its ends through it.

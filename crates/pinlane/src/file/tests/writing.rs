@@ -15,7 +15,6 @@ use super::{
         FileAccess, FileSink,
         faulty::{FaultyFile, FaultySink, MOST, NOWHERE},
         mapped::Mapped,
-        sink::WriteAt as _,
         source::PAGE,
     },
     Rig, SLOT, pattern, views,
@@ -150,12 +149,15 @@ fn long_tensors_are_written_past_the_page_cache_straight_from_the_slots() {
     rig.finish();
 }
 
+/// Ways to have a file mapped: as this system allows it, and as others may.
+const MAPPINGS: [fn(&File, u64) -> Option<Mapped>; 2] = [Mapped::of, Mapped::that_copies];
+
 /// A file in memory, and a sink that writes it by way of a mapping.
-fn mapped_sink(bytes: usize) -> (File, FileSink) {
+fn mapped_sink(bytes: usize, map: fn(&File, u64) -> Option<Mapped>) -> (File, FileSink) {
     let file = rustix::fs::memfd_create("mapped", MemfdFlags::empty()).unwrap();
     let file = File::from(file);
     file.set_len(bytes as u64).unwrap();
-    let mapped = Mapped::of(&file, bytes as u64);
+    let mapped = map(&file, bytes as u64);
     assert!(mapped.is_some());
     let writer = Box::new(file.try_clone().unwrap());
     (
@@ -182,14 +184,20 @@ fn a_file_in_memory_is_written_by_way_of_its_mapping_wherever_tensors_lie_in_it(
         let held = tensor.as_bytes().unwrap();
         expected[offset as usize..][..held.len()].copy_from_slice(held);
     }
-    for moved in [tensors.to(&rig.device).unwrap(), tensors] {
-        let (file, sink) = mapped_sink(end);
-        let places: Vec<_> = offsets.iter().map(|&offset| (sink.clone(), offset)).collect();
-        moved.write_to(&places).unwrap();
-        assert!(sink.opened().mapped().is_some(), "it was not given up");
-        let mut found = vec![0; end];
-        file.read_exact_at(&mut found, 0).unwrap();
-        assert!(found == expected);
+    for map in MAPPINGS {
+        for moved in [&tensors.to(&rig.device).unwrap(), &tensors] {
+            let (file, sink) = mapped_sink(end, map);
+            let places: Vec<_> = offsets.iter().map(|&offset| (sink.clone(), offset)).collect();
+            // The second time pages are there already.
+            for _ in 0..2 {
+                moved.write_to(&places).unwrap();
+                assert!(sink.opened().mapped().is_some(), "it was not given up");
+                let mut found = vec![0; end];
+                file.read_exact_at(&mut found, 0).unwrap();
+                assert!(found == expected);
+                file.write_all_at(&vec![0; end], 0).unwrap();
+            }
+        }
     }
     rig.finish();
 }
@@ -197,33 +205,24 @@ fn a_file_in_memory_is_written_by_way_of_its_mapping_wherever_tensors_lie_in_it(
 #[test]
 fn a_mapping_is_told_that_its_file_became_shorter_and_nobody_is_killed() {
     let bytes = 1 << 20;
-    let (file, sink) = mapped_sink(bytes);
-    let mapped = sink.opened().mapped().unwrap();
     let held = pattern(bytes);
-    assert_eq!(mapped.write_at(&[IoSlice::new(&held)], 0).unwrap(), bytes);
-    assert!(
-        mapped.write_at(&[IoSlice::new(&held)], 1).is_err(),
-        "behind its end is other memory"
-    );
-    file.set_len(8192).unwrap();
-    let written = mapped.write_at(&[IoSlice::new(&held)], 0);
-    assert!(
-        written
-            .as_ref()
-            .is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
-            || matches!(written, Ok(8192))
-    );
-    assert!(mapped.write_at(&[IoSlice::new(&held[8192..])], 8192).is_err());
+    for map in MAPPINGS {
+        let (file, sink) = mapped_sink(bytes, map);
+        let mapped = sink.opened().mapped().unwrap();
+        assert_eq!(mapped.write_at(&[IoSlice::new(&held)], 0).unwrap(), bytes);
+        let behind = mapped.write_at(&[IoSlice::new(&held)], PAGE);
+        assert!(behind.is_err(), "behind its end is other memory");
+        file.set_len(2 * PAGE).unwrap();
+        let cut_off = mapped.write_at(&[IoSlice::new(&held[..PAGE as usize])], 2 * PAGE);
+        assert_eq!(cut_off.unwrap_err().raw_os_error(), Some(libc::EFAULT));
 
-    // What the mapping refuses is written without it.
-    Tensor::from_bytes(held.clone(), DType::U8, &[bytes])
-        .unwrap()
-        .write_to(&[(sink.clone(), 0)])
-        .unwrap();
-    assert!(sink.opened().mapped().is_none());
-    let mut found = vec![0; bytes];
-    file.read_exact_at(&mut found, 0).unwrap();
-    assert!(found == held);
+        // Without it there is a way.
+        let tensor = Tensor::from_bytes(held.clone(), DType::U8, &[bytes]).unwrap();
+        tensor.write_to(&[(sink.clone(), 0)]).unwrap();
+        let mut found = vec![0; bytes];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == held);
+    }
 }
 
 #[test]
