@@ -361,3 +361,41 @@ fn a_slice_is_the_part_that_it_says() {
     ));
     rig.finish();
 }
+
+#[test]
+fn mapped_tensors_are_those_of_the_files_and_stay_so_when_these_are_replaced() {
+    let (rig, folder) = (rig(1), tempfile::tempdir().unwrap());
+    let path = folder.path().join("model.safetensors");
+    let options = SaveOptions::new().max_shard_bytes(80_000);
+    checkpoint::save(&model(), &path, &options).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert!(checkpoint.shards().len() > 1);
+    // SAFETY: the files are replaced and removed, and not changed.
+    let mapped = unsafe { checkpoint.map() }.unwrap();
+    drop(checkpoint);
+    checkpoint::save(&map([]), &path, &SaveOptions::new()).unwrap();
+    assert_same(&mapped, &model());
+    let there = mapped.to(rig.device()).unwrap();
+    assert_same(&there.to(&Device::host()).unwrap(), &model());
+    drop((there, mapped));
+    rig.finish();
+}
+
+#[test]
+fn a_file_that_is_shorter_than_when_it_was_opened_is_not_mapped() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = saved(folder.path());
+    let file = fs::File::options()
+        .write(true)
+        .open(checkpoint.shards()[0].path())
+        .unwrap();
+    file.set_len(1000).unwrap();
+    // SAFETY: nothing is mapped of a file that is short already.
+    let refused = unsafe { checkpoint.map() }.unwrap_err();
+    assert!(matches!(refused, Error::File { .. }), "{refused}");
+    let told = refused.to_string();
+    assert!(
+        told.contains("model.safetensors") && told.contains("1000 bytes now"),
+        "{told}"
+    );
+}
