@@ -182,6 +182,9 @@ fn what_the_format_can_not_hold_is_refused_before_anything_is_written() {
     }
     assert!(checkpoint::save(&vec![one()], &path, &SaveOptions::new()).is_err());
     assert!(checkpoint::save(&map([]), folder.path().join("m.index.json"), &SaveOptions::new()).is_err());
+    let no_folder = checkpoint::save(&map([]), folder.path().join("no/"), &SaveOptions::new()).unwrap_err();
+    assert!(no_folder.to_string().contains("no such folder"), "{no_folder}");
+    assert!(!folder.path().join("no").exists());
     let nowhere = checkpoint::save(
         &map([]),
         folder.path().join("no/m.safetensors"),
