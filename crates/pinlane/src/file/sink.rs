@@ -54,12 +54,13 @@ impl FileSink {
     /// [`Error::File`] where it can't be made, or the disk has no room for it.
     pub fn create(path: impl AsRef<Path>, bytes: u64) -> Result<Self> {
         let path = path.as_ref();
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        // A file that may not be read is written all the same.
+        let opened = match options.clone().read(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
+            opened => opened,
+        };
         let file = opened.map_err(|source| Error::File {
             doing: "creating".to_owned(),
             path: path.to_owned(),
