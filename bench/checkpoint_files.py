@@ -9,8 +9,10 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy
 import torch
@@ -18,11 +20,25 @@ import torch
 #: A tensor's name and shape.
 Shapes = dict[str, tuple[int, ...]]
 
-#: One transfer of the raw readers and writers, in bytes.
-BLOCK = 8 << 20
-#: How many of them are under way.
-THREADS = 16
 PAGE = 4096
+#: What is read at a time to have a file in the page cache.
+BLOCK = 8 << 20
+#: The bytes by which depths are compared.
+SAMPLE = 512 << 20
+
+
+class Depth(NamedTuple):
+    """How the disk is asked without anything on top."""
+
+    threads: int
+    block: int
+
+    def told(self) -> str:
+        return f"{self.threads} threads, {self.block >> 20} MiB each"
+
+
+#: What is tried: disks differ in how much has to be under way.
+DEPTHS = [Depth(4, 4 << 20), Depth(8, 8 << 20), Depth(16, 1 << 20), Depth(16, 4 << 20), Depth(32, 4 << 20)]
 
 
 def model(hidden: int, wide: int, layers: int, shards: int) -> list[Shapes]:
@@ -124,38 +140,60 @@ def cool(paths: list[str]) -> None:
             raise OSError(f"{path} stays in the page cache whatever is asked")
 
 
-def read_raw(paths: list[str]) -> float:
-    """The seconds that reading the files past the page cache takes, to nowhere: what the disk can do."""
+def best_reads(paths: list[str]) -> Depth:
+    """The depth at which the disk reads fastest: each is tried with another part of the files, which are not cached."""
     blocks = [(path, start) for path in paths for start in range(0, os.path.getsize(path), BLOCK)]
+    sample = min(SAMPLE, sum(map(os.path.getsize, paths)) // len(DEPTHS)) // BLOCK
+    parts = [blocks[number * sample : (number + 1) * sample] for number in range(len(DEPTHS))]
+    taken = {}
+    for depth, part in zip(DEPTHS, parts, strict=True):
+        smaller = [(path, start + at) for path, start in part for at in range(0, BLOCK, depth.block)]
+        taken[depth] = _raw(smaller, depth, os.O_RDONLY, _read)
+    return min(taken, key=taken.__getitem__)
 
-    def read(file: int, room: mmap.mmap, start: int) -> None:
-        os.preadv(file, [room], start)
 
-    return _raw(blocks, os.O_RDONLY, read)
+def read_raw(paths: list[str], depth: Depth) -> float:
+    """The seconds that reading the files past the page cache takes, to nowhere: what the disk can do."""
+    blocks = [(path, start) for path in paths for start in range(0, os.path.getsize(path), depth.block)]
+    return _raw(blocks, depth, os.O_RDONLY, _read)
 
 
-def write_raw(path: str, bytes: int) -> float:
-    """The seconds that writing a file past the page cache takes, down to the disk."""
-    with open(path, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, -(-bytes // BLOCK) * BLOCK)
-    blocks = [(path, start) for start in range(0, bytes, BLOCK)]
+def best_writes(path: str, bytes: int) -> Depth:
+    """The depth at which the disk writes fastest."""
+    sample = min(SAMPLE, bytes)
+    taken = {depth: write_raw(path, sample, depth) for depth in DEPTHS}
+    return min(taken, key=taken.__getitem__)
 
-    def write(file: int, room: mmap.mmap, start: int) -> None:
-        os.pwritev(file, [room], start)
 
+def write_raw(path: str, bytes: int, depth: Depth) -> float:
+    """The seconds that writing a new file past the page cache takes, from its making down to the disk."""
+    if os.path.exists(path):
+        os.unlink(path)
     start = time.perf_counter()
-    _raw(blocks, os.O_WRONLY, write)
+    with open(path, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, -(-bytes // depth.block) * depth.block)
+    _raw([(path, at) for at in range(0, bytes, depth.block)], depth, os.O_WRONLY, _write)
     with open(path, "rb+") as file:
         os.fsync(file)
     return time.perf_counter() - start
 
 
-def _raw(blocks: list[tuple[str, int]], mode: int, each) -> float:
+def _read(file: int, room: mmap.mmap, start: int) -> None:
+    os.preadv(file, [room], start)
+
+
+def _write(file: int, room: mmap.mmap, start: int) -> None:
+    os.pwritev(file, [room], start)
+
+
+def _raw(
+    blocks: list[tuple[str, int]], depth: Depth, mode: int, each: Callable[[int, mmap.mmap, int], None]
+) -> float:
     files = {path: os.open(path, mode | os.O_DIRECT) for path in {path for path, _ in blocks}}
     # Pages of their own, which is what direct reads and writes want.
-    rooms = [mmap.mmap(-1, BLOCK) for _ in range(THREADS)]
+    rooms = [mmap.mmap(-1, depth.block) for _ in range(depth.threads)]
     for room in rooms:
-        room.write(os.urandom(PAGE) * (BLOCK // PAGE))
+        room.write(os.urandom(PAGE) * (depth.block // PAGE))
     todo = iter(blocks)
 
     def work(room: mmap.mmap) -> None:
@@ -163,7 +201,7 @@ def _raw(blocks: list[tuple[str, int]], mode: int, each) -> float:
             each(files[path], room, start)
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(depth.threads) as pool:
         list(pool.map(work, rooms))
     took = time.perf_counter() - start
     for file in files.values():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 from . import _native
 from ._arrivals import Group, Place, converted, in_groups
 from ._devices import name_of
-from ._dtypes import torch_dtype
+from ._dtypes import examples, torch_dtype
 from ._plan import floating
 from ._slices import Slice
 
@@ -113,8 +113,15 @@ class Checkpoint(Mapping[str, Entry]):
         device_map: DeviceMap | None = None,
         pin: bool | DeviceLike = False,
         dtype: torch.dtype | None = None,
+        mapped: bool = False,
     ) -> dict[str, torch.Tensor]:
         """Loads all tensors: see :func:`pinlane.load`."""
+        if mapped:
+            if device_map is not None or pin is not False or dtype is not None or name_of(device) != "cpu":
+                raise ValueError(
+                    "loading: mapped tensors are what the files hold, on the cpu: leave out device, device_map, pin and dtype"
+                )
+            return self._mapped()
         pinned = None if pin is False else name_of("cuda" if pin is True else pin)
         dtype = None if dtype is None else floating(dtype)
         parts = [(self._native, name_of(device))] if device_map is None else self._divided(device, device_map)
@@ -128,6 +135,17 @@ class Checkpoint(Mapping[str, Entry]):
             for part, place in places:
                 found.update(zip(part.names(), converted(part, place, dtype), strict=True))
         return found if len(parts) == 1 else {name: found[name] for name in self}
+
+    def _mapped(self) -> dict[str, torch.Tensor]:
+        names, plan = self._native.names(), Place("cpu").plan
+        files, others = self._native.map(examples())
+        found: dict[str, torch.Tensor] = {}
+        for memory, runs, numbers in files:
+            found.update(zip((names[number] for number in numbers), plan.tensors(memory, runs), strict=True))
+        if not others:
+            return found
+        found |= Checkpoint(self._native.only([names[number] for number in others])).load()
+        return {name: found[name] for name in names}
 
     def _divided(self, device: DeviceLike, device_map: DeviceMap) -> list[tuple[_native.Checkpoint, str]]:
         names: dict[str, list[str]] = {}
@@ -200,6 +218,7 @@ def load(
     device_map: DeviceMap | None = None,
     pin: bool | DeviceLike = False,
     dtype: torch.dtype | None = None,
+    mapped: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Loads tensors from safetensors files, by name.
 
@@ -221,6 +240,10 @@ def load(
     :param pin: results on the host in pinned memory, out of the budget of this device, or with ``True`` of ``"cuda"``.
     :param dtype: what tensors of floating-point numbers are converted to, where they are loaded to; others keep theirs. This is
         done a group at a time, so that little is held twice.
+    :param mapped: on the host, tensors over the files as the system maps them to memory: nothing is read before it is looked
+        at, and what is written to a tensor stays in this process. **While such tensors are there, nobody may change the files
+        in place or make them shorter**: the tensors would change, or the process be killed (``SIGBUS``). Replacing a file as a
+        whole, as :func:`pinlane.save` does, is safe. A tensor that begins where its dtype can't is read as usual.
     :raises CheckpointError: see :func:`pinlane.open`.
     :raises NoSuchTensorError: for a name in ``select`` that is not there.
     :raises FileError: where a file can't be read; the text says which tensor, and where in the file.
@@ -231,7 +254,7 @@ def load(
     checkpoint = open_checkpoint(source)
     if select is not None:
         checkpoint = checkpoint.select(select)
-    return checkpoint.load(device, device_map=device_map, pin=pin, dtype=dtype)
+    return checkpoint.load(device, device_map=device_map, pin=pin, dtype=dtype, mapped=mapped)
 
 
 def _by_prefix(devices: Mapping[str, DeviceLike], otherwise: DeviceLike) -> Callable[[str], DeviceLike]:

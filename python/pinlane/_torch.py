@@ -79,10 +79,12 @@ def parts(memory: Tensor, runs: Sequence[Run]) -> list[Tensor]:
     with _unwatched():
         for example, shape, strides, offset, count, step in runs:
             dtype: torch.dtype = example.dtype
+            size = dtype.itemsize
             whole = typed.get(dtype)
             if whole is None:
-                whole = typed[dtype] = memory if dtype is torch.uint8 else memory.view(dtype)
-            size = dtype.itemsize
+                # Of a file's bytes as many as make whole elements.
+                some = memory if len(memory) % size == 0 else memory[: len(memory) // size * size]
+                whole = typed[dtype] = some if dtype is torch.uint8 else some.view(dtype)
             if count == 1:
                 made.append(whole.as_strided(shape, strides, offset // size))
             else:

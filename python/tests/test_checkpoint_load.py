@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -342,3 +344,39 @@ def test_random_checkpoints_survive_both_implementations(device, tmp_path_factor
     for file in saved.files:
         again |= load_file(file)
     assert_same(again, tensors)
+
+
+def test_mapped_tensors_are_the_files_own_and_outlive_their_replacement(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = {"f": torch.arange(6.0).view(2, 3), "h": torch.arange(5).half(), "b": torch.arange(7, dtype=torch.uint8)}
+    tensors |= {"none": torch.empty(0, 3), "one": torch.tensor(True)}
+    pinlane.save(tensors, path)
+    before = path.read_bytes()
+    mapped = pinlane.load(path, mapped=True)
+    assert list(mapped) == list(pinlane.open(path))
+    assert_same(mapped, tensors)
+    mapped["f"].add_(1)
+    assert torch.equal(mapped["f"], tensors["f"] + 1)
+    assert path.read_bytes() == before, "what is written stays in this process"
+    pinlane.save({}, path)
+    assert torch.equal(mapped["h"], tensors["h"])
+
+
+def test_a_mapped_tensor_that_begins_between_elements_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    header = b'{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"w":{"dtype":"F32","shape":[2],"data_offsets":[3,11]}}'
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"abc" + struct.pack("<2f", 1.5, -2))
+    mapped = pinlane.load(path, mapped=True)
+    assert list(mapped) == ["a", "w"]
+    assert bytes(mapped["a"].tolist()) == b"abc"
+    assert mapped["w"].tolist() == [1.5, -2]
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [{"device": "sim"}, {"pin": "sim"}, {"dtype": torch.float16}, {"device_map": {"a": "sim"}}]
+)
+def test_mapped_tensors_are_nowhere_else(tmp_path: Path, elsewhere: dict[str, Any]) -> None:
+    pinlane.save({"a": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="mapped"):
+        pinlane.load(tmp_path, mapped=True, **elsewhere)

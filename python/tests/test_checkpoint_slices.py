@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -152,7 +153,7 @@ def test_a_file_without_metadata_has_none(tmp_path: Path) -> None:
 def test_a_closed_file_and_another_framework_are_errors(cube: Path) -> None:
     with pinlane.safe_open(cube, "pt") as file:
         pass
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(pinlane.CheckpointError, match="closed"):
         file.keys()
     with pytest.raises(ValueError, match="flax"):
         pinlane.safe_open(cube, "flax")
@@ -160,6 +161,28 @@ def test_a_closed_file_and_another_framework_are_errors(cube: Path) -> None:
         pinlane.safe_open(cube.with_name("other"), "pt")
     with pinlane.safe_open(cube, "pt") as file, pytest.raises(KeyError):
         file.get_tensor("nothing")
+
+
+def test_numpys_arrays_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.arange(6).view(2, 3), "half": torch.ones(2, dtype=torch.bfloat16)}, path)
+    with pinlane.safe_open(path, "np") as file:
+        assert isinstance(file.get_tensor("a"), numpy.ndarray)
+        numpy.testing.assert_array_equal(file.get_tensor("a"), [[0, 1, 2], [3, 4, 5]])
+        numpy.testing.assert_array_equal(file.get_slice("a")[:, 1], [1, 4])
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"'half'.*bfloat16"):
+            file.get_tensors()
+    with pytest.raises(ValueError, match="on the cpu"):
+        pinlane.safe_open(path, "np", device="sim")
+
+
+def test_the_references_backends_are_taken_and_no_others(cube: Path) -> None:
+    for backend in (None, "mmap", "pread"):
+        with pinlane.safe_open(cube, "pt", backend=backend) as file:
+            assert_same(file.get_tensors(), pinlane.load_file(cube, backend=backend))
+    for refused in (lambda: pinlane.safe_open(cube, "pt", backend="fast"), lambda: pinlane.load_file(cube, backend="fast")):
+        with pytest.raises(ValueError, match="'fast'"):
+            refused()
 
 
 def test_load_file_and_save_file_take_the_place_of_the_references(device: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod gpu_check;
+mod peers;
 mod programs;
 mod python;
 
@@ -86,6 +87,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Wheel::Missing(reason) => println!("no Python package: {reason}"),
     }
     files.extend(python::copy_tests(&folder)?);
+    let carried = peers::copy(&workspace::target(peers::FOLDER), &folder.join(peers::FOLDER))?;
+    if carried.is_empty() {
+        println!("no other loaders of checkpoints: bench/README.md tells how to carry them");
+    }
+    files.extend(carried);
     fs::write(folder.join(MANIFEST), manifest).with_context(|| format!("writing to {}", folder.display()))?;
 
     let bytes = within(LIMIT, sizes(files)?)?;
@@ -137,7 +143,7 @@ fn clear(folder: &Path) -> Result<()> {
     let doing = || format!("making the folder {}", folder.display());
     let tests = folder.join("tests");
     if folder.join(MANIFEST).exists() {
-        for old in [&tests, &folder.join(python::FOLDER)] {
+        for old in [&tests, &folder.join(python::FOLDER), &folder.join(peers::FOLDER)] {
             if old.exists() {
                 fs::remove_dir_all(old).with_context(doing)?;
             }

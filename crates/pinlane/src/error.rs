@@ -1,6 +1,6 @@
 //! Everything that can go wrong above the driver: what was being done, to what, what happened, what to do about it.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use pinlane_driver::{DeviceId, ErrorKind};
 
@@ -10,7 +10,9 @@ use crate::{CheckpointError, DTypeError, FillError, LayoutError, ProfileError, R
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the engine.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` is its message too: that is what a `main` that returns it prints.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The driver refused or failed a call.
@@ -237,6 +239,12 @@ impl Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// What went wrong, and with which tensor of a tree, by whoever does not know what the tree calls it.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -282,5 +290,20 @@ impl From<Error> for Failure {
             leaf: None,
             error: Box::new(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_main_that_returns_an_error_prints_its_message() {
+        let error = Error::Leaf {
+            path: "layer.weight".to_owned(),
+            source: Box::new(Error::HostMemory { bytes: 12 }),
+        };
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert!(format!("{error:?}").contains("layer.weight"));
     }
 }

@@ -9,7 +9,10 @@ mod spans;
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
-use pinlane::{DType, Error, checkpoint::Entry};
+use pinlane::{
+    DType, Error,
+    checkpoint::{Entry, Shard},
+};
 use pyo3::{
     exceptions::{PyIndexError, PyValueError},
     prelude::*,
@@ -17,7 +20,7 @@ use pyo3::{
 };
 
 use self::{arrival::Arrival, spans::Destination};
-use crate::{errors, kept::Kept};
+use crate::{errors, kept::Kept, memory::Memory};
 
 /// Where each tensor begins in memory that they share, in bytes.
 const ALIGNMENT: usize = 256;
@@ -28,6 +31,9 @@ pub(crate) struct Checkpoint(Arc<pinlane::Checkpoint>);
 
 /// A tensor's dtype as the format calls it, its shape, bytes, file, and where in the file it begins and ends.
 type Described<'py> = (&'static str, Bound<'py, PyTuple>, u64, PathBuf, u64, u64);
+
+/// A file as memory, runs of tensors over it, and the numbers of these.
+type Mapped<'py> = (Py<Memory>, Bound<'py, PyList>, Vec<usize>);
 
 impl Checkpoint {
     fn from(py: Python<'_>, opened: Result<pinlane::Checkpoint, Error>) -> PyResult<Self> {
@@ -159,6 +165,43 @@ impl Checkpoint {
             offset = bytes.ok_or_else(too_large)?;
         }
         Ok((runs, offset))
+    }
+
+    /// The files as memory, and the tensors over each as runs of one, with their numbers; and the numbers of those that begin
+    /// where torch can't have any of their dtype. Whoever calls this has been told what must not happen to the files.
+    fn map<'py>(
+        &self,
+        py: Python<'py>,
+        examples: &Bound<'py, PyDict>,
+    ) -> PyResult<(Vec<Mapped<'py>>, Vec<usize>)> {
+        let (mut files, mut others): (Vec<Mapped<'_>>, _) = (Vec::new(), Vec::new());
+        let mut last: Option<&Shard> = None;
+        for (number, entry) in self.0.entries().enumerate() {
+            let Some(example) = examples.get_item(entry.dtype().name())? else {
+                return Err(no_dtype(py, &entry));
+            };
+            let shape = torch_shape(py, &entry)?;
+            let start = entry.file_range().start;
+            // Half a byte counts as a whole one.
+            if !start.is_multiple_of(entry.dtype().bits().div_ceil(8) as u64) {
+                others.push(number);
+                continue;
+            }
+            if !last.is_some_and(|shard| std::ptr::eq(shard, entry.shard())) {
+                last = Some(entry.shard());
+                // SAFETY: the package passes this promise on to its users.
+                let whole =
+                    unsafe { entry.shard().map() }.map_err(|error| errors::from_engine(py, &error))?;
+                let memory = Memory::over(whole).map_err(|error| errors::from_engine(py, &error))?;
+                files.push((Py::new(py, memory)?, PyList::empty(py), Vec::new()));
+            }
+            if let Some((_, runs, numbers)) = files.last_mut() {
+                let strides = PyTuple::new(py, strides(&shape))?;
+                runs.append((example, PyTuple::new(py, shape)?, strides, start, 1, 0))?;
+                numbers.push(number);
+            }
+        }
+        Ok((files, others))
     }
 
     /// Starts moving tensors `first` to `end` into memory of `target`, `bytes` bytes from `address` on, where they lie as

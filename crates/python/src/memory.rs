@@ -5,7 +5,7 @@
 
 use std::{any::Any, ffi::CStr, ptr::NonNull, sync::Arc};
 
-use pinlane::{DType, Device, Error, HostMemory, driver::Backend};
+use pinlane::{DType, Device, Error, HostMemory, Tensor, driver::Backend};
 use pyo3::{ffi, prelude::*, types::PyDict};
 
 use crate::{devices, errors, exchange, simulated::SimulatedMemory};
@@ -68,6 +68,17 @@ impl Memory {
             bytes,
             pinned: None,
             owner: memory,
+        })
+    }
+
+    /// The memory of a tensor of bytes on the host.
+    pub(crate) fn over(tensor: Tensor) -> Result<Self, Error> {
+        let bytes = tensor.as_bytes()?;
+        Ok(Self {
+            ptr: NonNull::from(bytes).cast(),
+            bytes: bytes.len(),
+            pinned: None,
+            owner: Arc::new(tensor),
         })
     }
 

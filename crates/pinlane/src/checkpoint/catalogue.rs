@@ -250,6 +250,11 @@ impl Checkpoint {
         Some(self.tensors.get_index(index)?.0)
     }
 
+    /// The shard of each tensor, by its place in [`shards`](Self::shards).
+    pub(super) fn places(&self) -> &[usize] {
+        &self.places
+    }
+
     /// How many tensors there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -43,13 +43,13 @@ pub enum HeaderFault {
         found: u8,
     },
     /// It is no JSON, or something in it has another type than it should.
-    #[error("{}near byte {offset} of the file: {reason}", of_tensor(tensor.as_deref()))]
+    #[error("{}byte {offset} of the file: {reason}", of_tensor(tensor.as_deref()))]
     Json {
         /// The tensor that was being read.
         tensor: Option<String>,
-        /// Where in the file, give or take a few bytes: where the parser noticed.
+        /// Where in the file: at what is not as it should be, or, of a text with escapes, in it.
         offset: u64,
-        /// What the parser says.
+        /// What is expected, and what is there.
         reason: String,
     },
     /// `__metadata__` comes twice.

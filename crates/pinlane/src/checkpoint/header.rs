@@ -8,6 +8,7 @@
 //! offset is believed before it is compared with what the file has, and nothing is allocated by what a file claims: only
 //! by what it holds.
 
+mod scan;
 mod text;
 
 use std::{cmp::Ordering, fs::File, os::unix::fs::FileExt as _, path::Path};

@@ -101,26 +101,3 @@ impl<'de, F> Visitor<'de> for Texts<'_, F> {
         Ok(texts)
     }
 }
-
-/// A text of a fixed set, compared where it lies.
-pub(super) struct Choice<T>(pub(super) fn(&str) -> T);
-
-impl<'de, T> DeserializeSeed<'de> for Choice<T> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<T> Visitor<'_> for Choice<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-        Ok((self.0)(text))
-    }
-}

@@ -89,7 +89,7 @@ impl Checkpoint {
     }
 
     /// Refuses a name that no map can have.
-    fn check_names(&self) -> Result<()> {
+    pub(super) fn check_names(&self) -> Result<()> {
         match self.get("") {
             None => Ok(()),
             Some(entry) => Err(Error::BadName {

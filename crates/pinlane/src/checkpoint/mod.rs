@@ -19,6 +19,7 @@ mod index;
 mod json;
 mod load;
 mod load_into;
+mod map;
 mod named;
 mod save;
 mod shard;

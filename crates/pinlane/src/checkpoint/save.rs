@@ -79,7 +79,7 @@ pub struct Saved {
 }
 
 /// Saves a tree of named tensors, which may be anywhere, to `path`: a file, best called `*.safetensors`, or a folder that is
-/// there, which gets a `model.safetensors`. With [`SaveOptions::max_shard_bytes`] there may be several files instead, called
+/// there, which gets a `model.safetensors` (what is not there becomes a file, unless it ends with a slash, which is an error). With [`SaveOptions::max_shard_bytes`] there may be several files instead, called
 /// `name-00001-of-00002.safetensors` and so on, and the index `name.safetensors.index.json`.
 ///
 /// The files are those that the reference implementation writes, byte for byte. An old checkpoint at `path` is replaced as a

@@ -75,6 +75,20 @@ impl Shard {
         self.source.tensor(bytes.start, DType::U8, &[length])
     }
 
+    /// The whole file as memory: see [`Checkpoint::map`](super::Checkpoint::map).
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub unsafe fn map(&self) -> Result<Tensor> {
+        // SAFETY: the caller's promise.
+        unsafe { self.source.map() }
+    }
+
     /// A tensor of the file, where it lies.
     pub(super) fn tensor(&self, info: &TensorInfo) -> Result<Tensor> {
         self.source

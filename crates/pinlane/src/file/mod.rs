@@ -8,11 +8,16 @@
 //! - [`reading`]: collecting the pieces that tensors and views of them are.
 //! - [`to_host`]: reading tensors to host memory, where no device takes part.
 //! - [`sink`]: an open file that tensors are written to.
+//! - [`map`]: a whole file as memory.
+//! - [`mapped`]: writing to files in memory by several threads at once; [`faults`]: by filling pages.
 //! - [`from_host`]: writing tensors that are on the host.
 //! - [`writing`]: writing pieces of memory with few calls, past the page cache where the file is long.
 
 pub(crate) mod cached;
+mod faults;
 pub(crate) mod from_host;
+mod map;
+pub(crate) mod mapped;
 mod parts;
 pub(crate) mod piece;
 pub(crate) mod read;

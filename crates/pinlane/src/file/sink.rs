@@ -1,7 +1,8 @@
 //! An open file that tensors are written to.
 //!
 //! Its length is known before anything is written, and on a disk its room is reserved: a full disk is told at once, and
-//! writes past the page cache, which do not make the file longer, need not wait for each other.
+//! writes past the page cache, which do not make the file longer, need not wait for each other. Long files in memory are
+//! written by way of a mapping, where there are processors enough for that.
 
 use std::{
     fmt,
@@ -14,13 +15,14 @@ use std::{
 use pinlane_driver::sync::{
     Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
+    available_parallelism,
 };
 use rustix::{
     fs::{FallocateFlags, fallocate},
     io::{Errno, retry_on_intr},
 };
 
-use super::{FileAccess, cached};
+use super::{FileAccess, cached, mapped::Mapped};
 use crate::{Error, Result};
 
 /// A file that gets longer than this is written past the page cache, unless someone decides: what is that long would
@@ -52,11 +54,13 @@ impl FileSink {
     /// [`Error::File`] where it can't be made, or the disk has no room for it.
     pub fn create(path: impl AsRef<Path>, bytes: u64) -> Result<Self> {
         let path = path.as_ref();
-        let opened = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        // A file that may not be read is written all the same.
+        let opened = match options.clone().read(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
+            opened => opened,
+        };
         let file = opened.map_err(|source| Error::File {
             doing: "creating".to_owned(),
             path: path.to_owned(),
@@ -89,17 +93,37 @@ impl FileSink {
             FileAccess::Buffered => false,
             FileAccess::Direct => !in_memory,
         };
-        Ok(Self::over(Box::new(file), path, bytes, direct))
+        let mapped = if in_memory && bytes >= LONG {
+            let processors = available_parallelism().map_or(1, usize::from);
+            Mapped::of(&file, bytes).filter(|mapped| mapped.pays(processors))
+        } else {
+            None
+        };
+        Ok(Self::of(Box::new(file), path, bytes, direct, mapped))
     }
 
     /// A file whose bytes `writer` takes; with `direct`, past the page cache as far as it can.
+    #[cfg(test)]
     pub(crate) fn over(writer: Box<dyn WriteAt>, path: PathBuf, bytes: u64, direct: bool) -> Self {
+        Self::of(writer, path, bytes, direct, None)
+    }
+
+    /// The same, and where it is `mapped` by way of that, as far as it can.
+    pub(crate) fn of(
+        writer: Box<dyn WriteAt>,
+        path: PathBuf,
+        bytes: u64,
+        direct: bool,
+        mapped: Option<Mapped>,
+    ) -> Self {
         Self(Arc::new(OpenSink {
             path,
             bytes,
             writer,
             direct: OnceLock::new(),
             avoids_direct: AtomicBool::new(!direct),
+            mapped,
+            avoids_mapped: AtomicBool::new(false),
         }))
     }
 
@@ -204,6 +228,10 @@ pub(crate) struct OpenSink {
     direct: OnceLock<Option<Box<dyn WriteAt>>>,
     /// Whether nothing is written past the page cache: as was decided, or because it turned out not to work.
     avoids_direct: AtomicBool,
+    /// The same by way of a mapping, which several threads may write at once.
+    mapped: Option<Mapped>,
+    /// Whether that turned out not to work.
+    avoids_mapped: AtomicBool,
 }
 
 impl OpenSink {
@@ -224,6 +252,17 @@ impl OpenSink {
     /// Writes everything through the page cache from now on.
     pub(crate) fn give_up_direct(&self) {
         self.avoids_direct.store(true, Ordering::Relaxed);
+    }
+
+    /// The writer for what is worth a thread's turn, where that is another.
+    pub(crate) fn mapped(&self) -> Option<&dyn WriteAt> {
+        let mapped = self.mapped.as_ref()?;
+        (!self.avoids_mapped.load(Ordering::Relaxed)).then_some(mapped)
+    }
+
+    /// Writes nothing by way of the mapping from now on.
+    pub(crate) fn give_up_mapped(&self) {
+        self.avoids_mapped.store(true, Ordering::Relaxed);
     }
 
     /// An error about this file.

@@ -18,7 +18,7 @@ use pinlane_driver::sync::{
 };
 use rustix::fs::{Advice, fadvise};
 
-use super::cached;
+use super::{cached, map::FileMap};
 use crate::{DType, Error, Layout, Result, Tensor, memory::storage::Storage};
 
 /// Alignment in memory and in the file that every system takes for what goes past the page cache.
@@ -150,6 +150,33 @@ impl FileSource {
         Ok(Tensor::new(dtype, layout, Storage::file(self, offset)))
     }
 
+    /// The whole file as memory that the kernel reads when somebody looks. A tensor of it is at the same place in memory, from
+    /// the start, as in the file.
+    ///
+    /// # Safety
+    ///
+    /// While a tensor over it lives nobody makes the file shorter, which ends a process that looks at bytes that are no
+    /// longer there (`SIGBUS`), nor changes its bytes in place. Replacing the file by renaming another, or removing it, does neither.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] where the system refuses, as for a file that is shorter by now.
+    pub unsafe fn map(&self) -> Result<Tensor> {
+        let bytes = usize::try_from(self.bytes()).unwrap_or(usize::MAX);
+        if bytes == 0 {
+            return Tensor::zeros(DType::U8, &[0]);
+        }
+        // SAFETY: the caller's promise.
+        let mapped = unsafe { self.0.reader.map(self.bytes()) };
+        let mapped: Arc<FileMap> = Arc::new(mapped.map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => self.0.error("mapping".to_owned(), self.0.cut_off()),
+            _ => self.0.error("mapping".to_owned(), source),
+        })?);
+        let layout = Layout::contiguous(&[bytes])?;
+        // SAFETY: the mapping has so many bytes, which are initialised, and by the caller's promise stay and are not written.
+        unsafe { Tensor::from_raw_parts(mapped.at(0), bytes, DType::U8, layout, None, mapped) }
+    }
+
     /// Fills `into` with the bytes from `offset` on, through the page cache.
     pub(crate) fn read_at(&self, mut offset: u64, mut into: &mut [u8]) -> Result<()> {
         while !into.is_empty() {
@@ -194,6 +221,18 @@ pub(crate) trait ReadAt: fmt::Debug + Send + Sync {
 
     /// How long the file is at this moment.
     fn bytes(&self) -> io::Result<u64>;
+
+    /// Its first `bytes` bytes as memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`FileMap::of`].
+    unsafe fn map(&self, bytes: u64) -> io::Result<FileMap> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("{bytes} bytes of what is no file can't be memory"),
+        ))
+    }
 }
 
 impl ReadAt for File {
@@ -230,6 +269,11 @@ impl ReadAt for File {
 
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    unsafe fn map(&self, bytes: u64) -> io::Result<FileMap> {
+        // SAFETY: the caller's promise.
+        unsafe { FileMap::of(self, bytes) }
     }
 }
 

@@ -20,8 +20,8 @@ use crate::{Result, error::Failure};
 
 /// The most pieces of memory that one call takes.
 const MOST_VECTORS: usize = 1024;
-/// A piece that is shorter than this is written through the page cache.
-const SHORT_DIRECT: usize = 64 << 10;
+/// A piece that is shorter than this is written through the page cache, and without a mapping.
+const SHORT: usize = 64 << 10;
 
 /// Where the bytes of a tensor go in a file.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Writing {
     ///
     /// The promises of [`push`](Self::push).
     unsafe fn write_run(&mut self, file: &OpenSink, run: &[Piece]) -> Result<(), Failure> {
-        let is_short = |piece: &Piece| piece.bytes < SHORT_DIRECT;
+        let is_short = |piece: &Piece| piece.bytes < SHORT;
         for some in run.chunk_by(|a, b| is_short(a) && is_short(b)) {
             if let (Some(direct), [piece]) = (file.direct(), some)
                 && !is_short(piece)
@@ -128,6 +128,19 @@ impl Writing {
                     written => {
                         written.map_err(|broken| failure(file, some, broken))?;
                         continue;
+                    }
+                }
+            }
+            if let (Some(mapped), [piece]) = (file.mapped(), some)
+                && !is_short(piece)
+            {
+                // SAFETY: the caller's promise.
+                match unsafe { write_all(mapped, some) } {
+                    Ok(()) => continue,
+                    // Writing it again tells what is wrong, if it is not the way.
+                    Err(broken) => {
+                        tracing::debug!(error = %broken.source, "writing by way of a mapping was refused");
+                        file.give_up_mapped();
                     }
                 }
             }

@@ -10,6 +10,10 @@ use std::{fs, path::Path};
 use pinlane::{
     DType, Device, Error, HostMemory, Tensor, TensorMap, Tree,
     checkpoint::{self, Checkpoint, CheckpointError, Names, SaveOptions},
+    driver::{
+        ErrorKind,
+        sim::{DeviceConfig, MachineConfig},
+    },
 };
 
 use crate::{
@@ -359,5 +363,23 @@ fn a_slice_is_the_part_that_it_says() {
         narrow.slice("f4", &[0..1, 1..4]).unwrap_err(),
         Error::DType(_)
     ));
+    rig.finish();
+}
+
+#[test]
+fn a_device_without_room_is_an_error_and_the_next_load_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = saved(folder.path());
+    let little = DeviceConfig {
+        memory_bytes: 1 << 20,
+        ..DeviceConfig::default()
+    };
+    let rig = Rig::on(MachineConfig::equal_devices(1, little), &small_engine(2, 2, SLOT));
+    let full = checkpoint.load(rig.device()).unwrap_err();
+    assert_eq!(full.driver_kind(), Some(ErrorKind::OutOfMemory), "{full}");
+    let small = checkpoint.filter(|entry| entry.bytes() < 100_000);
+    let there = small.load(rig.device()).unwrap();
+    assert_eq!(there.len(), small.len());
+    drop(there);
     rig.finish();
 }

@@ -6,6 +6,7 @@ mod corpus;
 mod differential;
 mod finding;
 mod loading;
+mod mapping;
 mod saving;
 
 #[path = "../rig/mod.rs"]

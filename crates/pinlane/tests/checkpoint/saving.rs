@@ -1,6 +1,6 @@
 //! From devices and the host to files.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use pinlane::{
     DType, Device, Error, Tensor, TensorMap, Tree as _,
@@ -13,7 +13,7 @@ use crate::{
     tensor,
 };
 
-fn names_in(folder: &std::path::Path) -> Vec<String> {
+fn names_in(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -60,9 +60,21 @@ fn tensors_larger_than_a_piece_strided_and_nested_ones_are_saved_from_a_device()
 
 #[test]
 fn a_file_so_long_that_it_is_written_past_the_page_cache_is_whole() {
-    let rig = Rig::new(1, &small_engine(2, 2, 4 << 20));
     // Beside what is built: where temporary files lie is often no disk.
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    a_long_file_is_whole(Path::new(env!("CARGO_TARGET_TMPDIR")));
+}
+
+#[test]
+fn a_file_in_memory_so_long_that_it_is_written_by_way_of_a_mapping_is_whole() {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        a_long_file_is_whole(memory);
+    }
+}
+
+fn a_long_file_is_whole(parent: &Path) {
+    let rig = Rig::new(1, &small_engine(2, 2, 4 << 20));
+    let folder = tempfile::tempdir_in(parent).unwrap();
     let path = folder.path().join("model.safetensors");
     let model = map([
         ("long".to_owned(), tensor(DType::U8, &[70_000_001], 1)),
@@ -182,6 +194,9 @@ fn what_the_format_can_not_hold_is_refused_before_anything_is_written() {
     }
     assert!(checkpoint::save(&vec![one()], &path, &SaveOptions::new()).is_err());
     assert!(checkpoint::save(&map([]), folder.path().join("m.index.json"), &SaveOptions::new()).is_err());
+    let no_folder = checkpoint::save(&map([]), folder.path().join("no/"), &SaveOptions::new()).unwrap_err();
+    assert!(no_folder.to_string().contains("no such folder"), "{no_folder}");
+    assert!(!folder.path().join("no").exists());
     let nowhere = checkpoint::save(
         &map([]),
         folder.path().join("no/m.safetensors"),

@@ -1,190 +1,184 @@
 //! The JSON of a header: what is a tensor, and what is said twice, unknown or of the wrong size.
 
-use std::fmt;
-
 use indexmap::{IndexMap, map::Entry};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use super::{LENGTH, METADATA, TensorInfo, is_storable};
-use crate::{
-    DType, DTypeError,
-    checkpoint::{
-        HeaderFault,
-        json::{self, Choice, Refusal, Texts},
-    },
+use super::{
+    METADATA, TensorInfo, is_storable,
+    scan::{Broken, Scanner},
 };
+use crate::{DType, DTypeError, checkpoint::HeaderFault};
 
 /// About as many bytes of text as a tensor takes: what room is made for follows from what the file holds.
-const TEXT_OF_ONE: usize = 120;
+const TEXT_OF_ONE: usize = 90;
 
 type Contents = (IndexMap<String, TensorInfo>, Option<IndexMap<String, String>>);
 
 /// The tensors in the order of the text, and the metadata.
 pub(super) fn read(object: &[u8]) -> Result<Contents, HeaderFault> {
-    let mut reading = None;
-    let parsed = json::parse(
-        object,
-        |deserializer, refusal| {
-            deserializer.deserialize_map(Tensors {
-                expected: object.len() / TEXT_OF_ONE,
-                refusal,
-                reading: &mut reading,
-            })
-        },
-        |offset, reason| HeaderFault::Json {
-            tensor: None,
-            offset: LENGTH + offset as u64,
-            reason,
-        },
-    );
-    parsed.map_err(|mut fault| {
-        if let HeaderFault::Json { tensor, .. } = &mut fault {
-            *tensor = reading;
-        }
-        fault
-    })
-}
-
-/// The whole object.
-struct Tensors<'a> {
-    /// About how many there are.
-    expected: usize,
-    refusal: &'a mut Refusal<HeaderFault>,
-    /// The tensor whose fields were being read when the text turned out to be wrong.
-    reading: &'a mut Option<String>,
-}
-
-impl<'de> Visitor<'de> for Tensors<'_> {
-    type Value = Contents;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of tensors")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Contents, A::Error> {
-        let mut tensors = IndexMap::with_capacity(self.expected);
-        let mut metadata = None;
-        while let Some(name) = map.next_key::<String>()? {
-            if name == METADATA {
-                if metadata.is_some() {
-                    return Err(self.refusal.because(HeaderFault::MetadataTwice));
-                }
-                metadata = Some(map.next_value_seed(Texts {
-                    refusal: self.refusal,
-                    twice: |key| HeaderFault::MetadataKeyTwice { key },
-                })?);
-                continue;
+    let nowhere = |broken: Broken| broken.fault(None);
+    let mut text = Scanner::new(object).map_err(nowhere)?;
+    let mut tensors = IndexMap::with_capacity(object.len() / TEXT_OF_ONE);
+    let mut metadata = None;
+    let mut shape = Vec::new();
+    let mut members = text.object("an object of tensors").map_err(nowhere)?;
+    while text.has_next(&mut members).map_err(nowhere)? {
+        let name = text.name().map_err(nowhere)?;
+        if name == METADATA {
+            if metadata.is_some() {
+                return Err(HeaderFault::MetadataTwice);
             }
-            match tensors.entry(name) {
-                Entry::Occupied(taken) => {
-                    let tensor = taken.key().clone();
-                    return Err(self.refusal.because(HeaderFault::TensorTwice { tensor }));
-                }
-                Entry::Vacant(free) => {
-                    let fields = Fields {
-                        tensor: free.key(),
-                        refusal: self.refusal,
-                    };
-                    match map.next_value_seed(fields) {
-                        Ok(tensor) => free.insert(tensor),
-                        Err(error) => {
-                            *self.reading = Some(free.key().clone());
-                            return Err(error);
-                        }
-                    };
-                }
+            text.colon().map_err(nowhere)?;
+            metadata = Some(read_metadata(&mut text)?);
+            continue;
+        }
+        match tensors.entry(name.into_owned()) {
+            Entry::Occupied(taken) => {
+                let tensor = taken.key().clone();
+                return Err(HeaderFault::TensorTwice { tensor });
+            }
+            Entry::Vacant(free) => {
+                let tensor = read_tensor(&mut text, free.key(), &mut shape)?;
+                free.insert(tensor);
             }
         }
-        Ok((tensors, metadata))
     }
+    text.end().map_err(nowhere)?;
+    Ok((tensors, metadata))
 }
 
-/// The fields of one tensor.
-struct Fields<'a> {
-    tensor: &'a str,
-    refusal: &'a mut Refusal<HeaderFault>,
+/// An object of text to text, each key once.
+fn read_metadata(text: &mut Scanner<'_>) -> Result<IndexMap<String, String>, HeaderFault> {
+    let nowhere = |broken: Broken| broken.fault(None);
+    let mut texts = IndexMap::new();
+    let mut members = text.object("an object of texts").map_err(nowhere)?;
+    while text.has_next(&mut members).map_err(nowhere)? {
+        match texts.entry(text.name().map_err(nowhere)?.into_owned()) {
+            Entry::Occupied(taken) => {
+                let key = taken.key().clone();
+                return Err(HeaderFault::MetadataKeyTwice { key });
+            }
+            Entry::Vacant(free) => {
+                text.colon().map_err(nowhere)?;
+                free.insert(text.text("a text").map_err(nowhere)?.into_owned());
+            }
+        }
+    }
+    Ok(texts)
 }
 
+/// The fields of a tensor, from the colon behind its name on. `shape` is room that is used again and again.
+fn read_tensor(
+    text: &mut Scanner<'_>,
+    name: &str,
+    shape: &mut Vec<usize>,
+) -> Result<TensorInfo, HeaderFault> {
+    let here = |broken: Broken| broken.fault(Some(name));
+    let tensor = || name.to_owned();
+    let (mut dtype, mut has_shape, mut offsets) = (None, false, None);
+    text.colon().map_err(here)?;
+    let mut members = text
+        .object("an object with dtype, shape and data_offsets")
+        .map_err(here)?;
+    while text.has_next(&mut members).map_err(here)? {
+        let field = read_field(text).map_err(here)?;
+        let twice = match field {
+            Ok(Field::DType) => {
+                let found = read_dtype(text).map_err(here)?;
+                let found = found.map_err(|dtype| HeaderFault::UnknownDType {
+                    tensor: tensor(),
+                    dtype,
+                })?;
+                dtype.replace(found).is_some().then_some("dtype")
+            }
+            Ok(Field::Shape) => {
+                read_shape(text, shape).map_err(here)?;
+                std::mem::replace(&mut has_shape, true).then_some("shape")
+            }
+            Ok(Field::Offsets) => {
+                let found = read_offsets(text).map_err(here)?;
+                offsets.replace(found).is_some().then_some("data_offsets")
+            }
+            Err(field) => {
+                let tensor = tensor();
+                return Err(HeaderFault::UnknownField { tensor, field });
+            }
+        };
+        if let Some(field) = twice {
+            return Err(HeaderFault::FieldTwice {
+                tensor: tensor(),
+                field,
+            });
+        }
+    }
+    let missing = |field| HeaderFault::MissingField {
+        tensor: tensor(),
+        field,
+    };
+    let dtype = dtype.ok_or_else(|| missing("dtype"))?;
+    if !has_shape {
+        return Err(missing("shape"));
+    }
+    let [start, end] = offsets.ok_or_else(|| missing("data_offsets"))?;
+    sized(name, dtype, shape, start, end)
+}
+
+/// The fields of a tensor.
 enum Field {
     DType,
     Shape,
     Offsets,
-    Unknown(String),
 }
 
-impl Field {
-    fn of(name: &str) -> Self {
-        match name {
-            "dtype" => Self::DType,
-            "shape" => Self::Shape,
-            "data_offsets" => Self::Offsets,
-            other => Self::Unknown(other.to_owned()),
+/// The name of a field, or one that tensors do not have.
+#[inline]
+fn read_field(text: &mut Scanner<'_>) -> Result<Result<Field, String>, Broken> {
+    let plain: [(&[u8], Field); 3] = [
+        (b"\"dtype\"", Field::DType),
+        (b"\"shape\"", Field::Shape),
+        (b"\"data_offsets\"", Field::Offsets),
+    ];
+    for (written, field) in plain {
+        if text.takes(written) {
+            return Ok(Ok(field));
         }
     }
+    // With escapes it may still be one of them.
+    let name = text.name()?;
+    Ok(match &*name {
+        "dtype" => Ok(Field::DType),
+        "shape" => Ok(Field::Shape),
+        "data_offsets" => Ok(Field::Offsets),
+        _ => Err(name.into_owned()),
+    })
 }
 
-impl<'de> DeserializeSeed<'de> for Fields<'_> {
-    type Value = TensorInfo;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<TensorInfo, D::Error> {
-        deserializer.deserialize_map(self)
-    }
+/// The dtype, or what stands there instead.
+fn read_dtype(text: &mut Scanner<'_>) -> Result<Result<DType, String>, Broken> {
+    text.colon()?;
+    let name = text.text("a dtype as a text")?;
+    Ok(dtype_of(&name).ok_or_else(|| name.into_owned()))
 }
 
-impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = TensorInfo;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with dtype, shape and data_offsets")
+fn read_shape(text: &mut Scanner<'_>, shape: &mut Vec<usize>) -> Result<(), Broken> {
+    text.colon()?;
+    shape.clear();
+    let mut members = text.array("an array of sizes")?;
+    while text.has_next(&mut members)? {
+        let size = text.number("a size")?;
+        shape.push(usize::try_from(size).map_err(|_| text.broken("this size is larger than memory can be"))?);
     }
+    Ok(())
+}
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TensorInfo, A::Error> {
-        let tensor = || self.tensor.to_owned();
-        let (mut dtype, mut shape, mut offsets) = (None, None, None);
-        while let Some(field) = map.next_key_seed(Choice(Field::of))? {
-            let twice = match field {
-                Field::DType => {
-                    let found = map.next_value_seed(Choice(|name: &str| {
-                        dtype_of(name).ok_or_else(|| name.to_owned())
-                    }))?;
-                    let found = match found {
-                        Ok(found) => found,
-                        Err(dtype) => {
-                            let tensor = tensor();
-                            return Err(self.refusal.because(HeaderFault::UnknownDType { tensor, dtype }));
-                        }
-                    };
-                    dtype.replace(found).is_some().then_some("dtype")
-                }
-                Field::Shape => shape
-                    .replace(map.next_value::<Vec<usize>>()?)
-                    .is_some()
-                    .then_some("shape"),
-                Field::Offsets => offsets
-                    .replace(map.next_value::<[u64; 2]>()?)
-                    .is_some()
-                    .then_some("data_offsets"),
-                Field::Unknown(field) => {
-                    let tensor = tensor();
-                    return Err(self.refusal.because(HeaderFault::UnknownField { tensor, field }));
-                }
-            };
-            if let Some(field) = twice {
-                let tensor = tensor();
-                return Err(self.refusal.because(HeaderFault::FieldTwice { tensor, field }));
-            }
-        }
-        let missing = |field| HeaderFault::MissingField {
-            tensor: tensor(),
-            field,
-        };
-        let made = dtype.ok_or_else(|| missing("dtype")).and_then(|dtype| {
-            let shape = shape.ok_or_else(|| missing("shape"))?;
-            let [start, end] = offsets.ok_or_else(|| missing("data_offsets"))?;
-            sized(self.tensor, dtype, shape, start, end)
-        });
-        made.map_err(|fault| self.refusal.because(fault))
-    }
+/// Where the data begins and ends.
+fn read_offsets(text: &mut Scanner<'_>) -> Result<[u64; 2], Broken> {
+    text.colon()?;
+    text.take(b'[', "an array of two offsets")?;
+    let start = text.number("the offset where the data begins")?;
+    text.take(b',', "`,` and the offset where the data ends")?;
+    let end = text.number("the offset where the data ends")?;
+    text.take(b']', "`]` after two offsets")?;
+    Ok([start, end])
 }
 
 /// The dtype of that name in the format, which is every dtype but complex128.
@@ -196,7 +190,7 @@ fn dtype_of(name: &str) -> Option<DType> {
 fn sized(
     tensor: &str,
     dtype: DType,
-    shape: Vec<usize>,
+    shape: &[usize],
     start: u64,
     end: u64,
 ) -> Result<TensorInfo, HeaderFault> {
@@ -208,21 +202,21 @@ fn sized(
             end,
         });
     }
-    let bytes = elements(&shape).map(|elements| dtype.bytes_for(elements));
+    let bytes = elements(shape).map(|elements| dtype.bytes_for(elements));
     let bytes = match bytes {
         Some(Ok(bytes)) => bytes as u64,
         Some(Err(DTypeError::PartialByte { .. })) => {
             return Err(HeaderFault::PartialByte {
                 tensor: tensor(),
                 dtype,
-                shape,
+                shape: shape.to_vec(),
             });
         }
         Some(Err(_)) | None => {
             return Err(HeaderFault::TooLarge {
                 tensor: tensor(),
                 dtype,
-                shape,
+                shape: shape.to_vec(),
             });
         }
     };
@@ -230,7 +224,7 @@ fn sized(
         return Err(HeaderFault::WrongSize {
             tensor: tensor(),
             dtype,
-            shape,
+            shape: shape.to_vec(),
             bytes,
             start,
             end,

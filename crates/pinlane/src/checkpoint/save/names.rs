@@ -26,7 +26,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The checkpoint at `path`, a file or a folder that is there.
+    /// The checkpoint at `path`, a file or a folder that is there. What ends with a slash is a folder.
     pub(super) fn at(path: &Path) -> Result<Self> {
         let refuse = |reason: &str| CheckpointError::CannotHold {
             path: path.to_owned(),
@@ -34,6 +34,8 @@ impl Target {
         };
         let (folder, single) = if path.is_dir() {
             (path, IN_FOLDER)
+        } else if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return Err(refuse("there is no such folder; make it first, or name a file").into());
         } else {
             let name = path
                 .file_name()

@@ -1,14 +1,20 @@
 //! Writing: any tensors, any way, any fault.
 
-use std::io::ErrorKind;
+use std::{
+    fs::File,
+    io::{ErrorKind, IoSlice},
+    os::unix::fs::FileExt as _,
+};
 
 use pinlane_driver::sync::{atomic::Ordering, lock};
 use proptest::{prelude::*, sample::Index};
+use rustix::fs::MemfdFlags;
 
 use super::{
     super::{
         FileAccess, FileSink,
         faulty::{FaultyFile, FaultySink, MOST, NOWHERE},
+        mapped::Mapped,
         source::PAGE,
     },
     Rig, SLOT, pattern, views,
@@ -141,6 +147,82 @@ fn long_tensors_are_written_past_the_page_cache_straight_from_the_slots() {
     assert!(direct >= 10 && calls <= direct + 2, "{direct} of {calls}");
     drop(there);
     rig.finish();
+}
+
+/// Ways to have a file mapped: as this system allows it, and as others may.
+const MAPPINGS: [fn(&File, u64) -> Option<Mapped>; 2] = [Mapped::of, Mapped::that_copies];
+
+/// A file in memory, and a sink that writes it by way of a mapping.
+fn mapped_sink(bytes: usize, map: fn(&File, u64) -> Option<Mapped>) -> (File, FileSink) {
+    let file = rustix::fs::memfd_create("mapped", MemfdFlags::empty()).unwrap();
+    let file = File::from(file);
+    file.set_len(bytes as u64).unwrap();
+    let mapped = map(&file, bytes as u64);
+    assert!(mapped.is_some());
+    let writer = Box::new(file.try_clone().unwrap());
+    (
+        file,
+        FileSink::of(writer, "memory".into(), bytes as u64, false, mapped),
+    )
+}
+
+#[test]
+fn a_file_in_memory_is_written_by_way_of_its_mapping_wherever_tensors_lie_in_it() {
+    let rig = Rig::new(4 * SLOT);
+    let sizes: Vec<_> = [300_000, 1, 4096, 70_001, 4095, 700_000, 64 << 10]
+        .into_iter()
+        .enumerate()
+        .map(|(index, bytes)| (index * 1000 % 4097, bytes))
+        .collect();
+    let (offsets, end) = laid_out(&sizes);
+    let tensors: Vec<_> = sizes
+        .iter()
+        .map(|&(_, bytes)| Tensor::from_bytes(pattern(bytes), DType::U8, &[bytes]).unwrap())
+        .collect();
+    let mut expected = vec![0; end];
+    for (tensor, &offset) in tensors.iter().zip(&offsets) {
+        let held = tensor.as_bytes().unwrap();
+        expected[offset as usize..][..held.len()].copy_from_slice(held);
+    }
+    for map in MAPPINGS {
+        for moved in [&tensors.to(&rig.device).unwrap(), &tensors] {
+            let (file, sink) = mapped_sink(end, map);
+            let places: Vec<_> = offsets.iter().map(|&offset| (sink.clone(), offset)).collect();
+            // The second time pages are there already.
+            for _ in 0..2 {
+                moved.write_to(&places).unwrap();
+                assert!(sink.opened().mapped().is_some(), "it was not given up");
+                let mut found = vec![0; end];
+                file.read_exact_at(&mut found, 0).unwrap();
+                assert!(found == expected);
+                file.write_all_at(&vec![0; end], 0).unwrap();
+            }
+        }
+    }
+    rig.finish();
+}
+
+#[test]
+fn a_mapping_is_told_that_its_file_became_shorter_and_nobody_is_killed() {
+    let bytes = 1 << 20;
+    let held = pattern(bytes);
+    for map in MAPPINGS {
+        let (file, sink) = mapped_sink(bytes, map);
+        let mapped = sink.opened().mapped().unwrap();
+        assert_eq!(mapped.write_at(&[IoSlice::new(&held)], 0).unwrap(), bytes);
+        let behind = mapped.write_at(&[IoSlice::new(&held)], PAGE);
+        assert!(behind.is_err(), "behind its end is other memory");
+        file.set_len(2 * PAGE).unwrap();
+        let cut_off = mapped.write_at(&[IoSlice::new(&held[..PAGE as usize])], 2 * PAGE);
+        assert_eq!(cut_off.unwrap_err().raw_os_error(), Some(libc::EFAULT));
+
+        // Without it there is a way.
+        let tensor = Tensor::from_bytes(held.clone(), DType::U8, &[bytes]).unwrap();
+        tensor.write_to(&[(sink.clone(), 0)]).unwrap();
+        let mut found = vec![0; bytes];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == held);
+    }
 }
 
 #[test]
