@@ -13,7 +13,6 @@ use pinlane_guide::{
     experiment::Experiment,
     experiments,
     json::Document,
-    operations::Recorder,
     report,
     run::{ExperimentReport, Guide, Observer},
     workload::Workload,
@@ -86,12 +85,9 @@ impl Config {
 }
 
 fn run(guide: &Guide, json: Option<ReportFile>) -> Result<bool, Failure> {
-    let recorder = Recorder::install()
-        .context("could not listen to the operations")
-        .map_err(Failure::Run)?;
     let terminal = Terminal::new(guide);
     terminal.show(&report::heading(guide));
-    let report = guide.run(&recorder, &terminal);
+    let report = guide.run(&terminal);
     terminal.bar.finish_and_clear();
     terminal.show(&report::claims(&report));
     // The JSON is written whatever became of the terminal: it may be all that is wanted.

@@ -141,14 +141,10 @@ impl<'a> Way<'a> {
 mod tests {
     use std::time::Duration;
 
+    use pinlane::trace::{Operation, OperationTable};
+
     use crate::{
-        error::Error,
-        experiments,
-        operations::{Operation, OperationTable},
-        outcome::Outcome,
-        simulated,
-        timer::Measurement,
-        verdict::Judgement,
+        error::Error, experiments, outcome::Outcome, simulated, timer::Measurement, verdict::Judgement,
     };
 
     use super::*;

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{operations::OperationTable, timer::Measurement, units, verdict::Judgement};
+use pinlane::trace::OperationTable;
+
+use crate::{timer::Measurement, units, verdict::Judgement};
 
 /// Whose way of doing it a row shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -14,8 +14,7 @@ use crate::{
 /// How wide the report's tables may grow, in characters.
 const WIDTH: u16 = 118;
 
-/// Printed wherever figures of the simulated device are.
-pub const SIMULATED: &str = "simulated device: shows behaviour, not hardware speed";
+pub use pinlane::SIMULATED;
 
 /// What is about to run, on what.
 #[must_use]
@@ -82,7 +81,7 @@ fn outcome_parts(outcome: &Outcome) -> Vec<String> {
         parts.push(rows(group));
     }
     for table in &outcome.tables {
-        parts.push(format!("{}\n{}", table.title, table.table.render()));
+        parts.push(format!("{}\n{}", table.title, table.table));
     }
     parts.extend(outcome.pictures.iter().cloned());
     parts.extend(outcome.notes.iter().map(|note| format!("note: {note}")));
