@@ -20,7 +20,7 @@ pub mod plain;
 pub mod report;
 pub mod run;
 pub mod simulated;
-mod timeline;
+pub mod timeline;
 pub mod timer;
 pub mod verdict;
 pub mod workload;

@@ -8,6 +8,7 @@ use pinlane_driver::Properties;
 use crate::{
     outcome::{Figure, Landed, Outcome, Owner, Row},
     run::{ExperimentReport, Guide, Report},
+    timeline::Timeline,
     units,
 };
 
@@ -83,7 +84,7 @@ fn outcome_parts(outcome: &Outcome) -> Vec<String> {
     for table in &outcome.tables {
         parts.push(format!("{}\n{}", table.title, table.table));
     }
-    parts.extend(outcome.pictures.iter().cloned());
+    parts.extend(outcome.timelines.iter().map(Timeline::draw));
     parts.extend(outcome.notes.iter().map(|note| format!("note: {note}")));
     parts.push(format!(
         "{}: {}",
