@@ -62,6 +62,10 @@ pub(crate) struct GuideArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
+    /// Write the report to FILE as a page of HTML too: pictures and the numbers behind them, in one file that needs no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
     /// The device to move to and from, such as sim:0 [default: the best there is]
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,

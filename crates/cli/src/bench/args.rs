@@ -33,6 +33,14 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) figures_json: Option<PathBuf>,
 
+    /// Write the result to FILE as a page of HTML too: pictures and the numbers behind them, in one file that needs no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Measure nothing, and make the page of --report of the result in FILE, which --json or --figures-json has written
+    #[arg(long, value_name = "FILE", requires = "report", conflicts_with_all = ["only", "json", "figures_json", "list", "compare"])]
+    pub(crate) from: Option<PathBuf>,
+
     /// Judge by the peers' figures of this file too: {"figure": {"peer": seconds}}
     #[arg(long, value_name = "FILE")]
     pub(crate) peers: Option<PathBuf>,
