@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 
 use crate::{
-    asan, deny, figures, guide, lint, model, msrv, python, shuttle, step, step::Step, suite, sync_module,
+    asan, deny, figures, guide, lint, model, msrv, python, report, shuttle, step, step::Step, suite,
+    sync_module,
 };
 
 /// The steps, in the order in which they run.
@@ -91,6 +92,12 @@ pub(crate) const STEPS: &[Step] = &[
         about: "the guide on the tensors of a real checkpoint",
         needs: &["build", "model"],
         run: guide::check_on_model,
+    },
+    Step {
+        name: "report",
+        about: "the pages of reports, as a browser shows them",
+        needs: &["build"],
+        run: report::check,
     },
     Step {
         name: "python",
