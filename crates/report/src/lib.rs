@@ -1,11 +1,11 @@
 //! Results as a page: one file of HTML, with pictures, that needs no network and no other file.
 //!
-//! [`guide`] makes it of the guide's document, [`bench`] of a benchmark's; both are plain data, so a result that was kept can
+//! [`guide`](fn@guide) makes it of the guide's document, [`bench`](fn@bench) of a benchmark's; both are plain data, so a result that was kept can
 //! be shown without the machine that it is of.
 //!
-//! - [`page`]: what a page is made of. Every [picture](page::Picture) has words that say what it shows, a table of
+//! - `page`: what a page is made of. Every picture has words that say what it shows, a table of
 //!   the numbers behind it, and says so where they are a simulated device's.
-//! - [`chart`]: the kinds of pictures, a file each. They are SVG whose places are shares of the width, so that a page grows narrow
+//! - `chart`: the kinds of pictures, a file each. They are SVG whose places are shares of the width, so that a page grows narrow
 //!   without its letters growing small.
 //! - `guide` and `bench` choose what is shown of each document.
 //!
