@@ -1,54 +1,83 @@
-"""What the engine does, thread by thread, as a file to look at."""
+"""What the engine and the devices do, and when: a table to print, a file to look at."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import threading
-from collections.abc import Iterator
-from typing import Any
+from types import TracebackType
+from typing import NamedTuple
 
 from . import _native
 
 
-@contextlib.contextmanager
-def profile(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Writes what the engine does meanwhile to ``path``, for https://ui.perfetto.dev or ``chrome://tracing``.
+class Operation(NamedTuple):
+    """What one kind of step took, in seconds: by itself, with the steps within it, and how often it was called."""
 
-    >>> import pinlane, tempfile, torch
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with pinlane.profile(f"{folder}/trace.json"):
-    ...         there = pinlane.to(torch.ones(1000, 1000), "sim")
+    name: str
+    self_seconds: float
+    total_seconds: float
+    calls: int
 
-    There is a row for each thread, with how long it planned (``plan``), made room for results (``allocate``), copied between
-    sources or results and pinned memory (``fill``), handed copies to the driver (``copy``) and waited for the device
-    (``wait``), each with its bytes, its route and its lane. When the device itself was busy is for its own tools to say.
 
-    :raises Error: while another profile is being taken.
+class DeviceTime(NamedTuple):
+    """For how long a device was busy with pinlane's copies, by its own clock."""
+
+    device: str
+    simulated: bool
+    busy_seconds: float
+    copies: int
+    bytes: int
+
+
+class profile:  # noqa: N801 - used as a function is, with `with`
+    """Looks at what the engine does meanwhile; with ``path``, writes it there for https://ui.perfetto.dev.
+
+    >>> import pinlane, torch
+    >>> with pinlane.profile() as taken:
+    ...     there = pinlane.to(torch.ones(1000, 1000), "sim")
+    >>> [(device.copies > 0, device.bytes) for device in taken.devices]
+    [(True, 4000000)]
+
+    Printed (``print(taken)``), it is a table of operations. The file has a row for each thread, with how long it planned
+    (``plan``), made room for results (``allocate``), copied between sources or results and pinned memory (``fill``), handed copies
+    to the driver (``copy``) and waited for the device (``wait``), each with its bytes, its route and its lane; and for each
+    device one for each of its engines, with when it really copied what, by the device's own clock.
+
+    Profiles may overlap. Without changing a program, ``PINLANE_TRACE=file.json`` in its environment writes the same of all of it.
+
     :raises OSError: for a file that can't be written; nothing was done then.
     """
-    with open(path, "w", encoding="utf-8") as file:
-        _native.start_profile()
-        try:
-            yield
-        finally:
-            spans = _native.stop_profile()
-            json.dump({"traceEvents": _events(spans), "displayTimeUnit": "ms"}, file)
 
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._path = None if path is None else os.fsdecode(path)
+        self._taken: _native.Profile | None = None
 
-def _events(spans: list[_native.Span]) -> list[dict[str, Any]]:
-    """Spans as events of the Trace Event Format."""
-    process = os.getpid()
-    python = {thread.native_id: thread.name for thread in threading.enumerate()}
-    names: dict[int, str] = {}
-    events: list[dict[str, Any]] = []
-    for name, thread, thread_name, start, duration, fields in spans:
-        names[thread] = thread_name or python.get(thread) or f"thread {thread}"
-        said = {field: int(value) if value.isdecimal() else value for field, value in fields.items()}
-        times = {"ts": start, "dur": duration}
-        events.append({"name": name, "ph": "X", "pid": process, "tid": thread, **times, "args": said})
-    for thread, thread_name in names.items():
-        called = {"args": {"name": thread_name}}
-        events.append({"name": "thread_name", "ph": "M", "pid": process, "tid": thread, **called})
-    return events
+    def __enter__(self) -> profile:
+        self._taken = _native.Profile(self._path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        threads = threading.enumerate()
+        names = {thread.native_id: thread.name for thread in threads if thread.native_id is not None}
+        self._result.finish(names)
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The table of operations, the longest self time first."""
+        return [Operation(*line) for line in self._result.operations]
+
+    @property
+    def devices(self) -> list[DeviceTime]:
+        """How busy each device was that copied."""
+        return [DeviceTime(*device) for device in self._result.devices]
+
+    def __str__(self) -> str:
+        return str(self._result)
+
+    @property
+    def _result(self) -> _native.Profile:
+        if self._taken is None:
+            raise RuntimeError("looking at a profile that was not taken: use it in a `with` statement")
+        return self._taken

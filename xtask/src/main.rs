@@ -15,6 +15,7 @@ mod lint;
 mod model;
 mod msrv;
 mod python;
+mod report;
 mod shuttle;
 mod step;
 mod suite;

@@ -3,7 +3,10 @@
 //! A failed step does not stop the others, so that one run tells all that is wrong; only what needs the failed step's
 //! result is left out, and counts as not passed.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Error, Result, bail};
 
@@ -19,8 +22,21 @@ pub(crate) struct Step {
     pub(crate) run: fn() -> Result<String>,
 }
 
+/// An error that says why a check can't be made here, which does not fail the run: it is counted and shown.
+#[derive(Debug)]
+pub(crate) struct Skipped(pub(crate) String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
 enum Outcome {
     Passed(String),
+    Skipped(String),
     Failed(Error),
     NotRun { needs: &'static str },
 }
@@ -48,7 +64,10 @@ pub(crate) fn run(steps: &[&Step]) -> Result<()> {
             Some(needs) => Outcome::NotRun { needs },
             None => match (step.run)() {
                 Ok(note) => Outcome::Passed(note),
-                Err(error) => Outcome::Failed(error),
+                Err(error) => match error.downcast::<Skipped>() {
+                    Ok(skipped) => Outcome::Skipped(skipped.0),
+                    Err(error) => Outcome::Failed(error),
+                },
             },
         };
         let took = began.elapsed();
@@ -77,6 +96,7 @@ fn unmet(step: &Step, records: &[Record]) -> Option<&'static str> {
 fn told(outcome: &Outcome) -> (&'static str, String) {
     match outcome {
         Outcome::Passed(note) => ("ok", note.clone()),
+        Outcome::Skipped(why) => ("skipped", why.clone()),
         Outcome::Failed(error) => ("FAILED", format!("{error:#}")),
         Outcome::NotRun { needs } => ("not run", format!("`{needs}` did not pass")),
     }
@@ -85,10 +105,11 @@ fn told(outcome: &Outcome) -> (&'static str, String) {
 /// Prints the table and the closing line.
 fn summarise(records: &[Record], took: Duration) -> Result<()> {
     println!("\n{:<12} {:<8} {:>8}  note", "step", "result", "seconds");
-    let (mut passed, mut failed, mut not_run) = (0, 0, 0);
+    let (mut passed, mut skipped, mut failed, mut not_run) = (0, 0, 0, 0);
     for record in records {
         match record.outcome {
             Outcome::Passed(_) => passed += 1,
+            Outcome::Skipped(_) => skipped += 1,
             Outcome::Failed(_) => failed += 1,
             Outcome::NotRun { .. } => not_run += 1,
         }
@@ -99,9 +120,9 @@ fn summarise(records: &[Record], took: Duration) -> Result<()> {
             record.took.as_secs_f64()
         );
     }
-    let all = passed == records.len();
+    let all = passed + skipped == records.len();
     println!(
-        "\ntest result: {}. {passed} steps passed; {failed} failed; {not_run} not run; finished in {:.1}s",
+        "\ntest result: {}. {passed} steps passed; {skipped} skipped; {failed} failed; {not_run} not run; finished in {:.1}s",
         if all { "ok" } else { "FAILED" },
         took.as_secs_f64()
     );
@@ -138,6 +159,17 @@ mod tests {
     fn a_failed_step_leaves_out_what_needs_it_and_fails_the_run() {
         let error = run(&[&BUILD, &LINT, &TESTS]).unwrap_err();
         assert_eq!(error.to_string(), "2 of 3 steps did not pass");
+    }
+
+    #[test]
+    fn a_skipped_step_fails_nothing_but_what_needs_it() {
+        let build = Step {
+            run: || Err(Skipped("no compiler here".to_owned()).into()),
+            ..BUILD
+        };
+        run(&[&build, &LINT]).unwrap();
+        let error = run(&[&build, &TESTS]).unwrap_err();
+        assert_eq!(error.to_string(), "1 of 2 steps did not pass");
     }
 
     #[test]

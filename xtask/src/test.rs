@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::{
-    asan, book, deny, figures, guide, lint, model, msrv, python, shuttle, step, step::Step, suite,
+    asan, book, deny, figures, guide, lint, model, msrv, python, report, shuttle, step, step::Step, suite,
     sync_module,
 };
 
@@ -98,6 +98,12 @@ pub(crate) const STEPS: &[Step] = &[
         about: "the guide on the tensors of a real checkpoint",
         needs: &["build", "model"],
         run: guide::check_on_model,
+    },
+    Step {
+        name: "report",
+        about: "the pages of reports, as a browser shows them",
+        needs: &["build"],
+        run: report::check,
     },
     Step {
         name: "python",

@@ -27,6 +27,9 @@ pub struct CellReport {
     pub route: String,
     /// Why it chose them.
     pub reason: String,
+    /// What the planner expects of its own choice, in seconds; `None` in results of before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<f64>,
     /// What each way took, pinlane's own choice first.
     pub ways: Vec<Timing>,
     /// Routes whose plan is the choice's own, step by step. They are not timed: between two timings of one thing lies noise.
@@ -59,6 +62,13 @@ impl CellReport {
         let engine = self.ways.iter().filter(|timing| timing.way != PLAIN);
         let best = engine.map(|timing| timing.seconds).reduce(f64::min)?;
         Some(self.pinlane()? / best)
+    }
+
+    /// How far what the planner expects is from what was measured, as a part of the latter.
+    #[must_use]
+    pub fn prediction_error(&self) -> Option<f64> {
+        let measured = self.pinlane()?;
+        Some((self.predicted? - measured).abs() / measured)
     }
 
     /// The worse of the two.
@@ -158,6 +168,7 @@ pub fn measure(rig: &Rig, cell: Cell, effort: Effort) -> Result<CellReport> {
         cell,
         route,
         reason,
+        predicted: Some(plans.iter().map(|plan| plan.predicted().as_secs_f64()).sum()),
         ways,
         same,
     })

@@ -103,7 +103,7 @@ mod tests {
         assert!(figures.cells.is_empty() && !figures.figures.contains(&"regret"));
         let grid = chosen(&["grid"]).unwrap();
         assert_eq!(grid.cells, all.cells);
-        assert_eq!(grid.figures, ["never-slower", "regret"]);
+        assert_eq!(grid.figures, ["never-slower", "regret", "predict-error"]);
         assert_eq!(chosen(&["regret"]).unwrap().cells, all.cells);
         let one = chosen(&["pool-ready", "d2h-pinned-4KiB-x10"]).unwrap();
         assert_eq!(one.figures, ["pool-ready"]);

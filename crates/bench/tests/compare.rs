@@ -25,6 +25,7 @@ fn cell(bytes: usize, seconds: f64) -> CellReport {
         id: cell.to_string(),
         cell,
         route: "packed".to_owned(),
+        predicted: None,
         reason: String::new(),
         ways: vec![Timing {
             way: "pinlane".to_owned(),

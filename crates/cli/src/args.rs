@@ -1,6 +1,6 @@
 //! The command line as typed: nothing here is checked beyond its form.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use pinlane::{Direction, HostEnd};
@@ -41,6 +41,28 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: bool,
 }
 
+impl Command {
+    /// Where its trace goes, if it moves bytes and one is wanted.
+    pub(crate) fn trace(&self) -> Option<&Path> {
+        let trace = match self {
+            Self::Guide(args) => &args.trace,
+            Self::Bench(args) => &args.trace,
+            Self::Tune(args) => &args.trace,
+            Self::Load(args) => &args.trace,
+            Self::Plan(_) | Self::Ls(_) | Self::Verify(_) => return None,
+        };
+        trace.trace.as_deref()
+    }
+}
+
+/// A trace of what a command does.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TraceArgs {
+    /// Write what every thread and the device do, and when, to FILE, for https://ui.perfetto.dev, and print the operations
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+}
+
 /// Run the experiments of the guide to pinned memory and non-blocking copies, and judge its claims on this machine.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GuideArgs {
@@ -56,6 +78,10 @@ pub(crate) struct GuideArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
+    /// Write the report to FILE as a page of HTML too: pictures and the numbers behind them, in one file that needs no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
     /// The device to move to and from, such as sim:0 [default: the best there is]
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
@@ -67,6 +93,9 @@ pub(crate) struct GuideArgs {
     /// List the experiments and their claims, and run nothing
     #[arg(long)]
     pub(crate) list: bool,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// Tell how tensors would be moved, and why. Nothing is moved, and none of the tensors is made.
@@ -207,6 +236,9 @@ pub(crate) struct TuneArgs {
     /// Write what is found to FILE as JSON too
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// List the tensors of a checkpoint, from its headers alone.
@@ -241,6 +273,9 @@ pub(crate) struct LoadArgs {
     /// How the files are read
     #[arg(long, value_enum, default_value_t = AccessArg::Auto)]
     pub(crate) access: AccessArg,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// A way to read files.

@@ -4,11 +4,11 @@ mod args;
 
 use std::{
     io::{self, IsTerminal as _},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
 use pinlane_bench::{
     compare::Comparison,
@@ -33,6 +33,8 @@ const TERABYTE: u64 = 1_000_000_000_000;
 pub(crate) enum Config {
     /// Set two results side by side.
     Compare(Comparison),
+    /// Show a result that was kept.
+    Show(Box<Document>, ReportFile),
     /// Tell what there is.
     List(Bench),
     /// Run it, and write the result, whole and without its cells.
@@ -40,6 +42,7 @@ pub(crate) enum Config {
         bench: Bench,
         whole: Option<ReportFile>,
         figures: Option<ReportFile>,
+        page: Option<ReportFile>,
     },
 }
 
@@ -52,6 +55,11 @@ impl Config {
     pub(crate) fn check(args: &BenchArgs) -> Result<Self, Failure> {
         if let Some([before, after]) = args.compare.as_deref() {
             return compare(before, after, args.tolerance).map(Self::Compare);
+        }
+        let page = ReportFile::check_any(args.report.as_deref(), "report")?;
+        if let (Some(from), Some(page)) = (&args.from, &page) {
+            let document = Document::read(from).map_err(Failure::usage)?;
+            return Ok(Self::Show(Box::new(document), page.clone()));
         }
         let peers = match &args.peers {
             Some(path) => Peers::read(path).map_err(Failure::usage)?,
@@ -88,8 +96,9 @@ impl Config {
         }
         Ok(Self::Run {
             bench,
-            whole: file(args.json.as_ref())?,
-            figures: file(args.figures_json.as_ref())?,
+            whole: ReportFile::check_any(args.json.as_deref(), "result")?,
+            figures: ReportFile::check_any(args.figures_json.as_deref(), "result")?,
+            page,
         })
     }
 
@@ -105,6 +114,10 @@ impl Config {
                 print(&table::comparison(&comparison))?;
                 Ok(comparison.is_sound())
             }
+            Self::Show(document, page) => {
+                show(&page, &document)?;
+                Ok(true)
+            }
             Self::List(bench) => {
                 let selection = bench.selection();
                 for spec in figures::ALL.iter().filter(|spec| selection.has(spec)) {
@@ -119,13 +132,17 @@ impl Config {
                 bench,
                 whole,
                 figures,
+                page,
             } => {
                 let terminal = Terminal::new();
                 let document = bench.run(&terminal).map_err(|error| Failure::Run(error.into()))?;
                 terminal.bar.finish_and_clear();
-                // The JSON is written whatever becomes of the terminal: it may be all that is wanted.
+                // Files are written whatever becomes of the terminal: they may be all that is wanted.
                 write(whole.as_ref(), &document)?;
                 write(figures.as_ref(), &document.without_cells())?;
+                if let Some(page) = page {
+                    show(&page, &document)?;
+                }
                 print(&table::document(&document))?;
                 Ok(document.is_sound())
             }
@@ -142,21 +159,18 @@ fn compare(before: &Path, after: &Path, tolerance: f64) -> Result<Comparison, Fa
     Comparison::of_files(before, after, tolerance).map_err(Failure::usage)
 }
 
-fn file(path: Option<&PathBuf>) -> Result<Option<ReportFile>, Failure> {
-    let check = |path: &PathBuf| {
-        ReportFile::check(path).with_context(|| format!("could not write the result to {}", path.display()))
-    };
-    path.map(check).transpose().map_err(Failure::Usage)
-}
-
 fn write(file: Option<&ReportFile>, document: &Document) -> Result<(), Failure> {
     let Some(file) = file else { return Ok(()) };
-    file.write(|file| {
+    file.keep("result", |file| {
         serde_json::to_writer_pretty(&mut *file, document)?;
         writeln!(file)
     })
-    .with_context(|| format!("could not write the result to {}", file.path().display()))
-    .map_err(Failure::Run)
+}
+
+/// Writes the page of a result.
+fn show(page: &ReportFile, document: &Document) -> Result<(), Failure> {
+    let html = pinlane_report::bench(document).map_err(|error| Failure::Run(error.into()))?;
+    page.keep("report", |file| file.write_all(html.as_bytes()))
 }
 
 /// On standard error, where that is a terminal, how far it is.

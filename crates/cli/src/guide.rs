@@ -6,14 +6,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use pinlane_guide::{
     device::Accelerator,
     experiment::Experiment,
     experiments,
     json::Document,
-    operations::Recorder,
     report,
     run::{ExperimentReport, Guide, Observer},
     workload::Workload,
@@ -30,7 +28,11 @@ pub(crate) enum Config {
     /// Tell what there is.
     List(Vec<&'static Experiment>),
     /// Run it.
-    Run { guide: Guide, json: Option<ReportFile> },
+    Run {
+        guide: Box<Guide>,
+        json: Option<ReportFile>,
+        page: Option<ReportFile>,
+    },
 }
 
 impl Config {
@@ -49,22 +51,19 @@ impl Config {
             None => Workload::MadeUp { quick: args.quick },
         };
         let accelerator = Accelerator::open(args.device.as_deref()).map_err(Failure::usage)?;
-        let json = match &args.json {
-            Some(path) => {
-                let file = ReportFile::check(path)
-                    .with_context(|| format!("could not write the report to {}", path.display()))
-                    .map_err(Failure::Usage)?;
-                Some(file)
-            }
-            None => None,
-        };
+        let json = ReportFile::check_any(args.json.as_deref(), "report")?;
+        let page = ReportFile::check_any(args.report.as_deref(), "report")?;
         let guide = Guide {
             experiments,
             accelerator,
             workload,
             quick: args.quick,
         };
-        Ok(Self::Run { guide, json })
+        Ok(Self::Run {
+            guide: Box::new(guide),
+            json,
+            page,
+        })
     }
 
     /// Does it. `false` when an experiment failed.
@@ -80,29 +79,28 @@ impl Config {
                 }
                 Ok(true)
             }
-            Self::Run { guide, json } => run(&guide, json),
+            Self::Run { guide, json, page } => run(&guide, json, page),
         }
     }
 }
 
-fn run(guide: &Guide, json: Option<ReportFile>) -> Result<bool, Failure> {
-    let recorder = Recorder::install()
-        .context("could not listen to the operations")
-        .map_err(Failure::Run)?;
+fn run(guide: &Guide, json: Option<ReportFile>, page: Option<ReportFile>) -> Result<bool, Failure> {
     let terminal = Terminal::new(guide);
     terminal.show(&report::heading(guide));
-    let report = guide.run(&recorder, &terminal);
+    let report = guide.run(&terminal);
     terminal.bar.finish_and_clear();
     terminal.show(&report::claims(&report));
-    // The JSON is written whatever became of the terminal: it may be all that is wanted.
+    // Files are written whatever became of the terminal: they may be all that is wanted.
+    let document = Document::of(&report);
     if let Some(file) = json {
-        let document = Document::of(&report);
-        file.write(|file| {
+        file.keep("report", |file| {
             serde_json::to_writer_pretty(&mut *file, &document)?;
             writeln!(file)
-        })
-        .with_context(|| format!("could not write the report to {}", file.path().display()))
-        .map_err(Failure::Run)?;
+        })?;
+    }
+    if let Some(file) = page {
+        let page = pinlane_report::guide(&document).map_err(|error| Failure::Run(error.into()))?;
+        file.keep("report", |file| file.write_all(page.as_bytes()))?;
     }
     terminal.result()?;
     Ok(report.is_sound())

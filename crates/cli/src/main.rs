@@ -16,6 +16,7 @@ mod output;
 mod plan;
 mod report_file;
 mod size;
+mod trace;
 mod tune;
 mod verify;
 
@@ -24,10 +25,15 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use args::{Args, Command};
+use output::Failure;
 
 fn main() -> ExitCode {
     // Clap answers a wrong command line itself, with exit code 2, and `--help` with 0.
     let args = Args::parse();
+    let traced = match trace::Tracing::start(args.command.trace()) {
+        Ok(traced) => traced,
+        Err(failure) => return told(&failure),
+    };
     let result = match args.command {
         Command::Bench(args) => bench::Config::check(&args).and_then(|config| config.run()),
         Command::Guide(args) => guide::Config::check(&args).and_then(|config| config.run()),
@@ -39,16 +45,17 @@ fn main() -> ExitCode {
         Command::Advise(args) => advise::Config::check(&args).and_then(|config| config.run()),
         Command::Doctor(args) => doctor::Config::check(&args).and_then(|config| config.run()),
     };
-    let failure = match result {
-        Ok(sound) => {
-            return if sound {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(1)
-            };
-        }
-        Err(failure) => failure,
-    };
+    // What was traced is written whatever became of the command.
+    let written = traced.finish();
+    match result.and_then(|sound| written.map(|()| sound)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(failure) => told(&failure),
+    }
+}
+
+/// Tells why the command stopped, where anyone is left to hear it.
+fn told(failure: &Failure) -> ExitCode {
     if failure.is_closed_pipe() {
         return ExitCode::SUCCESS;
     }

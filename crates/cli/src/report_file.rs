@@ -9,10 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use tempfile::NamedTempFile;
 
+use crate::output::Failure;
+
 /// Where a report goes, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum ReportFile {
     /// A file, which is replaced or made.
     Replaced {
@@ -71,6 +74,35 @@ impl ReportFile {
             }
             Self::InPlace(path) => buffered(&mut File::create(path)?, write),
         }
+    }
+}
+
+impl ReportFile {
+    /// Checks the file that is to hold `what`, where one was named.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`] as for [`check`](Self::check).
+    pub(crate) fn check_any(path: Option<&Path>, what: &str) -> Result<Option<Self>, Failure> {
+        let check = |path: &Path| {
+            Self::check(path).with_context(|| format!("could not write the {what} to {}", path.display()))
+        };
+        path.map(check).transpose().map_err(Failure::Usage)
+    }
+
+    /// Writes `what`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Run`] as for [`write`](Self::write).
+    pub(crate) fn keep(
+        &self,
+        what: &str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        self.write(write)
+            .with_context(|| format!("could not write the {what} to {}", self.path().display()))
+            .map_err(Failure::Run)
     }
 }
 

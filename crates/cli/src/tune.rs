@@ -50,15 +50,7 @@ impl Config {
             store.check_writable().map_err(Failure::usage)?;
             Keep::Store(store)
         };
-        let json = match &args.json {
-            Some(path) => {
-                let file = ReportFile::check(path)
-                    .with_context(|| format!("could not write the profile to {}", path.display()))
-                    .map_err(Failure::Usage)?;
-                Some(file)
-            }
-            None => None,
-        };
+        let json = ReportFile::check_any(args.json.as_deref(), "profile")?;
         Ok(Self {
             accelerator,
             keep,
@@ -93,9 +85,7 @@ impl Config {
             let document = measurement
                 .to_json()
                 .map_err(|error| Failure::Run(error.into()))?;
-            file.write(|file| writeln!(file, "{document}"))
-                .with_context(|| format!("could not write the profile to {}", file.path().display()))
-                .map_err(Failure::Run)?;
+            file.keep("profile", |file| writeln!(file, "{document}"))?;
         }
         let device = &self.accelerator.properties;
         print(&format!(

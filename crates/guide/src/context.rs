@@ -5,7 +5,6 @@ use pinlane_driver::{Driver, sync::Arc};
 
 use crate::{
     error::Result,
-    operations::Recorder,
     outcome::{Figure, Landed, Owner, Row},
     plain::{DeviceBlock, Plain},
     run::{Guide, Observer},
@@ -21,8 +20,6 @@ pub struct Context<'a> {
     pub plain: Plain,
     /// The tensors to move.
     pub workload: &'a Workload,
-    /// Makes operation tables.
-    pub recorder: &'a Recorder,
     driver: &'a Arc<dyn Driver>,
     quick: bool,
     observer: &'a dyn Observer,
@@ -34,13 +31,12 @@ impl<'a> Context<'a> {
     /// # Errors
     ///
     /// What the driver says.
-    pub fn new(guide: &'a Guide, recorder: &'a Recorder, observer: &'a dyn Observer) -> Result<Self> {
+    pub fn new(guide: &'a Guide, observer: &'a dyn Observer) -> Result<Self> {
         Ok(Self {
             device: &guide.accelerator.device,
             driver: &guide.accelerator.driver,
             plain: Plain::new(&guide.accelerator.driver)?,
             workload: &guide.workload,
-            recorder,
             quick: guide.quick,
             observer,
         })

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use crate::{
-    outcome::{Figure, Landed, Owner, Row, TitledTable},
+    outcome::{Figure, Landed, MemoryCurve, Owner, Row, TitledTable},
     run::{ExperimentReport, Report},
+    timeline::Timeline,
     verdict::Verdict,
 };
 
@@ -39,7 +40,9 @@ struct Experiment<'a> {
     seconds: f64,
     ways: Vec<Way<'a>>,
     tables: &'a [TitledTable],
-    pictures: &'a [String],
+    pictures: Vec<String>,
+    timelines: &'a [Timeline],
+    memory_curves: &'a [MemoryCurve],
     notes: &'a [String],
     verdict: Option<Verdict>,
     reason: String,
@@ -104,6 +107,7 @@ impl<'a> Experiment<'a> {
         let outcome = report.result.as_ref().ok();
         let error = report.result.as_ref().err().map(ToString::to_string);
         let judgement = outcome.map(|outcome| &outcome.judgement);
+        let timelines: &[Timeline] = outcome.map_or(&[], |outcome| &outcome.timelines);
         Self {
             id: report.experiment.id,
             claim: report.experiment.claim,
@@ -111,7 +115,9 @@ impl<'a> Experiment<'a> {
             seconds: report.took.as_secs_f64(),
             ways: outcome.map_or(Vec::new(), |outcome| outcome.rows.iter().map(Way::of).collect()),
             tables: outcome.map_or(&[], |outcome| &outcome.tables),
-            pictures: outcome.map_or(&[], |outcome| &outcome.pictures),
+            pictures: timelines.iter().map(Timeline::draw).collect(),
+            timelines,
+            memory_curves: outcome.map_or(&[], |outcome| &outcome.memory_curves),
             notes: outcome.map_or(&[], |outcome| &outcome.notes),
             verdict: judgement.map(|judgement| judgement.verdict),
             reason: match (judgement, &error) {
@@ -141,14 +147,10 @@ impl<'a> Way<'a> {
 mod tests {
     use std::time::Duration;
 
+    use pinlane::trace::{Operation, OperationTable};
+
     use crate::{
-        error::Error,
-        experiments,
-        operations::{Operation, OperationTable},
-        outcome::Outcome,
-        simulated,
-        timer::Measurement,
-        verdict::Judgement,
+        error::Error, experiments, outcome::Outcome, simulated, timer::Measurement, verdict::Judgement,
     };
 
     use super::*;

@@ -4,7 +4,7 @@
 //! [torch's](plain), and in pinlane's, side by side; checks every byte that lands; and [judges](verdict) the claim by
 //! what was measured on this machine. [`run`] runs them; [`report`] and [`json`] tell people and programs.
 //!
-//! - [`timer`] and [`operations`] measure: the time of a way, and the operations in it.
+//! - [`timer`] measures the time of a way, and [`pinlane::trace`] the operations in it.
 //! - [`workload`] makes the tensors up, or takes those of a checkpoint.
 //! - [`device`] opens the device; a [simulated] one is throttled, so that there is something to see.
 
@@ -15,16 +15,15 @@ pub mod experiment;
 pub mod experiments;
 pub mod json;
 mod memory;
-pub mod operations;
 pub mod outcome;
 pub mod plain;
 pub mod report;
 pub mod run;
 pub mod simulated;
-mod timeline;
+pub mod timeline;
 pub mod timer;
-pub mod units;
 pub mod verdict;
 pub mod workload;
 
 pub use error::{Error, Result};
+pub use pinlane::units;

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{operations::OperationTable, timer::Measurement, units, verdict::Judgement};
+use pinlane::trace::OperationTable;
+
+use crate::{timeline::Timeline, timer::Measurement, units, verdict::Judgement};
 
 /// Whose way of doing it a row shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -112,6 +114,28 @@ pub struct Row {
     pub landed: Landed,
 }
 
+/// How much host memory the process had more than at the start of a way, over its time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MemoryCurve {
+    /// The way.
+    pub way: String,
+    /// Whose way it is.
+    pub owner: Owner,
+    /// The bytes that would be enough, where that is known.
+    pub budget_bytes: Option<u64>,
+    /// What was seen, in the order of time.
+    pub points: Vec<MemoryPoint>,
+}
+
+/// One look at the process.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MemoryPoint {
+    /// When, from the start of the way.
+    pub seconds: f64,
+    /// By how much the process had grown, a simulated device's memory not counted.
+    pub bytes: u64,
+}
+
 /// An operation table and what it is of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TitledTable {
@@ -129,8 +153,10 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// Operation tables.
     pub tables: Vec<TitledTable>,
-    /// Drawings in text, several lines each.
-    pub pictures: Vec<String>,
+    /// What ran when.
+    pub timelines: Vec<Timeline>,
+    /// How host memory grew.
+    pub memory_curves: Vec<MemoryCurve>,
     /// Remarks for the reader.
     pub notes: Vec<String>,
     /// What it says of the claim.
@@ -144,7 +170,8 @@ impl Outcome {
         Self {
             rows,
             tables: Vec::new(),
-            pictures: Vec::new(),
+            timelines: Vec::new(),
+            memory_curves: Vec::new(),
             notes: Vec::new(),
             judgement,
         }
@@ -160,10 +187,17 @@ impl Outcome {
         self
     }
 
-    /// Adds a drawing.
+    /// Adds what ran when.
     #[must_use]
-    pub fn with_picture(mut self, picture: impl Into<String>) -> Self {
-        self.pictures.push(picture.into());
+    pub fn with_timeline(mut self, timeline: Timeline) -> Self {
+        self.timelines.push(timeline);
+        self
+    }
+
+    /// Adds how host memory grew.
+    #[must_use]
+    pub fn with_memory_curve(mut self, curve: MemoryCurve) -> Self {
+        self.memory_curves.push(curve);
         self
     }
 

@@ -7,14 +7,15 @@
 //!
 //! One tensor, one call, nothing batched, nothing checked. The ways are unsafe where torch's are: a non-blocking copy
 //! from or to pinned memory goes on after the call, and nothing but the caller's care keeps the bytes still. Every step
-//! is a `tracing` span (to, pin_memory, allocate, copy, fill, wait), as the engine's steps are.
+//! is a span of `pinlane::trace` (to, pin_memory, allocate, copy, fill, wait), as the engine's steps are, so that their tables
+//! of operations compare line by line.
 
 mod device_cache;
 mod lists;
 mod pinned_cache;
 
+use pinlane::trace::span;
 use pinlane_driver::{Driver, MemCopy, Stream, sync::Arc};
-use tracing::trace_span;
 
 use crate::error::Result;
 
@@ -60,7 +61,7 @@ impl Plain {
     ///
     /// What the driver says.
     pub fn to(&self, source: &[u8]) -> Result<DeviceBlock> {
-        let _span = trace_span!("to", bytes = source.len(), route = "plain").entered();
+        let _span = span("to").moving(source.len() as u64, "plain");
         // SAFETY: the borrow keeps the source alive and unchanged until the wait below is over.
         let block = unsafe { self.enqueue_to_device(source)? };
         self.synchronize()?;
@@ -78,7 +79,7 @@ impl Plain {
     ///
     /// What the driver says.
     pub unsafe fn to_non_blocking(&self, source: &[u8]) -> Result<DeviceBlock> {
-        let _span = trace_span!("to", bytes = source.len(), route = "plain").entered();
+        let _span = span("to").moving(source.len() as u64, "plain");
         // SAFETY: the caller keeps the same promise.
         unsafe { self.enqueue_to_device(source) }
     }
@@ -91,7 +92,7 @@ impl Plain {
     ///
     /// What the driver says.
     pub fn pinned_to_non_blocking(&self, source: &PinnedBlock) -> Result<DeviceBlock> {
-        let _span = trace_span!("to", bytes = source.bytes(), route = "plain").entered();
+        let _span = span("to").moving(source.bytes() as u64, "plain");
         self.enqueue_pinned(source)
     }
 
@@ -101,7 +102,7 @@ impl Plain {
     ///
     /// What the driver says.
     pub fn pinned_to(&self, source: &PinnedBlock) -> Result<DeviceBlock> {
-        let _span = trace_span!("to", bytes = source.bytes(), route = "plain").entered();
+        let _span = span("to").moving(source.bytes() as u64, "plain");
         let block = self.enqueue_pinned(source)?;
         self.synchronize()?;
         Ok(block)
@@ -113,9 +114,9 @@ impl Plain {
     ///
     /// What the driver says.
     pub fn pin_memory(&self, source: &[u8]) -> Result<PinnedBlock> {
-        let _span = trace_span!("pin_memory", bytes = source.len(), route = "plain").entered();
+        let _span = span("pin_memory").moving(source.len() as u64, "plain");
         let block = self.pinned_empty(source.len())?;
-        let _span = trace_span!("fill", bytes = source.len(), route = "plain").entered();
+        let _span = span("fill").moving(source.len() as u64, "plain");
         // SAFETY: the block is ours alone, idle, and as long as the source.
         unsafe {
             block
@@ -131,7 +132,7 @@ impl Plain {
     ///
     /// What the driver says.
     pub fn pinned_empty(&self, bytes: usize) -> Result<PinnedBlock> {
-        let _span = trace_span!("allocate", bytes, route = "plain").entered();
+        let _span = span("allocate").moving(bytes as u64, "plain");
         Ok(self.pinned.allocate(bytes)?)
     }
 
@@ -160,9 +161,9 @@ impl Plain {
     ///
     /// What the driver says.
     pub fn to_host_non_blocking(&self, block: &DeviceBlock) -> Result<PinnedBlock> {
-        let _span = trace_span!("to", bytes = block.bytes(), route = "plain").entered();
+        let _span = span("to").moving(block.bytes() as u64, "plain");
         let host = self.pinned_empty(block.bytes())?;
-        let _span = trace_span!("copy", bytes = block.bytes(), route = "plain").entered();
+        let _span = span("copy").moving(block.bytes() as u64, "plain");
         // SAFETY: both ranges have that many bytes; neither is reused before this copy is done (one by the order of the
         // stream, the other by its event).
         unsafe {
@@ -179,7 +180,7 @@ impl Plain {
     ///
     /// What failed on the stream since the last call.
     pub fn synchronize(&self) -> Result<()> {
-        let _span = trace_span!("wait", route = "plain").entered();
+        let _span = span("wait");
         Ok(self.stream.synchronize()?)
     }
 
@@ -212,7 +213,7 @@ impl Plain {
     ///
     /// What the driver says.
     pub fn device_empty(&self, bytes: usize) -> Result<DeviceBlock> {
-        let _span = trace_span!("allocate", bytes, route = "plain").entered();
+        let _span = span("allocate").moving(bytes as u64, "plain");
         Ok(self.device.allocate(bytes)?)
     }
 
@@ -221,7 +222,7 @@ impl Plain {
     /// As for [`to_non_blocking`](Self::to_non_blocking).
     unsafe fn enqueue_to_device(&self, source: &[u8]) -> Result<DeviceBlock> {
         let block = self.device_empty(source.len())?;
-        let _span = trace_span!("copy", bytes = source.len(), route = "plain").entered();
+        let _span = span("copy").moving(source.len() as u64, "plain");
         // SAFETY: both ranges have that many bytes; the source is kept by the caller, and the block is reused only
         // behind this copy on its stream.
         unsafe {
@@ -233,7 +234,7 @@ impl Plain {
 
     fn enqueue_pinned(&self, source: &PinnedBlock) -> Result<DeviceBlock> {
         let block = self.device_empty(source.bytes())?;
-        let _span = trace_span!("copy", bytes = source.bytes(), route = "plain").entered();
+        let _span = span("copy").moving(source.bytes() as u64, "plain");
         // SAFETY: both ranges have that many bytes. The device block is reused only behind this copy on its stream, and
         // the pinned block only when the event recorded below has fired. Its content changes meanwhile only by
         // `PinnedBlock::overwrite`, whose caller expects what comes of it.

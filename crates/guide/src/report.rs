@@ -8,14 +8,14 @@ use pinlane_driver::Properties;
 use crate::{
     outcome::{Figure, Landed, Outcome, Owner, Row},
     run::{ExperimentReport, Guide, Report},
+    timeline::Timeline,
     units,
 };
 
 /// How wide the report's tables may grow, in characters.
 const WIDTH: u16 = 118;
 
-/// Printed wherever figures of the simulated device are.
-pub const SIMULATED: &str = "simulated device: shows behaviour, not hardware speed";
+pub use pinlane::SIMULATED;
 
 /// What is about to run, on what.
 #[must_use]
@@ -82,9 +82,9 @@ fn outcome_parts(outcome: &Outcome) -> Vec<String> {
         parts.push(rows(group));
     }
     for table in &outcome.tables {
-        parts.push(format!("{}\n{}", table.title, table.table.render()));
+        parts.push(format!("{}\n{}", table.title, table.table));
     }
-    parts.extend(outcome.pictures.iter().cloned());
+    parts.extend(outcome.timelines.iter().map(Timeline::draw));
     parts.extend(outcome.notes.iter().map(|note| format!("note: {note}")));
     parts.push(format!(
         "{}: {}",

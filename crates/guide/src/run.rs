@@ -9,7 +9,6 @@ use crate::{
     device::Accelerator,
     error::{Error, Result},
     experiment::Experiment,
-    operations::Recorder,
     outcome::Outcome,
     workload::Workload,
 };
@@ -80,7 +79,7 @@ impl Report {
 impl Guide {
     /// Runs the experiments and tells `observer` of each step. An experiment that fails does not stop the next.
     #[must_use]
-    pub fn run(&self, recorder: &Recorder, observer: &dyn Observer) -> Report {
+    pub fn run(&self, observer: &dyn Observer) -> Report {
         let experiments = self
             .experiments
             .iter()
@@ -88,8 +87,7 @@ impl Guide {
             .map(|(done, &experiment)| {
                 observer.started(experiment, done);
                 let began = Instant::now();
-                let result =
-                    Context::new(self, recorder, observer).and_then(|context| (experiment.run)(&context));
+                let result = Context::new(self, observer).and_then(|context| (experiment.run)(&context));
                 let report = ExperimentReport {
                     experiment,
                     result,

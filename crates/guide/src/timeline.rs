@@ -1,12 +1,35 @@
 //! Intervals of time on a device: how much they overlap, and what they look like.
 
+use serde::Serialize;
+
+/// Named intervals on one time axis.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Timeline {
+    /// What was tried.
+    pub title: String,
+    /// What ran, each in a row of its own.
+    pub bars: Vec<Bar>,
+}
+
+/// Something that ran.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Bar {
+    /// What it was.
+    pub name: String,
+    /// When.
+    #[serde(flatten)]
+    pub interval: Interval,
+}
+
 /// When something began and ended, in seconds from a common origin.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Interval {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
     /// When it began.
-    pub(crate) start: f64,
+    #[serde(rename = "start_seconds")]
+    pub start: f64,
     /// When it ended.
-    pub(crate) end: f64,
+    #[serde(rename = "end_seconds")]
+    pub end: f64,
 }
 
 impl Interval {
@@ -33,9 +56,33 @@ impl Interval {
 /// How many characters the time axis has.
 const COLUMNS: f64 = 60.0;
 
-/// Draws each named interval as a bar over one time axis.
-#[must_use]
-pub(crate) fn draw(title: &str, bars: &[(&str, Interval)]) -> String {
+impl Timeline {
+    /// Names the intervals.
+    #[must_use]
+    pub fn new(title: impl Into<String>, bars: &[(&str, Interval)]) -> Self {
+        let bar = |&(name, interval): &(&str, Interval)| Bar {
+            name: name.to_owned(),
+            interval,
+        };
+        Self {
+            title: title.into(),
+            bars: bars.iter().map(bar).collect(),
+        }
+    }
+
+    /// Draws each interval as a bar of characters over one time axis.
+    #[must_use]
+    pub fn draw(&self) -> String {
+        let bars: Vec<_> = self
+            .bars
+            .iter()
+            .map(|bar| (bar.name.as_str(), bar.interval))
+            .collect();
+        draw(&self.title, &bars)
+    }
+}
+
+fn draw(title: &str, bars: &[(&str, Interval)]) -> String {
     let end = bars.iter().map(|(_, bar)| bar.end).fold(0.0, f64::max);
     let column = |seconds: f64| {
         if end > 0.0 {

@@ -8,7 +8,7 @@ use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
     memory::{pool::PinnedPool, recycled},
     profile::SLOT_GRANULE,
-    registry,
+    registry, trace,
     transfer::{engine::Engine, running::RunningEngine},
 };
 
@@ -128,6 +128,7 @@ impl Device {
     }
 
     fn start(driver: Arc<dyn Driver>, options: &DeviceOptions, origin: ProfileOrigin) -> Result<Self> {
+        trace::environment::watch();
         let settings = options.settle(&driver)?;
         let pool = PinnedPool::new(Arc::clone(&driver), settings.budget);
         let engine = Engine::new(driver, settings.profile, pool, settings.slots);

@@ -41,8 +41,10 @@ mod registry;
 mod scalar;
 mod tensor;
 mod tensor_map;
+pub mod trace;
 mod transfer;
 mod tree;
+pub mod units;
 
 pub use checkpoint::{Checkpoint, CheckpointError, load, save};
 pub use device::{Device, DeviceOptions, DeviceStats};
@@ -69,6 +71,9 @@ pub use transfer::{
     Workload,
 };
 pub use tree::Tree;
+
+/// Printed wherever figures of the simulated device are.
+pub const SIMULATED: &str = "simulated device: shows behaviour, not hardware speed";
 
 /// Runs the README's example with the doctests.
 #[cfg(doctest)]

@@ -7,7 +7,7 @@
 //! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
 //! - [`checkpoint`] is the catalogue of a checkpoint, loading its tensors into memory of Python's, and saving.
 //! - [`slabs`] are memory that worker processes fill and the process that started them reads; a [`slab_file`] is where.
-//! - [`profiling`] collects what the engine says of itself while somebody asks.
+//! - [`profiling`] shows a session of the engine's tracing to Python.
 //! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
 //!   engine's, as Python exceptions.
 
@@ -42,7 +42,7 @@ mod _native {
         memory::{Memory, make_memory},
         moving::start,
         pinning::{is_pinned, pinned_memory},
-        profiling::{start_profile, stop_profile},
+        profiling::Profile,
         simulated::{SimulatedStream, simulate},
         slabs::Slabs,
         tree::Tree,

@@ -1,111 +1,15 @@
 //! Results as Markdown: what is asked, what was measured, and whether it is enough. Nothing that falls short or was not
 //! measured is left out.
 
+use std::sync::LazyLock;
+
 use super::results::{Figure, Results, Verdict, significant};
 
 /// The figures that are asked for, in the order in which they are shown, and the work that each is about.
-const WORK: [(&str, &str); 37] = [
-    ("h2d-pageable-1gib", "1 GiB, pageable to device"),
-    ("h2d-tree-100x1m", "100 tensors of 1M floats, pageable to device"),
-    ("h2d-pageable-16mib", "16 MiB, pageable to device"),
-    (
-        "h2d-small-1000",
-        "1000 tensors of 1000 floats, pageable to device",
-    ),
-    ("d2h-small-1000", "1000 device tensors of 1000 floats to the host"),
-    ("d2h-pinned-1gib", "1 GiB, device into pool memory"),
-    ("d2h-warm-1gib", "1 GiB, device into touched pageable memory"),
-    ("d2h-fresh-1gib", "1 GiB, device into fresh pageable memory"),
-    ("bidirectional", "pageable memory, both directions at once"),
-    (
-        "pinned-any",
-        "pinned memory, 4 B to 4 GiB, worst size beside the bare copy",
-    ),
-    ("never-slower", "worst cell of pinlane beside the plain way"),
-    (
-        "regret",
-        "worst cell of the planner's choice beside the best route",
-    ),
-    ("pool-ready", "a pool of 128 MiB made ready"),
-    ("cpu-per-gb", "host CPU time for each GB, beside the memcpy's own"),
-    ("pinned-peak", "pinned memory while 1 TB is moved"),
-    (
-        "py-h2d-small-1000",
-        "Python: 1000 tensors of 1000 floats, pageable to device",
-    ),
-    (
-        "py-d2h-small-1000",
-        "Python: 1000 device tensors of 1000 floats to the host",
-    ),
-    (
-        "py-tensordict-100x1m",
-        "Python: TensorDict of 100 x 1M floats, pageable to device",
-    ),
-    ("py-h2d-1gib", "Python: 1 GiB, pageable to device"),
-    (
-        "py-d2h-1gib-first",
-        "Python: 1 GiB to the host, into fresh memory",
-    ),
-    (
-        "py-d2h-1gib-again",
-        "Python: 1 GiB to the host, into memory that an earlier result has left",
-    ),
-    (
-        "py-d2h-1gib-pinned",
-        "Python: 1 GiB to the host, into pinned memory",
-    ),
-    (
-        "py-one-tensor",
-        "Python: one tensor of 4 B, 4 KiB or 400 kB, worst beside torch's `.to`",
-    ),
-    (
-        "py-step-images",
-        "Python: a training step, batches of 38.5 MB from 8 workers",
-    ),
-    (
-        "py-step-many",
-        "Python: a training step, batches of 500 tensors of 1000 floats",
-    ),
-    (
-        "py-never-slower",
-        "Python: worst cell beside torch, all sizes, counts and kinds of memory",
-    ),
-    ("py-import", "Python: `import pinlane` after torch"),
-    (
-        "load-warm-7gb",
-        "Checkpoint: 7 GB in 4 files to the device, from the page cache",
-    ),
-    (
-        "load-tmpfs-7gb",
-        "Checkpoint: 7 GB in 4 files to the device, from tmpfs",
-    ),
-    (
-        "load-cold-7gb",
-        "Checkpoint: 7 GB in 4 files to the device, from the disk",
-    ),
-    (
-        "load-small-20k",
-        "Checkpoint: 20,000 tensors of 8 KiB in one file, from the page cache",
-    ),
-    (
-        "load-into-7gb",
-        "Checkpoint: 7 GB into tensors that are there, from the page cache",
-    ),
-    ("save-tmpfs-7gb", "Checkpoint: 7 GB from the device to tmpfs"),
-    ("save-disk-7gb", "Checkpoint: 7 GB from the device to the disk"),
-    (
-        "load-pinned-peak",
-        "Checkpoint: pinned memory while 7 GB are loaded",
-    ),
-    (
-        "load-host-growth",
-        "Checkpoint: host memory beside what is pinned while 7 GB are loaded",
-    ),
-    (
-        "load-first-tensor",
-        "Checkpoint: until the first tensor is on the device",
-    ),
-];
+static WORK: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../../../bench/figures.json"))
+        .expect("bench/figures.json is a list of names and works")
+});
 
 /// How much of the table is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -170,7 +74,7 @@ fn table(results: &Results, detail: Detail) -> String {
 /// What is asked for, measured or not, and then whatever else was measured.
 fn rows(results: &Results) -> Vec<(&str, &str, Option<&Figure>)> {
     let of = |id: &str| results.figures.iter().find(|figure| figure.id == id);
-    let asked = WORK.iter().map(|(id, work)| (*id, *work, of(id)));
+    let asked = WORK.iter().map(|(id, work)| (id.as_str(), work.as_str(), of(id)));
     let others = results
         .figures
         .iter()
@@ -297,7 +201,7 @@ mod tests {
         );
         assert!(line(&text, "`newcomer`").contains("| not measured |"), "{text}");
         assert!(
-            text.ends_with("38 figures: 1 hold, 1 fall short, 36 were not measured.\n"),
+            text.ends_with("39 figures: 1 hold, 1 fall short, 37 were not measured.\n"),
             "{text}"
         );
     }

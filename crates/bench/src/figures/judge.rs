@@ -21,6 +21,9 @@ pub enum Unit {
     /// Less is better.
     #[serde(rename = "MiB")]
     Mebibytes,
+    /// Less is better.
+    #[serde(rename = "%")]
+    Percent,
 }
 
 impl Unit {
@@ -36,7 +39,7 @@ impl Unit {
         match self {
             Self::GigabytesPerSecond => Some(bytes as f64 / seconds / 1e9),
             Self::Milliseconds => Some(seconds * 1e3),
-            Self::Times | Self::Mebibytes => None,
+            Self::Times | Self::Mebibytes | Self::Percent => None,
         }
     }
 }
@@ -48,6 +51,7 @@ impl fmt::Display for Unit {
             Self::Milliseconds => "ms",
             Self::Times => "x",
             Self::Mebibytes => "MiB",
+            Self::Percent => "%",
         })
     }
 }

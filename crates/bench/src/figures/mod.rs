@@ -143,6 +143,11 @@ pub const ALL: &[Spec] = &[
         "worst cell of pinlane's choice / the best route",
         over_grid::regret,
     ),
+    over_grid(
+        "predict-error",
+        "error of the planner's predicted time, median over the cells",
+        over_grid::predict_error,
+    ),
     alone(
         "pool-ready",
         "a pool of 128 MiB made ready",

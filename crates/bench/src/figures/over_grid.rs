@@ -1,10 +1,17 @@
-//! What follows from the cells of the grid: the worst of them.
+//! What follows from the cells of the grid: the worst of them, and how well the planner foresees them.
 
 use super::{
     Draft, Unit,
     judge::Asked::{Also, AtMost},
 };
-use crate::grid::{CellReport, NOISE};
+use crate::{
+    grid::{CellReport, NOISE},
+    rounds::median,
+};
+
+/// The most that the planner may be wrong by in the middle of the cells, and in one of twenty, in hundredths of what was measured.
+const MEDIAN_ERROR: f64 = 10.0;
+const LARGE_ERROR: f64 = 25.0;
 
 pub(super) fn never_slower(cells: &[CellReport], planned: usize) -> Option<Draft> {
     worst(cells, planned, CellReport::against_plain)
@@ -12,6 +19,35 @@ pub(super) fn never_slower(cells: &[CellReport], planned: usize) -> Option<Draft
 
 pub(super) fn regret(cells: &[CellReport], planned: usize) -> Option<Draft> {
     worst(cells, planned, CellReport::regret)
+}
+
+/// The median error of the planner's predictions; the 95th percentile is told beside it and held to a bound of its own.
+pub(super) fn predict_error(cells: &[CellReport], planned: usize) -> Option<Draft> {
+    let mut errors: Vec<(f64, &CellReport)> = cells
+        .iter()
+        .filter_map(|cell| Some((100.0 * cell.prediction_error()?, cell)))
+        .collect();
+    errors.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (worst, cell) = errors.last()?;
+    let percents: Vec<f64> = errors.iter().map(|(error, _)| *error).collect();
+    // The least error that 95 of 100 cells don't exceed.
+    let large = percents[(percents.len() * 95).div_ceil(100) - 1];
+    let mut detail = format!(
+        "95th percentile {large:.1}%; worst cell {} {worst:.0}%; {} cells",
+        cell.id,
+        errors.len()
+    );
+    if errors.len() < planned {
+        detail += &format!("; {} cells were not measured", planned - errors.len());
+    }
+    Some(
+        Draft::new(median(&percents), Unit::Percent)
+            .asked([
+                AtMost(MEDIAN_ERROR),
+                Also("95th percentile at most 25%", large <= LARGE_ERROR),
+            ])
+            .detail(detail),
+    )
 }
 
 fn worst(cells: &[CellReport], planned: usize, ratio: fn(&CellReport) -> Option<f64>) -> Option<Draft> {
@@ -62,6 +98,7 @@ mod tests {
             cell,
             route: "plain".to_owned(),
             reason: String::new(),
+            predicted: None,
             ways: ways.collect(),
             same: Vec::new(),
         }
@@ -83,6 +120,27 @@ mod tests {
         let regret = regret(&cells, 3).unwrap().judge("regret");
         assert_eq!((regret.value, regret.holds), (1.5, Some(false)));
         assert!(regret.detail.ends_with("2 of 3 cells hold"));
+    }
+
+    #[test]
+    fn the_error_of_predictions_is_the_median_with_a_bound_on_the_largest_too() {
+        let predicted = |bytes, predicted| CellReport {
+            predicted: Some(predicted),
+            ..cell(bytes, &[("pinlane", 1.0)])
+        };
+        let mut cells: Vec<_> = (1..=19).map(|bytes| predicted(bytes, 1.08)).collect();
+        cells.push(predicted(20, 0.2));
+        let figure = predict_error(&cells, 20).unwrap().judge("predict-error");
+        assert!((figure.value - 8.0).abs() < 1e-9, "{figure:?}");
+        assert_eq!(figure.holds, Some(true), "one of twenty may be further off");
+        assert!(
+            figure.detail.contains("worst cell h2d-pageable-20B-x1 80%"),
+            "{figure:?}"
+        );
+        cells[0] = predicted(1, 1.3);
+        let figure = predict_error(&cells, 20).unwrap().judge("predict-error");
+        assert_eq!(figure.holds, Some(false), "{figure:?}");
+        assert!(predict_error(&[cell(4, &[("pinlane", 1.0)])], 1).is_none());
     }
 
     #[test]

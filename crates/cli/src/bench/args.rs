@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pinlane_bench::cell::{Direction, Memory};
 
-use crate::size;
+use crate::{args::TraceArgs, size};
 
 /// Measure pinlane beside the plain way and the link's own limit, by size, count, kind of memory and direction.
 #[derive(Debug, clap::Args)]
@@ -32,6 +32,14 @@ pub(crate) struct BenchArgs {
     /// Write the result without the cells to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) figures_json: Option<PathBuf>,
+
+    /// Write the result to FILE as a page of HTML too: pictures and the numbers behind them, in one file that needs no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Measure nothing, and make the page of --report of the result in FILE, which --json or --figures-json has written
+    #[arg(long, value_name = "FILE", requires = "report", conflicts_with_all = ["only", "json", "figures_json", "list", "compare"])]
+    pub(crate) from: Option<PathBuf>,
 
     /// Judge by the peers' figures of this file too: {"figure": {"peer": seconds}}
     #[arg(long, value_name = "FILE")]
@@ -76,6 +84,9 @@ pub(crate) struct BenchArgs {
     /// The ratio that --compare still takes for noise
     #[arg(long, value_name = "RATIO", default_value_t = 1.1, requires = "compare")]
     pub(crate) tolerance: f64,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// A number of tensors.

@@ -17,9 +17,9 @@ use crate::{
     context::Context,
     error::{Error, Result},
     experiment::Experiment,
-    memory,
+    memory::{self, Growth},
     outcome::{
-        Figure, Landed, Outcome,
+        Figure, Landed, MemoryCurve, MemoryPoint, Outcome,
         Owner::{Guide, Pinlane},
     },
     plain::Plain,
@@ -59,10 +59,16 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
     let plain = read_pin_copy(context, &file)?;
     ways.add(Guide, plain_way, plain.figure(), plain.landed);
     ways.add(Pinlane, engine_way, engine.figure(), engine.landed);
-    Ok(Outcome::new(
-        ways.into_rows(),
-        judge(&plain, &engine, budget as u64),
-    ))
+    let judgement = judge(&plain, &engine, budget as u64);
+    let curve = |way: &str, owner, points| MemoryCurve {
+        way: way.to_owned(),
+        owner,
+        budget_bytes: Some(budget as u64),
+        points,
+    };
+    Ok(Outcome::new(ways.into_rows(), judgement)
+        .with_memory_curve(curve(plain_way, Guide, plain.curve))
+        .with_memory_curve(curve(engine_way, Pinlane, engine.curve)))
 }
 
 /// The claim holds where the file passes through pinned memory even when nobody asks for that, and where the way that
@@ -94,6 +100,7 @@ fn judge(plain: &Moved, engine: &Moved, budget: u64) -> Judgement {
 struct Moved {
     pinned: u64,
     growth: Option<u64>,
+    curve: Vec<MemoryPoint>,
     landed: Landed,
 }
 
@@ -121,15 +128,22 @@ fn driver(context: &Context<'_>) -> Result<Arc<dyn Driver>> {
 fn host_growth<T>(
     context: &Context<'_>,
     file: &TensorFile,
+    driver: &Arc<dyn Driver>,
     work: impl FnOnce() -> Result<T>,
-) -> Result<(T, Option<u64>)> {
-    let (landed, growth) = memory::peak_growth(work)?;
-    let on_device = if context.driver().properties().simulated {
-        file.bytes() as u64
-    } else {
-        0
+) -> Result<(T, Growth)> {
+    let simulated = context.driver().properties().simulated;
+    // What the simulated device has allocated is written at once: the device fills it with garbage.
+    let allocated = || match driver.memory_info() {
+        Ok(memory) if simulated => memory.total.saturating_sub(memory.free),
+        _ => 0,
     };
-    Ok((landed, growth.map(|growth| growth.saturating_sub(on_device))))
+    let (landed, growth) = memory::growth(work, allocated)?;
+    let on_device = if simulated { file.bytes() as u64 } else { 0 };
+    let growth = Growth {
+        peak: growth.peak.map(|peak| peak.saturating_sub(on_device)),
+        ..growth
+    };
+    Ok((landed, growth))
 }
 
 fn stream_through_engine(context: &Context<'_>, file: &TensorFile, budget: usize) -> Result<Moved> {
@@ -138,8 +152,8 @@ fn stream_through_engine(context: &Context<'_>, file: &TensorFile, budget: usize
         pinned_budget: Some(budget),
         ..DeviceOptions::default()
     };
-    let ((device, landed), growth) = host_growth(context, file, || {
-        let device = Device::with_options(driver, &options)?;
+    let ((device, landed), growth) = host_growth(context, file, &driver, || {
+        let device = Device::with_options(Arc::clone(&driver), &options)?;
         let landed = file.tensors()?.to(&device)?;
         Ok((device, landed))
     })?;
@@ -147,15 +161,17 @@ fn stream_through_engine(context: &Context<'_>, file: &TensorFile, budget: usize
     let expected = file.read()?;
     Ok(Moved {
         pinned,
-        growth,
+        growth: growth.peak,
+        curve: growth.curve,
         landed: Landed::of_check(context.engine_holds(&landed, &slices(&expected))?),
     })
 }
 
 /// What a loop over a checkpoint does: everything is read, then everything is pinned, then everything is on its way.
 fn read_pin_copy(context: &Context<'_>, file: &TensorFile) -> Result<Moved> {
-    let plain = Plain::new(&driver(context)?)?;
-    let (landed, growth) = host_growth(context, file, || {
+    let driver = driver(context)?;
+    let plain = Plain::new(&driver)?;
+    let (landed, growth) = host_growth(context, file, &driver, || {
         let tensors = file.read()?;
         let blocks = plain.pin_each(&slices(&tensors))?;
         plain.pinned_to_each_non_blocking(&blocks)
@@ -167,7 +183,8 @@ fn read_pin_copy(context: &Context<'_>, file: &TensorFile) -> Result<Moved> {
     }
     Ok(Moved {
         pinned: plain.pinned_bytes(),
-        growth,
+        growth: growth.peak,
+        curve: growth.curve,
         landed: Landed::of_check(right),
     })
 }
@@ -294,6 +311,7 @@ mod tests {
         Moved {
             pinned: 5,
             growth: Some(growth),
+            curve: Vec::new(),
             landed: Landed::Right,
         }
     }

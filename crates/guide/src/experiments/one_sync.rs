@@ -1,12 +1,14 @@
 //! Is it the one synchronisation, instead of one for each tensor, that makes non-blocking copies faster?
 
-use pinlane::Tree as _;
+use pinlane::{
+    Tree as _,
+    trace::{self, OperationTable},
+};
 
 use crate::{
     context::Context,
     error::Result,
     experiment::Experiment,
-    operations::OperationTable,
     outcome::{
         Figure, Landed, Outcome,
         Owner::{self, Guide, Pinlane},
@@ -42,19 +44,16 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
     };
 
     let blocking = rounds(
-        context,
         || context.plain.to_each(&sources),
         |landed| context.plain_holds(landed, &sources),
     )?;
     waits(Guide, "to(device)", &blocking);
     let non_blocking = rounds(
-        context,
         || context.plain.to_each_non_blocking(&sources),
         |landed| context.plain_holds(landed, &sources),
     )?;
     waits(Guide, "to(device, non_blocking=True), one sync", &non_blocking);
     let engine = rounds(
-        context,
         || Ok(list.tensors.to(context.device)?),
         |landed| context.engine_holds(landed, &sources),
     )?;
@@ -81,15 +80,11 @@ struct Rounds {
 }
 
 /// Records [`ROUNDS`] of `way`. One before them fills the caches: what is compared is the steady state.
-fn rounds<T>(
-    context: &Context<'_>,
-    way: impl Fn() -> Result<T>,
-    check: impl Fn(&T) -> Result<bool>,
-) -> Result<Rounds> {
+fn rounds<T>(way: impl Fn() -> Result<T>, check: impl Fn(&T) -> Result<bool>) -> Result<Rounds> {
     let mut verified = check(&way()?)?;
     let mut tables = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
-        let (landed, table) = context.recorder.record(&way);
+        let (landed, table) = trace::record(&way);
         verified &= check(&landed?)?;
         tables.push(table);
     }
@@ -146,7 +141,7 @@ fn judge(blocking: &Rounds, non_blocking: &Rounds) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use crate::operations::Operation;
+    use pinlane::trace::Operation;
 
     use super::*;
 

@@ -19,7 +19,7 @@ use crate::{
     },
     plain::Plain,
     simulated,
-    timeline::{self, Interval},
+    timeline::{Interval, Timeline},
     verdict::{Judgement, Verdict},
     workload::Tensors,
 };
@@ -42,7 +42,7 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
     let tensors = context.workload.one(16 << 20)?;
     let source = tensors.bytes()?[0];
     let mut ways = context.ways();
-    let mut drawings = Vec::new();
+    let mut timelines = Vec::new();
     let mut parts = Vec::new();
 
     ways.group(format!("a copy of {} to the device, then a task", tensors.label));
@@ -54,7 +54,7 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         );
         ways.begin(&way);
         let beside = middle_of(|| copy_then_task(&context.plain, source, side, pinned))?;
-        drawings.push(add(&mut ways, &way, "task", &beside));
+        timelines.push(add(&mut ways, &way, "task", &beside));
         parts.push(judge(&way, beside.share(), side && pinned));
     }
 
@@ -81,14 +81,14 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         ways.begin(&way);
         let plain = plain.as_ref().unwrap_or(&context.plain);
         let beside = middle_of(|| both_directions(plain, source))?;
-        drawings.push(add(&mut ways, &way, "copy from", &beside));
+        timelines.push(add(&mut ways, &way, "copy from", &beside));
         parts.push(judge(&way, beside.share(), *count > 1));
     }
 
     pinlane(context, &mut ways, &tensors)?;
 
     let outcome = Outcome::new(ways.into_rows(), Judgement::of_parts(&parts));
-    Ok(drawings.into_iter().fold(outcome, Outcome::with_picture))
+    Ok(timelines.into_iter().fold(outcome, Outcome::with_timeline))
 }
 
 /// Two things that could have run beside each other, and whether the copied bytes were right.
@@ -115,8 +115,8 @@ fn middle_of(mut case: impl FnMut() -> Result<Beside>) -> Result<Beside> {
     Ok(tries.swap_remove(place))
 }
 
-/// Adds the row and returns the drawing.
-fn add(ways: &mut Ways<'_>, way: &str, other: &str, beside: &Beside) -> String {
+/// Adds the row and returns what ran when.
+fn add(ways: &mut Ways<'_>, way: &str, other: &str, beside: &Beside) -> Timeline {
     let overlap = beside.share();
     ways.add(
         Guide,
@@ -124,7 +124,7 @@ fn add(ways: &mut Ways<'_>, way: &str, other: &str, beside: &Beside) -> String {
         Figure::Overlap { overlap },
         Landed::of_check(beside.verified),
     );
-    timeline::draw(way, &[(other, beside.other), ("copy to", beside.copy)])
+    Timeline::new(way, &[(other, beside.other), ("copy to", beside.copy)])
 }
 
 fn judge(way: &str, share: f64, expected: bool) -> Judgement {

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    trace::span::engine_span,
     transfer::mark::{LaneStream, Mark},
 };
 
@@ -256,7 +257,7 @@ impl Slots {
             }
         };
         drop(state);
-        let _span = tracing::debug_span!("wait", bytes = self.slot_bytes).entered();
+        let _span = engine_span!("wait", self.slot_bytes);
         let landed = mark.settle(reuse.patience);
         match landed.map_err(|error| Error::waiting("waiting for a slot to come free", error)) {
             Ok(()) => Ok(Some(slot)),

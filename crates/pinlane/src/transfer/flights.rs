@@ -13,7 +13,9 @@ use super::{
     plan::Plan,
     reactor::{Duty, retire},
 };
-use crate::{Device, Error, Result, Tensor, error::Failure, memory::storage::Landing};
+use crate::{
+    Device, Error, Result, Tensor, error::Failure, memory::storage::Landing, trace::span::engine_span,
+};
 
 /// Jobs on their way. A tree whose tensors come from several devices has several.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ impl Flights<'_> {
         self.refuse_in_child("waiting for a transfer")?;
         let mut landed = self.failed.take().map_or(Ok(()), Err);
         for Flight { job, .. } in &self.jobs {
-            let _span = tracing::debug_span!("wait", bytes = job.plan.bytes()).entered();
+            let _span = engine_span!("wait", job.plan.bytes());
             landed = landed.and(job.land());
         }
         self.jobs.clear();

@@ -26,6 +26,7 @@ use crate::{
         copying::{self, Stores},
         slots::Slot,
     },
+    trace::{self, span::engine_span},
 };
 
 /// A stream and the chunks from the device that are pending on it.
@@ -206,9 +207,7 @@ impl Lane {
 
     /// Copies the chunk's segments from their sources into the slot.
     fn fill(&mut self, job: &Job, chunk: &Chunk, slot: &Slot) -> Result<(), Failure> {
-        let _span =
-            tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
-                .entered();
+        let _span = engine_span!("fill", chunk.bytes, chunk.route, self.index);
         let stores = job.plan.pace.stores;
         let reading = &mut self.reading;
         let filled = job.plan.segments(chunk).iter().try_for_each(|segment| {
@@ -276,9 +275,7 @@ impl Lane {
     /// Hands the collected copies to the driver, and marks their end. After an error nothing of them is in flight any
     /// more, unless the error says that memory is left in use.
     fn enqueue(&mut self, job: &Job, chunk: &Chunk, table: Option<NonNull<u8>>) -> Result<Arc<Mark>> {
-        let _span =
-            tracing::debug_span!("copy", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
-                .entered();
+        let _span = engine_span!("copy", chunk.bytes, chunk.route, self.index);
         // As late as can be: what is known as failed by now, such as the copy that this chunk's slot was waited for,
         // does not spread to this chunk.
         let lane = self.stream_for(job)?;
@@ -289,6 +286,7 @@ impl Lane {
             let waited = stream.wait(after);
             waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
         }
+        let traced = trace::device::begin(stream);
         let enqueued = match (self.copies.as_slice(), table) {
             // SAFETY: the job and the slot keep both ends of each copy, and the table, valid until the mark is reached;
             // the runs of one plan do not overlap, and the plan keeps the table behind them.
@@ -298,6 +296,13 @@ impl Lane {
             // SAFETY: as above, for each; the runs of one plan do not overlap.
             (copies, None) => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
+        trace::device::end(traced, stream, || trace::device::Work {
+            direction: job.plan.direction(),
+            bytes: chunk.bytes as u64,
+            route: chunk.route,
+            lane: Some(self.index),
+            by_kernel: table.is_some(),
+        });
         enqueued.and_then(|()| lane.mark()).map_err(|source| {
             let doing = format!(
                 "copying {} bytes ({}) {}",
@@ -326,9 +331,7 @@ impl Lane {
         };
         let chunk = &job.plan.chunks[chunk];
         let arrived = {
-            let _span =
-                tracing::debug_span!("wait", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
-                    .entered();
+            let _span = engine_span!("wait", chunk.bytes, chunk.route, self.index);
             mark.settle(job.plan.pace.patience)
         };
         let in_use = match arrived {
@@ -360,9 +363,7 @@ impl Lane {
 
     /// Copies the chunk's segments from the slot to where they belong, or writes them there.
     fn empty(&mut self, job: &Job, chunk: &Chunk, slot: &Slot) -> Result<(), Failure> {
-        let _span =
-            tracing::debug_span!("fill", bytes = chunk.bytes, route = %chunk.route, lane = self.index)
-                .entered();
+        let _span = engine_span!("fill", chunk.bytes, chunk.route, self.index);
         let stores = job.plan.pace.stores;
         let writing = &mut self.writing;
         let emptied = job.plan.segments(chunk).iter().try_for_each(|segment| {

@@ -18,7 +18,7 @@ use super::{
     queue::Announcement,
     running::RunningEngine,
 };
-use crate::{Device, Error, Result, StridedCopy, memory::residency};
+use crate::{Device, Error, Result, StridedCopy, memory::residency, trace::span::engine_span};
 
 /// What errors say was being done.
 const DOING: &str = "moving pieces of memory";
@@ -211,8 +211,7 @@ impl Pieces {
 
     fn plan(&mut self, engine: &Engine) -> Result<Plan> {
         let (direction, regions) = (self.direction, mem::take(&mut self.regions));
-        let span = tracing::debug_span!("plan", tensors = self.leaves.len(), bytes = tracing::field::Empty);
-        let _entered = span.enter();
+        let mut span = engine_span!("plan", tensors: self.leaves.len());
         let regions = match direction {
             Direction::ToHost => Regions::Given(regions),
             Direction::ToDevice | Direction::OnDevice => Regions::Padded(regions),
@@ -227,7 +226,7 @@ impl Pieces {
             path: format!("#{}", refused.leaf),
             source: refused.error,
         })?;
-        span.record("bytes", plan.bytes());
+        span.set_bytes(plan.bytes());
         Ok(plan)
     }
 

@@ -26,6 +26,7 @@ use crate::{
         residency,
         storage::{Landing, Place},
     },
+    trace::span::engine_span,
 };
 
 /// Tensors that are to be somewhere else.
@@ -264,12 +265,7 @@ impl<'a, 'r> Request<'a, 'r> {
         sources: &mut Sources,
         lent: bool,
     ) -> Result<Plan> {
-        let span = tracing::debug_span!(
-            "plan",
-            tensors = group.members.len(),
-            bytes = tracing::field::Empty
-        );
-        let _entered = span.enter();
+        let mut span = engine_span!("plan", tensors: group.members.len());
         let direction = match group.way {
             Way::Upload => Direction::ToDevice,
             Way::Between(_) => Direction::OnDevice,
@@ -302,7 +298,7 @@ impl<'a, 'r> Request<'a, 'r> {
             },
         )
         .map_err(|refused| self.at(group.members[refused.leaf].0, *refused.error))?;
-        span.record("bytes", plan.bytes());
+        span.set_bytes(plan.bytes());
         Ok(plan)
     }
 
@@ -322,7 +318,7 @@ impl<'a, 'r> Request<'a, 'r> {
         };
         let plan = self.plan_group(group, engine, &mut sources, lent.is_some())?;
         let lent = lent.filter(|_| plan.stays_in_slot()).map(Arc::new);
-        let _span = tracing::debug_span!("allocate", bytes = plan.bytes()).entered();
+        let _span = engine_span!("allocate", plan.bytes());
         let there = |into: Destinations<'r>| group.members.iter().map(move |&(index, _)| into.get(index));
         let results = match (plan.direction(), self.into) {
             (Direction::ToHost, Some(into)) => Results::there_on_host(there(into)),

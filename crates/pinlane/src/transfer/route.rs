@@ -30,15 +30,22 @@ impl Route {
     ];
 }
 
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Route {
+    /// The route's name, in one word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Self::Direct => "direct",
             Self::Staged => "staged",
             Self::Packed => "packed",
             Self::Gathered => "gathered",
             Self::Plain => "plain",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

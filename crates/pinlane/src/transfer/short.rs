@@ -18,6 +18,7 @@ use crate::{
         slots::Reuse,
         storage::{DeviceBlock, Place, Storage},
     },
+    trace::{self, span::engine_span},
 };
 
 /// The longest copy: longer ones are cut, so that others' copies get a turn between the parts.
@@ -184,9 +185,17 @@ fn download(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &Engine) -
 unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy) -> Result<()> {
     let stream = engine.take_quiet_stream()?;
     let doing = || format!("copying {} bytes", copy.bytes);
+    let span = engine_span!("copy", copy.bytes);
+    let traced = trace::device::begin(stream.stream());
     // SAFETY: the caller's promise, kept until the wait below is over.
     let enqueued = unsafe { stream.stream().copy(copy) };
+    trace::device::end(traced, stream.stream(), || {
+        trace::device::lone_copy(&engine.driver, &copy)
+    });
+    drop(span);
+    let span = engine_span!("wait", copy.bytes);
     let ended = stream.finish();
+    drop(span);
     match (enqueued, ended) {
         (_, Err(error)) if error.kind() != ErrorKind::CopyFailed => Err(Error::waiting(doing(), error)),
         (Err(error), _) | (Ok(()), Err(error)) => {

@@ -1,0 +1,47 @@
+//! `--trace`: what a command does, and when.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use pinlane::trace::TraceFile;
+
+use crate::output::Failure;
+
+/// What is traced while a command runs, if anything is.
+pub(crate) struct Tracing(Option<TraceFile>);
+
+impl Tracing {
+    /// Begins, where the trace is to go to a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`] where that can't be written.
+    pub(crate) fn start(path: Option<&Path>) -> Result<Self, Failure> {
+        let create = |path: &Path| {
+            TraceFile::create(path)
+                .with_context(|| format!("could not write the trace to {}", path.display()))
+        };
+        path.map(create).transpose().map(Self).map_err(Failure::Usage)
+    }
+
+    /// Writes the trace, and its table of operations to standard error: standard output is the command's.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Run`] where the file takes no more.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        let Some(file) = self.0 else { return Ok(()) };
+        let path = file.path().to_owned();
+        let trace = file
+            .finish()
+            .with_context(|| format!("could not write the trace to {}", path.display()))
+            .map_err(Failure::Run)?;
+        eprintln!(
+            "\n{}\n{} spans are in {}, for https://ui.perfetto.dev",
+            trace.summary(),
+            trace.len(),
+            path.display()
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Traces of whole programs: `--trace`, and `PINLANE_TRACE` in the environment of a program that knows nothing of it.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+fn pinlane(arguments: &[&str], traced_to: Option<&Path>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinlane"));
+    command.args(arguments).env("PINLANE_PROFILE", "assumed");
+    match traced_to {
+        Some(path) => command.env("PINLANE_TRACE", path),
+        None => command.env_remove("PINLANE_TRACE"),
+    };
+    command.output().expect("the command is built")
+}
+
+const EXPERIMENT: [&str; 6] = ["guide", "--quick", "--device", "sim", "--only", "one-sync"];
+
+fn events(path: &Path) -> Vec<Value> {
+    let document: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    assert!(
+        document["otherData"]["note"]
+            .as_str()
+            .unwrap()
+            .contains("simulated")
+    );
+    document["traceEvents"].as_array().unwrap().clone()
+}
+
+fn assert_tells(events: &[Value]) {
+    let named = |name: &str| events.iter().filter(|event| event["name"] == name).count();
+    for name in ["plan", "fill", "copy", "wait", "busy", "thread_name"] {
+        assert!(named(name) > 0, "no {name} among {} events", events.len());
+    }
+    for event in events {
+        for field in ["name", "ph", "pid", "tid", "ts"] {
+            assert!(!event[field].is_null(), "{field} is missing in {event}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_is_told_to_by_its_environment_leaves_a_trace_when_it_exits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace-%p.json");
+    let output = pinlane(&EXPERIMENT, Some(&path));
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("# of Calls") && told.contains("simulated device"),
+        "{told}"
+    );
+    let written: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let [written] = written.as_slice() else {
+        panic!("{written:?}");
+    };
+    assert!(!written.to_str().unwrap().contains("%p"));
+    assert_tells(&events(written));
+}
+
+#[test]
+fn a_trace_that_can_not_be_written_is_warned_of_and_the_program_goes_on() {
+    let output = pinlane(&EXPERIMENT, Some(Path::new("/nowhere/trace.json")));
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("PINLANE_TRACE") && told.contains("/nowhere/trace.json"),
+        "{told}"
+    );
+    assert!(told.contains("going on without one"), "{told}");
+}
+
+#[test]
+fn a_program_that_uses_no_device_writes_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    let output = pinlane(&["guide", "--list"], Some(&path));
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_command_is_traced_to_the_file_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    let arguments = [&EXPERIMENT[..], &["--trace", path.to_str().unwrap()]].concat();
+    let output = pinlane(&arguments, None);
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("# of Calls") && told.contains("copy engine to the device"),
+        "{told}"
+    );
+    assert_tells(&events(&path));
+}
+
+#[test]
+fn a_file_of_a_trace_that_can_not_be_written_stops_the_command() {
+    let arguments = [&EXPERIMENT[..], &["--trace", "/nowhere/trace.json"]].concat();
+    let output = pinlane(&arguments, None);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(output.stdout.is_empty());
+}

@@ -1,0 +1,71 @@
+//! `PINLANE_TRACE=file.json`: a trace of a process that nobody has to change.
+//!
+//! It begins when the first device is opened, and is written when the process exits: returns from `main`, or calls `exit`. A
+//! process that is killed, or leaves by `_exit`, leaves an empty file. In the name of the file, `%p` stands for the number of the process:
+//! for programs that start others. A forked child writes nothing.
+
+use std::{env, path::PathBuf};
+
+use pinlane_driver::{
+    fork,
+    sync::{Mutex, OnceLock, lock},
+};
+
+use super::TraceFile;
+
+/// The variable that names the file.
+const VARIABLE: &str = "PINLANE_TRACE";
+
+static TRACED: OnceLock<Mutex<Option<TraceFile>>> = OnceLock::new();
+
+/// Begins to trace the process, if its environment asks for it and it is not traced yet. To be called when the driver is
+/// there: what is registered for the exit later runs earlier, and the driver must outlive the trace.
+pub(crate) fn watch() {
+    TRACED.get_or_init(|| {
+        let named = env::var_os(VARIABLE).filter(|path| !path.is_empty());
+        Mutex::new(named.and_then(|path| begin(PathBuf::from(path))))
+    });
+}
+
+fn begin(path: PathBuf) -> Option<TraceFile> {
+    let path = match path.to_str() {
+        Some(text) => PathBuf::from(text.replace("%p", &std::process::id().to_string())),
+        None => path,
+    };
+    match TraceFile::create(&path) {
+        Ok(file) => {
+            // SAFETY: the handler is a function of this library, which is never unloaded, and lets no panic out. Its only error
+            // is that there is no room for it: then the file stays empty.
+            let _registered = unsafe { libc::atexit(at_exit) };
+            Some(file)
+        }
+        Err(error) => {
+            eprintln!(
+                "pinlane: {VARIABLE}: the trace can't be written to {}: {error}; going on without one",
+                path.display()
+            );
+            None
+        }
+    }
+}
+
+extern "C" fn at_exit() {
+    // The parent's, in a forked child.
+    if fork::is_child() {
+        return;
+    }
+    // A panic must not cross into the C library; it has told what happened.
+    let _panicked = std::panic::catch_unwind(|| {
+        let traced = TRACED.get().and_then(|traced| lock(traced).take());
+        let Some(traced) = traced else { return };
+        let path = traced.path().display().to_string();
+        match traced.finish() {
+            Ok(trace) => eprintln!(
+                "pinlane: {} spans are in {path}, for https://ui.perfetto.dev\n{}",
+                trace.len(),
+                trace.summary()
+            ),
+            Err(error) => eprintln!("pinlane: the trace could not be written to {path}: {error}"),
+        }
+    });
+}

@@ -1,0 +1,246 @@
+//! The page of a run of the guide: each claim, what was measured, and what it says of the claim.
+
+mod data;
+mod pictures;
+
+use pinlane::units;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    number::significant,
+    page::{Cell, Glance, Mood, Page, Section, Table, Verdict},
+};
+use data::{Document, Experiment, Figure};
+
+/// The page of a document.
+pub(crate) fn page(json: &Value) -> Result<Page> {
+    let document = Document::deserialize(json).map_err(Error::Document)?;
+    let mut sections = vec![claims(&document)];
+    for experiment in &document.experiments {
+        sections.push(section(experiment)?);
+    }
+    let quick = if document.quick {
+        "; quick: small sizes, rough figures"
+    } else {
+        ""
+    };
+    Ok(Page {
+        title: if document.device.simulated {
+            "The pinned-memory guide on a simulated device".to_owned()
+        } else {
+            format!("The pinned-memory guide on {}", document.device.name)
+        },
+        lead: format!(
+            "Every claim of PyTorch's guide to pin_memory() and non_blocking, tried on this machine in the guide's own \
+             ways and in pinlane's. Moved: {}{quick}.",
+            document.workload
+        ),
+        simulated: document.device.simulated,
+        glance: glance(&document),
+        sections,
+        machine: machine(&document),
+        method: vec![
+            "A way is run until a measurement is long enough for the clock, and measured until the figures agree. A bar is the \
+             median measurement; the thin line on it reaches from the first to the third quartile. How many measurements there \
+             were, and of how many runs, is in the table behind each picture."
+                .to_owned(),
+            "The guide's ways are torch's, made of the same calls of the driver: one copy for each tensor, one stream, torch's \
+             kind of cache. Pinlane's ways are its public interface. What every way has moved is compared with its source byte by \
+             byte, outside the time taken; a way that lands a wrong byte is marked."
+                .to_owned(),
+            "What ran when on the device is told by events around each piece of work. Memory is what the system says that the \
+             process takes, looked at every half millisecond; the memory of a simulated device, which is the process's own, is \
+             subtracted."
+                .to_owned(),
+        ],
+        footer: format!("pinlane {}", document.pinlane),
+    })
+}
+
+fn mood(verdict: Option<&str>) -> Mood {
+    match verdict {
+        Some("holds") => Mood::Good,
+        Some("depends") => Mood::Mixed,
+        _ => Mood::Bad,
+    }
+}
+
+fn word(experiment: &Experiment) -> String {
+    experiment.verdict.clone().unwrap_or_else(|| "failed".to_owned())
+}
+
+fn glance(document: &Document) -> Vec<Glance> {
+    let count = |word: &str| {
+        let verdicts = document
+            .experiments
+            .iter()
+            .map(|experiment| experiment.verdict.as_deref());
+        verdicts
+            .filter(|verdict| verdict.unwrap_or("failed") == word)
+            .count()
+    };
+    let verdicts = [
+        ("holds", "claims hold here", Mood::Good),
+        ("does not hold", "do not hold here", Mood::Bad),
+        ("depends", "depend, or are within the noise", Mood::Mixed),
+        ("failed", "could not be tried", Mood::Bad),
+    ];
+    let mut glance: Vec<Glance> = verdicts
+        .into_iter()
+        .filter(|(word, ..)| *word != "failed" || count(word) > 0)
+        .map(|(word, words, mood)| Glance {
+            number: count(word).to_string(),
+            words: words.to_owned(),
+            mood,
+        })
+        .collect();
+    if let Some((gain, group)) = largest_gain(document) {
+        glance.push(Glance {
+            number: format!("{}\u{d7}", significant(gain)),
+            words: format!("pinlane beside the fastest of the guide's ways, at most: {group}"),
+            mood: Mood::Plain,
+        });
+    }
+    glance
+}
+
+/// Of the works that both sides have timed, where pinlane is ahead the most.
+fn largest_gain(document: &Document) -> Option<(f64, &str)> {
+    let best = |ways: &[&data::Way], owner: &str| {
+        let of_owner = ways.iter().filter(|way| way.owner == owner);
+        let times = of_owner.filter_map(|way| match way.figure {
+            Figure::Time { median_seconds, .. } => Some(median_seconds),
+            _ => None,
+        });
+        times.reduce(f64::min)
+    };
+    let mut largest: Option<(f64, &str)> = None;
+    for experiment in document
+        .experiments
+        .iter()
+        .filter(|experiment| experiment.id != "pinned-cost")
+    {
+        for (group, ways) in pictures::groups(experiment) {
+            if let (Some(guide), Some(pinlane)) = (best(&ways, "guide"), best(&ways, "pinlane"))
+                && largest.is_none_or(|(gain, _)| guide / pinlane > gain)
+            {
+                largest = Some((guide / pinlane, group));
+            }
+        }
+    }
+    largest
+}
+
+/// Every claim and what this machine says of it.
+fn claims(document: &Document) -> Section {
+    let rows = document.experiments.iter().map(|experiment| {
+        let sign = mood(experiment.verdict.as_deref()).sign();
+        vec![
+            Cell::text(&experiment.id),
+            Cell::text(&experiment.claim),
+            Cell::text(format!("{sign} {}", word(experiment))),
+            Cell::text(&experiment.reason),
+        ]
+    });
+    Section {
+        id: "claims".to_owned(),
+        title: "The claims".to_owned(),
+        lead: "What the guide says, and what was found here.".to_owned(),
+        verdict: None,
+        pictures: Vec::new(),
+        tables: vec![Table {
+            caption: "Claims and verdicts".to_owned(),
+            columns: ["experiment", "claim", "verdict", "because"]
+                .map(str::to_owned)
+                .to_vec(),
+            rows: rows.collect(),
+        }],
+        notes: Vec::new(),
+    }
+}
+
+fn section(experiment: &Experiment) -> Result<Section> {
+    let mut notes = experiment.notes.clone();
+    notes.push(format!("Took {}.", units::time(experiment.seconds)));
+    Ok(Section {
+        id: experiment.id.clone(),
+        title: experiment.claim.clone(),
+        lead: experiment.shows.clone(),
+        verdict: Some(Verdict {
+            mood: mood(experiment.verdict.as_deref()),
+            word: word(experiment),
+            reason: experiment.reason.clone(),
+        }),
+        pictures: pictures::of(experiment)?,
+        tables: experiment.tables.iter().map(operations).collect(),
+        notes,
+    })
+}
+
+/// A table of operations, as the guide's profiler prints it.
+fn operations(table: &data::Operations) -> Table {
+    let whole: f64 = table
+        .operations
+        .iter()
+        .map(|operation| operation.self_seconds)
+        .sum();
+    let share = |seconds: f64| {
+        Cell::text(format!(
+            "{:.1}%",
+            if whole > 0.0 { 100.0 * seconds / whole } else { 0.0 }
+        ))
+    };
+    let time = |seconds: f64| Cell::number(seconds, units::time(seconds));
+    let rows = table.operations.iter().map(|operation| {
+        vec![
+            Cell::text(&operation.name),
+            share(operation.self_seconds),
+            time(operation.self_seconds),
+            share(operation.total_seconds),
+            time(operation.total_seconds),
+            time(operation.total_seconds / operation.calls.max(1) as f64),
+            Cell::number(operation.calls as f64, operation.calls.to_string()),
+        ]
+    });
+    Table {
+        caption: format!("Operations of {}", table.title),
+        columns: [
+            "operation",
+            "self %",
+            "self",
+            "total %",
+            "total",
+            "average",
+            "calls",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows: rows.collect(),
+    }
+}
+
+fn machine(document: &Document) -> Table {
+    let device = &document.device;
+    let mut rows = vec![
+        ("device", format!("{} ({})", device.name, device.id)),
+        ("memory", units::bytes(device.memory_bytes)),
+        ("copy engines", device.copy_engines.to_string()),
+        ("link", device.link.clone()),
+    ];
+    if let Some(rate) = device.link_bytes_per_second {
+        rows.push(("link's rate", units::rate(rate as u64, 1.0)));
+    }
+    if let Some(node) = device.numa_node {
+        rows.push(("NUMA node", node.to_string()));
+    }
+    Table {
+        caption: "The machine".to_owned(),
+        columns: ["what", "which"].map(str::to_owned).to_vec(),
+        rows: rows
+            .into_iter()
+            .map(|(what, which)| vec![Cell::text(what), Cell::text(which)])
+            .collect(),
+    }
+}
