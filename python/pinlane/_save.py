@@ -52,16 +52,28 @@ def save(
     :param max_shard_bytes: at most so many bytes of tensors in a file. Where one does not do, there are several, called
         ``name-00001-of-00002.safetensors`` and so on, and an index.
     :param metadata: texts for the header; ``{"format": "pt"}`` unless told.
+    :raises TypeError: for a ``max_shard_bytes`` that is no number of bytes.
+    :raises ValueError: for one below 1.
     :raises CheckpointError: for what the format can't hold.
     :raises UnsupportedLeafError: for a leaf that is no tensor, or has no strided memory.
     :raises FileError: for what the system refuses.
     """
+    if max_shard_bytes is not None:
+        _check_limit(max_shard_bytes)
     flat: dict[str, Any] = {}
     for name, leaf in _named(tree, ""):
         if name in flat:
             raise ValueError(f"saving: the tree has two tensors called {name!r}")
         flat[name] = leaf
     return save_flat(flat, path, max_shard_bytes, _METADATA if metadata is None else metadata)
+
+
+def _check_limit(max_shard_bytes: Any) -> None:
+    """Refuses what is no number of bytes, such as the texts that others take."""
+    if not isinstance(max_shard_bytes, int) or isinstance(max_shard_bytes, bool):
+        raise TypeError(f"saving: max_shard_bytes is a number of bytes, such as 5_000_000_000, not {max_shard_bytes!r}")
+    if max_shard_bytes < 1:
+        raise ValueError(f"saving: max_shard_bytes is at least 1, not {max_shard_bytes}")
 
 
 def save_flat(
