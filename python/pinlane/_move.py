@@ -105,10 +105,8 @@ def to(
     :raises UnsupportedLeafError: for a leaf that can't move; its text says where in the tree it is.
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
-    if not (non_blocking or stream or dtype or pin):
-        alone = _alone.moved(tree, device)
-        if alone is not None:
-            return alone
+    if not (non_blocking or stream or dtype or pin) and _alone.is_new(tree, device):
+        return to(tree, device)
     target = name_of(device)
     _refuse_module(tree)
     plan = Plan(target, stream, dtype, slab=slab, pin=pin, watch=non_blocking)
@@ -123,6 +121,11 @@ def to(
     given = flight.result()
     assert given is not None, "a flight gives its result once, and nobody else has asked"
     return given[0]
+
+
+if not TYPE_CHECKING:
+    # What callers call: it does what lone tensors want by itself.
+    to = _alone.fronted(to)
 
 
 def _refuse_module(tree: Any) -> None:

@@ -3,6 +3,21 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
+class Way:
+    """How a lone tensor gets to one device."""
+
+    @staticmethod
+    def send(to: Callable[..., Any], device: torch.device, longest: int) -> Way: ...
+    @staticmethod
+    def read(cpu: Callable[..., Any], longest: int) -> Way: ...
+    @staticmethod
+    def engine() -> Way: ...
+
+def front(otherwise: Callable[..., Any], ways: dict[Any, Way], doc: str) -> Any: ...
+def know_torch(tensor: type, device: type) -> None: ...
+
 class Tree:
     """A tree taken apart."""
 
