@@ -38,7 +38,12 @@ class DeviceStats(NamedTuple):
     pinned: int
     """Pinned now, in use or kept for the next use."""
     leased: int
-    """Pinned and in use: by pinned tensors and results, and by what transfers go through."""
+    """Pinned and in use: by pinned tensors and results, and by the slots that transfers go through."""
+    slots: int
+    """What of the budget is for those slots, pinned already or not."""
+    results: int
+    """What of ``leased`` is results on the host that nobody has asked to be pinned: they may have half of what the slots
+    leave of the budget, and lie in ordinary memory when that is used up."""
     pinned_peak: int
     """The most that was pinned at any time."""
     idle: int

@@ -18,9 +18,9 @@ again before that stream is done with it. Memory from a stream of the thread's o
 step; but then all memory would have to be marked, and a consumer that enqueues work far ahead of the GPU would get a new
 allocation for every batch, as none could be handed out again before the GPU came to it.
 
-Sources that hand out the same memory again. A generator may fill one buffer again and again: so the thread pulls the next
-batch only when the engine has read the last one. Batches that come out of a DataLoader's worker processes are new memory,
-each, and there is nothing to wait for.
+Sources that hand out the same memory again. A generator, or a class made of DataLoader, may fill one buffer again and again: so
+the thread pulls the next batch only when the engine has read the last one, and what is on the device already is copied there.
+Batches that come out of a DataLoader's worker processes are new memory, each, and there is nothing to wait for.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from . import _native, _trees
 from ._devices import name_of
-from ._move import to
+from ._move import transfer as move
 from ._plan import torch_side
 from ._transfer import Transfer
 
@@ -137,7 +137,7 @@ class Prefetch(Generic[T]):
         is_fresh = _gives_fresh_memory(self._iterable)
 
         def start(batch: T) -> Transfer[T]:
-            transfer = to(batch, target, non_blocking=True, **self._options)
+            transfer = move(batch, target, copies=not is_fresh, **self._options)
             if not is_fresh:
                 # Waits until the source may write its memory again. What went wrong is raised to whom the batch goes.
                 transfer.exception()
@@ -392,9 +392,15 @@ class _Surroundings:
 
 
 def _gives_fresh_memory(iterable: object) -> bool:
-    """Whether no batch lies in memory of another that came before: so it is behind a DataLoader's worker processes."""
+    """Whether no batch lies in memory of another that came before: so it is behind a DataLoader's worker processes, and where
+    torch's own function makes the batches of samples. A class of its own may do anything with them."""
     data: Any = sys.modules.get("torch.utils.data")
-    return data is not None and isinstance(iterable, data.DataLoader) and iterable.num_workers > 0
+    if data is None or not isinstance(iterable, data.DataLoader):
+        return False
+    loader, plain = type(iterable), data.DataLoader
+    if loader.__iter__ is not plain.__iter__ or loader._get_iterator is not plain._get_iterator:
+        return False
+    return iterable.num_workers > 0 or iterable.collate_fn is data.default_collate
 
 
 def _bytes_of(batch: object) -> int:

@@ -258,19 +258,6 @@ def test_it_is_as_long_as_its_source(device: str) -> None:
         len(pinlane.prefetch((number for number in range(3)), device))
 
 
-def test_a_source_may_fill_one_buffer_again_and_again() -> None:
-    slow = simulate("sim:prefetch-slow", bytes_per_second=2e7)
-
-    def source() -> Iterator[numpy.ndarray]:
-        buffer = numpy.zeros(50_000)
-        for number in range(6):
-            buffer[:] = number
-            yield buffer
-
-    for number, batch in enumerate(pinlane.prefetch(source(), slow)):
-        assert (numpy.asarray(pinlane.to(batch, "cpu")) == number).all()
-
-
 def test_nothing_of_a_batch_is_held_once_it_was_given(device: str) -> None:
     class Names(list):  # type: ignore[type-arg]
         pass

@@ -108,6 +108,123 @@ fn pinned_tensors_and_transfers_share_one_budget() {
     rig.finish();
 }
 
+/// A budget of 4 MiB, of which slots take a part.
+fn with_four_mebibytes() -> Rig {
+    let options = DeviceOptions {
+        pinned_budget: Some(4 << 20),
+        ..small_engine(1, 2, SLOT)
+    };
+    Rig::new(1, &options)
+}
+
+fn result(device: &Device, bytes: usize) -> Tensor {
+    HostMemory::PinnedIfRoom(device)
+        .empty(DType::U8, &[bytes])
+        .unwrap()
+}
+
+#[test]
+fn results_that_may_be_pageable_have_half_of_what_the_slots_leave() {
+    let rig = with_four_mebibytes();
+    let usage = || rig.device().stats().unwrap().pinned;
+    let slots = usage().slots;
+    assert!(slots > 0);
+    let share = (usage().budget - slots) / 2;
+    let mut held = Vec::new();
+    while held.len() < 100 {
+        held.push(result(rig.device(), 100_000));
+    }
+    let pinned = held.iter().filter(|tensor| tensor.is_pinned()).count();
+    assert!(pinned > 0 && pinned < held.len());
+    assert!(
+        usage().results <= share && usage().results + 100_096 > share,
+        "{:?}",
+        usage()
+    );
+    // Everyone else has the rest: slots, and tensors that are to be pinned.
+    move_there_and_back(rig.device(), 300_000, 1);
+    assert_eq!(usage().slots, slots);
+    let tensor = pinned_zeros(rig.device(), 1 << 20).unwrap();
+    drop((held, tensor));
+    assert_eq!(usage().results, 0);
+    assert!(rig.sim().peak_pinned_bytes() <= 4 << 20);
+    rig.finish();
+}
+
+#[test]
+fn a_result_is_pinned_again_where_the_one_before_lay_and_gives_way_to_tensors() {
+    let rig = with_four_mebibytes();
+    let address = |tensor: &Tensor| tensor.as_bytes().unwrap().as_ptr();
+    let first = result(rig.device(), 500_000);
+    let place = address(&first);
+    drop(first);
+    let again = result(rig.device(), 450_000);
+    assert!(again.is_pinned() && address(&again) == place);
+    // A short one is not worth it, and what nobody is to read but its owner is zero.
+    assert!(!result(rig.device(), 1000).is_pinned());
+    let mut wrong = HostMemory::PinnedIfRoom(rig.device())
+        .full(DType::U8, &[100_000], 7)
+        .unwrap();
+    wrong.as_mut_slice::<u8>().unwrap().fill(9);
+    drop(wrong);
+    let zeros = HostMemory::PinnedIfRoom(rig.device()).zeros(DType::U8, &[100_000]);
+    assert!(zeros.unwrap().as_bytes().unwrap().iter().all(|&byte| byte == 0));
+    // Its memory is nobody's when it is dropped: a tensor gets nearly all of the budget.
+    drop(again);
+    let pinned = rig.device().stats().unwrap().pinned;
+    pinned_zeros(rig.device(), pinned.budget - pinned.slots - 8192).unwrap();
+    rig.finish();
+}
+
+#[test]
+fn what_results_leave_is_given_back_by_trimming() {
+    let rig = with_four_mebibytes();
+    drop(result(rig.device(), 500_000));
+    assert!(rig.sim().alive().pinned_bytes >= 500_000);
+    assert!(rig.device().trim() >= 500_000);
+    assert_eq!(rig.sim().alive().pinned_bytes, 0);
+    rig.finish();
+}
+
+#[test]
+fn where_the_system_pins_nothing_results_are_pageable() {
+    let config = MachineConfig {
+        pin_limit: Some(0),
+        ..MachineConfig::default()
+    };
+    let rig = Rig::on(config, &DeviceOptions::default());
+    assert!(!result(rig.device(), 100_000).is_pinned());
+    let asked = rig.sim().calls(Step::Pin);
+    assert!(!result(rig.device(), 100_000).is_pinned());
+    assert_eq!(
+        rig.sim().calls(Step::Pin),
+        asked,
+        "it is not asked in vain for each"
+    );
+    rig.finish();
+}
+
+#[test]
+fn who_asks_for_more_than_the_budget_is_not_told_to_drop_tensors() {
+    let rig = with_four_mebibytes();
+    // The slots are made.
+    move_there_and_back(rig.device(), 1000, 1);
+    let held = pinned_zeros(rig.device(), 1 << 20).unwrap();
+    let pinned = rig.device().stats().unwrap().pinned;
+    let error = pinned_zeros(rig.device(), 5 << 20).unwrap_err().to_string();
+    assert!(!error.contains("drop"), "{error}");
+    let enough = (5 << 20) + pinned.slots;
+    assert!(error.contains(&format!("at least {enough} bytes")), "{error}");
+    let error = pinned_zeros(rig.device(), 3 << 20).unwrap_err().to_string();
+    assert!(error.contains("drop some"), "{error}");
+    assert!(
+        error.contains(&format!("hold {}", pinned.leased - pinned.slots)),
+        "{error}"
+    );
+    drop(held);
+    rig.finish();
+}
+
 #[test]
 fn pinned_memory_that_nothing_uses_makes_room_for_another_size() {
     let options = DeviceOptions {

@@ -116,7 +116,9 @@ impl Way {
 }
 
 fn is_pinned(tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
-    tensor.call_method0(intern!(tensor.py(), "is_pinned"))?.is_truthy()
+    tensor
+        .call_method0(intern!(tensor.py(), "is_pinned"))?
+        .is_truthy()
 }
 
 /// What [`front`] was given.
@@ -267,7 +269,11 @@ impl Front {
             for index in 0..count {
                 ffi::PyTuple_SetItem(positional, index, ffi::Py_NewRef(*arguments.offset(index)));
             }
-            let named = if names.is_null() { ptr::null_mut() } else { ffi::PyDict_New() };
+            let named = if names.is_null() {
+                ptr::null_mut()
+            } else {
+                ffi::PyDict_New()
+            };
             let mut given = ptr::null_mut();
             if names.is_null() || (!named.is_null() && name_all(named, arguments.offset(count), names)) {
                 given = ffi::PyObject_Call(self.otherwise.as_ptr(), positional, named);
@@ -292,7 +298,11 @@ unsafe fn name_all(
     // SAFETY: the caller's promise.
     unsafe {
         (0..ffi::PyTuple_Size(names)).all(|index| {
-            ffi::PyDict_SetItem(named, ffi::PyTuple_GetItem(names, index), *arguments.offset(index)) == 0
+            ffi::PyDict_SetItem(
+                named,
+                ffi::PyTuple_GetItem(names, index),
+                *arguments.offset(index),
+            ) == 0
         })
     }
 }

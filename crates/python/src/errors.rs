@@ -39,6 +39,14 @@ pub(crate) fn from_engine(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
+/// Whether an error says that there is no room.
+pub(crate) fn is_of_room(error: &Error) -> bool {
+    matches!(
+        class_of(error),
+        "OutOfMemoryError" | "PinnedBudgetError" | "HostMemoryError"
+    )
+}
+
 /// The file that an error is about, and what the system says of it.
 pub(crate) fn refused_file(error: &Error) -> Option<(&Path, &io::Error)> {
     match error {

@@ -42,7 +42,7 @@ mod _native {
             simulated_device_of, trim,
         },
         flight::Flight,
-        memory::{Memory, make_memory},
+        memory::{Memory, drain, make_memory},
         moving::start,
         pinning::{is_pinned, pinned_memory},
         profiling::{start_profile, stop_profile},

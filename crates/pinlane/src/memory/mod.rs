@@ -3,6 +3,7 @@
 //! - [`adopted`]: memory of others, pinned within the budget.
 //! - [`buffer`]: one pageable allocation.
 //! - [`copying`]: copying large ranges, several pages side by side.
+//! - [`lease`]: a piece of the pinned pool.
 //! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
 //! - [`numa`]: which part of the host pages come from.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
@@ -15,6 +16,7 @@
 pub(crate) mod adopted;
 pub(crate) mod buffer;
 pub(crate) mod copying;
+pub(crate) mod lease;
 pub(crate) mod mapping;
 mod numa;
 pub(crate) mod pool;

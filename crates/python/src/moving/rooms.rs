@@ -3,13 +3,17 @@
 use std::{any::Any, ptr::NonNull, sync::Arc};
 
 use pinlane::{
-    Device,
+    Device, HostMemory,
     driver::{Backend, DevicePtr},
 };
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
 
 use super::{Group, Start};
-use crate::{errors, kept::Kept, memory::Memory};
+use crate::{
+    errors,
+    kept::Kept,
+    memory::{Memory, made_or_drained},
+};
 
 /// Where each leaf begins in memory that they share, in bytes. `pinlane._collate` lays out its slabs so too.
 pub(super) const ALIGNMENT: usize = 256;
@@ -89,9 +93,15 @@ impl<'py> Start<'_, 'py> {
                 pinned: None,
             });
         }
-        let (target, pinned) = (&self.target, self.wishes.pin.then_some(from));
-        let made = py.detach(|| match target.is_host() {
-            true => Memory::on_host(bytes, pinned),
+        let target = &self.target;
+        let on_host = match self.wishes.pin {
+            Some(true) => HostMemory::Pinned(from),
+            Some(false) => HostMemory::Pageable,
+            None => HostMemory::PinnedIfRoom(from),
+        };
+        let device = if target.is_host() { from } else { target };
+        let made = made_or_drained(py, device, || match target.is_host() {
+            true => Memory::on_host(bytes, on_host),
             false => Memory::on_simulated(target, bytes),
         });
         let memory = made.map_err(|error| errors::from_engine(py, &error))?;

@@ -3,7 +3,7 @@
 use std::{any::Any, ptr, sync::Arc};
 
 use pinlane::{Direction, Error, Pieces, Profile, driver::DevicePtr};
-use pyo3::prelude::*;
+use pyo3::{intern, prelude::*};
 
 use super::{
     Group, Leaf, Start,
@@ -69,6 +69,9 @@ impl<'py> Start<'_, 'py> {
     }
 
     /// Pushes what comes from a device.
+    ///
+    /// Neighbours in one tensor's memory that are neighbours on the host too, as what came to the device together is, are one
+    /// piece.
     fn push_from_device(
         &self,
         pieces: &mut Pieces,
@@ -76,17 +79,38 @@ impl<'py> Start<'_, 'py> {
         rooms: &[Room<'py>],
         places: &[Place],
     ) -> PyResult<()> {
-        for (leaf, &(room, offset)) in group.leaves.iter().zip(places) {
-            let (room, bytes) = (&rooms[room], self.forms.get(leaf.form).bytes);
+        let (mut leaves, mut places) = (&group.leaves[..], places);
+        while let (Some(leaf), Some(&(room, offset))) = (leaves.first(), places.first()) {
+            let (room, mut bytes) = (&rooms[room], self.forms.get(leaf.form).bytes);
             let from = DevicePtr(leaf.address as u64);
+            let mut count = 1;
             if self.target.is_host() {
+                let (neighbours, end) = self.neighbours(leaves, places);
+                if neighbours > 1 && self.is_in_one_storage(leaf, end)? {
+                    (count, bytes) = (neighbours, end);
+                }
                 pieces.push(from, room.host_ptr(offset)?, bytes, room.pinned.is_some());
             } else {
                 let pushed = pieces.push_peer(room.device_ptr(offset), &group.from, from, bytes);
                 pushed.map_err(|error| self.at(leaf.number, error))?;
             }
+            (leaves, places) = (&leaves[count..], &places[count..]);
         }
         Ok(())
+    }
+
+    /// Whether so many bytes from a leaf on lie in the memory that torch knows as this leaf's: then they are in one allocation.
+    fn is_in_one_storage(&self, leaf: &Leaf, bytes: usize) -> PyResult<bool> {
+        let py = self.py;
+        let tensor = self.tree.get().leaves()[leaf.number].bind(py);
+        let Some(storage) = tensor.getattr_opt(intern!(py, "untyped_storage"))? else {
+            return Ok(false);
+        };
+        let storage = storage.call0()?;
+        let start: usize = storage.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let end = start + storage.call_method0(intern!(py, "nbytes"))?.extract::<usize>()?;
+        // What is moved instead of a leaf lies elsewhere.
+        Ok((start..end).contains(&leaf.address) && leaf.address + bytes <= end)
     }
 
     /// Pushes what goes from the host to a device; says what reads it there.
