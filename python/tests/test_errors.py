@@ -181,3 +181,16 @@ def test_numpy_alone_is_enough() -> None:
 def test_importing_it_imports_neither_torch_nor_numpy() -> None:
     loaded = run("import sys, pinlane; print(*(name for name in ('torch', 'numpy') if name in sys.modules))")
     assert loaded.split() == []
+
+
+def test_what_is_for_tests_is_there_when_it_is_asked_for() -> None:
+    script = """
+        import sys, pinlane
+        assert "pinlane.testing" not in sys.modules and "testing" in dir(pinlane)
+        assert pinlane.testing.simulate("sim:asked") == "sim:asked"
+        try:
+            pinlane.nothing
+        except AttributeError as error:
+            print(error)
+    """
+    assert run(script).strip() == "module 'pinlane' has no attribute 'nothing'"
