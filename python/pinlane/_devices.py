@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 from . import _native
+from ._arguments import whole
 from ._errors import NoSuchDeviceError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def set_kept_limit(bytes: int) -> None:
 
     Memory of large results on the host is kept when they are dropped: the next that lies in it arrives twice as fast.
     """
-    _native.set_kept_limit(bytes)
+    _native.set_kept_limit(whole(bytes, "the limit", 0))
 
 
 def set_pinned_budget(bytes: int, device: DeviceLike = "cuda") -> None:
@@ -108,7 +109,7 @@ def set_pinned_budget(bytes: int, device: DeviceLike = "cuda") -> None:
 
     :raises Error: for a budget below what every transfer of the device goes through.
     """
-    _native.set_pinned_budget(name_of(device), bytes)
+    _native.set_pinned_budget(name_of(device), whole(bytes, "the budget", 0))
 
 
 def name_of(device: DeviceLike) -> str:

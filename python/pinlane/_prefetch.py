@@ -38,6 +38,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from . import _native, _trees
+from ._arguments import whole
 from ._devices import name_of
 from ._move import transfer as move
 from ._plan import torch_side
@@ -95,13 +96,13 @@ def prefetch(
         that goes alone.
     :param dtype: what tensors of floating-point numbers are converted to.
     :param slab: whether the tensors of a batch share one allocation.
-    :raises ValueError: for a depth or a bound below 1.
+    :raises TypeError: for a depth or a bound that is no whole number.
+    :raises ValueError: for one below 1.
     :raises NoSuchDeviceError: for a device that is not there.
     """
-    if depth < 1:
-        raise ValueError(f"prefetching {depth} batches ahead: the depth is at least 1")
-    if max_bytes is not None and max_bytes < 1:
-        raise ValueError(f"prefetching at most {max_bytes} bytes: the bound is at least 1, or None for no bound")
+    depth = whole(depth, "the depth", 1)
+    if max_bytes is not None:
+        max_bytes = whole(max_bytes, "max_bytes, the most bytes on their way,", 1)
     name_of(device)
     return Prefetch(iterable, device, depth, max_bytes, dtype=dtype, slab=slab)
 

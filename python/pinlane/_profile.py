@@ -26,9 +26,10 @@ def profile(path: str | os.PathLike[str]) -> Iterator[None]:
     (``wait``), each with its bytes, its route and its lane. When the device itself was busy is for its own tools to say.
 
     :raises Error: while another profile is being taken.
+    :raises TypeError: for what is no path.
     :raises OSError: for a file that can't be written; nothing was done then.
     """
-    with open(path, "w", encoding="utf-8") as file:
+    with open(os.fspath(path), "w", encoding="utf-8") as file:
         _native.start_profile()
         try:
             yield

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from . import _native
+from ._arguments import whole
 from ._dtypes import names
 from ._plan import torch_side, unsupported
 
@@ -59,21 +60,13 @@ def save(
     :raises FileError: for what the system refuses.
     """
     if max_shard_bytes is not None:
-        _check_limit(max_shard_bytes)
+        max_shard_bytes = whole(max_shard_bytes, "max_shard_bytes", 1)
     flat: dict[str, Any] = {}
     for name, leaf in _named(tree, ""):
         if name in flat:
             raise ValueError(f"saving: the tree has two tensors called {name!r}")
         flat[name] = leaf
     return save_flat(flat, path, max_shard_bytes, _METADATA if metadata is None else metadata)
-
-
-def _check_limit(max_shard_bytes: Any) -> None:
-    """Refuses what is no number of bytes, such as the texts that others take."""
-    if not isinstance(max_shard_bytes, int) or isinstance(max_shard_bytes, bool):
-        raise TypeError(f"saving: max_shard_bytes is a number of bytes, such as 5_000_000_000, not {max_shard_bytes!r}")
-    if max_shard_bytes < 1:
-        raise ValueError(f"saving: max_shard_bytes is at least 1, not {max_shard_bytes}")
 
 
 def save_flat(
