@@ -226,7 +226,7 @@ def test_results_on_the_host_come_back_right_however_they_lie_on_the_gpu() -> No
 def test_a_full_gpu_is_asked_again_when_what_was_dropped_has_landed() -> None:
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(DEVICE).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (400 << 20)) / total, DEVICE)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (400 << 20)) / total)
     try:
         large = torch.ones(256 << 20, dtype=torch.uint8)
         for _ in range(5):
@@ -234,7 +234,7 @@ def test_a_full_gpu_is_asked_again_when_what_was_dropped_has_landed() -> None:
             pinlane.to([large], DEVICE, non_blocking=True)
             assert bool(pinlane.to([large], DEVICE)[0][-10:].eq(1).all())
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def test_strided_tensors_of_the_gpu_arrive_as_torch_lays_them_out() -> None:

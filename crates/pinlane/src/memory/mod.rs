@@ -8,6 +8,7 @@
 //! - [`numa`]: which part of the host pages come from.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
 //! - [`recycled`]: large pageable memory that is kept for the next result.
+//! - [`region`]: pages that are pinned as a whole.
 //! - [`residency`]: whether memory has pages yet.
 //! - [`shortage`]: what there is too little of when memory can't be pinned.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
@@ -21,6 +22,7 @@ pub(crate) mod mapping;
 mod numa;
 pub(crate) mod pool;
 pub(crate) mod recycled;
+mod region;
 pub(crate) mod residency;
 pub(crate) mod shortage;
 pub(crate) mod slots;

@@ -16,13 +16,14 @@
 use std::{collections::BTreeMap, fmt};
 
 use pinlane_driver::{
-    Driver, PinnedRange, fork,
+    Driver, fork,
     sync::{Arc, Condvar, Mutex, lock, wait},
 };
 
 use super::{
     lease::{PinnedLease, Purpose},
-    mapping::{Mapping, round_to_pages},
+    mapping::round_to_pages,
+    region::Region,
     shortage::Shortage,
 };
 use crate::{Error, Result};
@@ -63,16 +64,6 @@ struct State {
     /// Whether the system has refused to pin memory for such results: it is not asked again before something changes.
     refuses_results: bool,
     peak: usize,
-}
-
-/// Pinned pages and the ranges of them that no lease holds. The range is unpinned before its pages are unmapped:
-/// fields drop in this order.
-struct Region {
-    _pin: PinnedRange,
-    mapping: Mapping,
-    /// Whether only results that may as well be pageable lie in it.
-    is_for_results: bool,
-    free: BTreeMap<usize, usize>,
 }
 
 /// What the pool holds, in bytes.
@@ -242,9 +233,9 @@ impl PinnedPool {
         };
         // Pinning is slow and does not happen under the lock; the region's bytes are already counted. A host that
         // has not the room for further leases may still have what this one needs.
-        let made = match self.make_region(grow, purpose) {
+        let made = match Region::new(&self.driver, grow, purpose) {
             Err(error) if grow > exact && Shortage::behind(&error).is_some() => {
-                self.make_region(exact, purpose)
+                Region::new(&self.driver, exact, purpose)
             }
             made => made,
         };
@@ -267,21 +258,6 @@ impl PinnedPool {
         }
     }
 
-    fn make_region(&self, bytes: usize, purpose: Purpose) -> Result<Region> {
-        let mapping = Mapping::touched(bytes, self.driver.properties().numa_node)?;
-        // SAFETY: the mapping is new, so nothing of it is pinned; `Region` drops the pin before the mapping; leases
-        // keep the region until no work uses it.
-        let pin = unsafe { PinnedRange::new(&self.driver, mapping.ptr(), mapping.bytes()) }
-            .map_err(|source| Error::driver(format!("pinning {bytes} bytes of host memory"), source))?;
-        let free = BTreeMap::from([(0, mapping.bytes())]);
-        Ok(Region {
-            _pin: pin,
-            mapping,
-            is_for_results: purpose == Purpose::Result,
-            free,
-        })
-    }
-
     /// A lease out of the smallest free range that holds it.
     fn cut(self: &Arc<Self>, state: &mut State, bytes: usize, purpose: Purpose) -> Option<PinnedLease> {
         let (_, id, offset) = state
@@ -289,7 +265,7 @@ impl PinnedPool {
             .iter()
             .filter(|(_, region)| region.is_for_results == (purpose == Purpose::Result))
             .flat_map(|(&id, region)| region.free.iter().map(move |(&offset, &len)| (len, id, offset)))
-            .filter(|&(len, ..)| len >= bytes)
+            .filter(|&(len, ..)| len >= bytes && (purpose != Purpose::Result || !wastes(len, bytes)))
             .min()?;
         Some(self.cut_from(state, id, offset, bytes, purpose))
     }
@@ -391,24 +367,9 @@ impl State {
     }
 }
 
-impl Region {
-    fn is_idle(&self) -> bool {
-        self.free.get(&0) == Some(&self.mapping.bytes())
-    }
-
-    fn insert_free(&mut self, mut offset: usize, mut bytes: usize) {
-        if let Some((&before, &len)) = self.free.range(..offset).next_back()
-            && before + len == offset
-        {
-            self.free.remove(&before);
-            offset = before;
-            bytes += len;
-        }
-        if let Some(len) = self.free.remove(&(offset + bytes)) {
-            bytes += len;
-        }
-        self.free.insert(offset, bytes);
-    }
+/// Whether a result of `bytes` bytes should not lie in a free range that long, which the next one may want.
+fn wastes(range: usize, bytes: usize) -> bool {
+    range > REGION_BYTES && range - bytes > bytes / 3
 }
 
 impl fmt::Debug for PinnedPool {
