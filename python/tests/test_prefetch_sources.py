@@ -10,6 +10,7 @@ import numpy
 import pinlane
 import pytest
 import torch
+from pinlane import _plan
 from pinlane.testing import simulate
 from torch.utils.data import DataLoader
 
@@ -75,23 +76,26 @@ def test_a_class_of_ones_own_is_not_taken_for_a_plain_loader() -> None:
         assert batch[:, 0].tolist() == [2.0 * number, 2.0 * number + 1]
 
 
-def test_batches_of_a_plain_loader_are_not_copied_where_they_are() -> None:
-    made = []
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_a_plain_loader_are_not_copied_where_they_are(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    def copied(*_: Any) -> None:
+        raise AssertionError("it was copied")
 
-    class Remembering(torch.utils.data.Dataset):  # type: ignore[type-arg]
-        def __len__(self) -> int:
-            return 4
+    monkeypatch.setattr(_plan.Plan, "copied", copied)
+    context = "fork" if workers else None
+    loader = DataLoader(list(range(8)), batch_size=2, num_workers=workers, multiprocessing_context=context)
+    assert torch.cat(list(pinlane.prefetch(loader, "cpu"))).tolist() == list(range(8))
 
-        def __getitem__(self, number: int) -> torch.Tensor:
-            made.append(torch.full((3,), number))
-            return made[-1]
 
-    def first(samples: list[torch.Tensor]) -> torch.Tensor:
-        return samples[0]
+def test_without_workers_a_function_of_ones_own_may_give_the_same_memory_again() -> None:
+    buffer = torch.zeros(2)
 
-    for batch in pinlane.prefetch(DataLoader(Remembering(), batch_size=1, collate_fn=first), "cpu"):
-        assert all(batch.data_ptr() != one.data_ptr() for one in made), "a function of one's own may do anything"
-    assert len(made) == 4
+    def collate(samples: list[int]) -> torch.Tensor:
+        return buffer.copy_(torch.tensor(samples))
+
+    loader = DataLoader(list(range(8)), batch_size=2, collate_fn=collate)
+    given = list(pinlane.prefetch(loader, "cpu", depth=3))
+    assert torch.cat(given).tolist() == list(range(8))
 
 
 class RayBatches:
