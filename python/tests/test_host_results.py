@@ -90,6 +90,16 @@ def test_what_came_to_a_device_together_comes_back_right(small: str) -> None:
         assert torch.equal(row, part[:200])
 
 
+def test_neighbours_with_storages_of_their_own_come_back_right(small: str) -> None:
+    (whole,) = pinlane.to([torch.arange(64 * 300, dtype=torch.int32)], small)
+    array = whole.numpy()
+    apart = [torch.from_numpy(array[start : start + 60]) for start in range(0, array.size, 64)]
+    together = [whole[start : start + 60] for start in range(0, array.size, 64)]
+    for tree in (apart, together, together[:20] + apart[20:], apart[:3] + together[3:200] + apart[200:]):
+        for back, part in zip(pinlane.to(tree, "cpu"), together, strict=True):
+            assert torch.equal(back, part)
+
+
 def test_a_dropped_transfer_makes_room_before_a_device_is_said_to_be_full() -> None:
     device = simulate(f"sim:full-{next(_numbers)}", memory_bytes=3 * MIB, bytes_per_second=2e7)
     source = torch.ones(2 * MIB, dtype=torch.uint8)
