@@ -83,11 +83,7 @@ impl Way {
             Kind::Send { longest, .. } => (*longest, true),
             Kind::Read { longest, .. } => (*longest, false),
         };
-        let Some((space, address, bytes)) = exchange::with_tensor(tensor, |seen| {
-            let elements: i64 = seen.shape.iter().product();
-            (seen.space, seen.address, elements as usize * seen.item)
-        })?
-        else {
+        let Some((space, bytes)) = exchange::place_of(tensor)? else {
             // Sparse, quantised, meta.
             return Ok(Outcome::Left);
         };
@@ -105,9 +101,7 @@ impl Way {
                     let end = ptr::null_mut::<ffi::PyObject>();
                     ffi::PyObject_CallFunctionObjArgs(cpu.as_ptr(), tensor.as_ptr(), end)
                 }
-                (Kind::Read { .. }, Space::Host) if simulated::device_of(address).is_none() => {
-                    ffi::Py_NewRef(tensor.as_ptr())
-                }
+                (Kind::Read { .. }, Space::Host) if !is_simulated(tensor)? => ffi::Py_NewRef(tensor.as_ptr()),
                 _ => return Ok(Outcome::Left),
             }
         };
@@ -119,6 +113,12 @@ fn is_pinned(tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
     tensor
         .call_method0(intern!(tensor.py(), "is_pinned"))?
         .is_truthy()
+}
+
+/// Whether a tensor of the host lies in the memory of a simulated device.
+fn is_simulated(tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let address = exchange::with_tensor(tensor, |seen| seen.address)?;
+    Ok(address.is_some_and(|address| simulated::device_of(address).is_some()))
 }
 
 /// What [`front`] was given.

@@ -139,7 +139,9 @@ impl<'py> Start<'_, 'py> {
             // What is moved instead of a leaf lies elsewhere.
             return Ok(alone);
         }
-        let ends = leaves.iter().map(|leaf| leaf.address + self.forms.get(leaf.form).bytes);
+        let ends = leaves
+            .iter()
+            .map(|leaf| leaf.address + self.forms.get(leaf.form).bytes);
         let inside = ends.take_while(|&leaf_end| leaf_end <= end);
         let (count, last) = inside.fold((0, first.address), |(count, _), leaf_end| (count + 1, leaf_end));
         Ok((count.max(1), (last - first.address).max(alone.1)))
