@@ -100,6 +100,16 @@ def test_neighbours_with_storages_of_their_own_come_back_right(small: str) -> No
             assert torch.equal(back, part)
 
 
+def test_views_of_one_storage_arrive_right_however_they_lie_in_it(small: str) -> None:
+    whole = torch.arange(64 * 300, dtype=torch.int32)
+    rows = list(whole.view(300, 64).unbind())
+    short = [row[:60] for row in rows]
+    alone = [row.clone() for row in rows]
+    for tree in (rows, short, short[::-1], rows[:5] + rows[:50], alone, rows[:20] + alone[20:40] + short[40:]):
+        for moved, part in zip(pinlane.to(tree, small), tree, strict=True):
+            assert torch.equal(moved, part) and moved.data_ptr() != part.data_ptr()
+
+
 def test_a_dropped_transfer_makes_room_before_a_device_is_said_to_be_full() -> None:
     device = simulate(f"sim:full-{next(_numbers)}", memory_bytes=3 * MIB, bytes_per_second=2e7)
     source = torch.ones(2 * MIB, dtype=torch.uint8)
