@@ -132,3 +132,21 @@ fn where_the_system_pins_nothing_results_are_pageable() {
     );
     rig.finish();
 }
+
+#[test]
+fn a_single_result_leaves_tensors_their_half_however_small_the_budget() {
+    let options = DeviceOptions {
+        pinned_budget: Some(1 << 20),
+        ..small_engine(1, 2, SLOT)
+    };
+    let rig = Rig::new(1, &options);
+    let held = result(rig.device(), 20_000);
+    assert!(held.is_pinned());
+    let pinned = rig.device().stats().unwrap().pinned;
+    drop(pinned_zeros(
+        rig.device(),
+        (pinned.budget - pinned.slots) / 2 - 8192,
+    ));
+    drop(held);
+    rig.finish();
+}

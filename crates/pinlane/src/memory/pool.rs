@@ -61,6 +61,8 @@ struct State {
     slots: usize,
     /// Leased for results that may as well be pageable.
     results: usize,
+    /// Bytes of the regions that such results lie in, those being made included.
+    for_results: usize,
     /// Whether the system has refused to pin memory for such results: it is not asked again before something changes.
     refuses_results: bool,
     peak: usize,
@@ -198,7 +200,7 @@ impl PinnedPool {
         let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
         let grow = {
             let mut state = lock(&self.state);
-            if purpose == Purpose::Result && bytes > state.room_for_results() {
+            if purpose == Purpose::Result && bytes > state.share_of_results().saturating_sub(state.results) {
                 return Err(state.over_budget(asked, purpose));
             }
             let room = loop {
@@ -215,7 +217,10 @@ impl PinnedPool {
                 } else if state.refuses_results {
                     return Err(state.over_budget(asked, purpose));
                 }
-                let room = limit.saturating_sub(state.pinned);
+                let mut room = limit.saturating_sub(state.pinned);
+                if purpose == Purpose::Result {
+                    room = room.min(state.share_of_results().saturating_sub(state.for_results));
+                }
                 if exact <= room {
                     break room;
                 }
@@ -228,6 +233,9 @@ impl PinnedPool {
             let grow =
                 exact.max(REGION_BYTES.min(room / rustix::param::page_size() * rustix::param::page_size()));
             state.pinned += grow;
+            if purpose == Purpose::Result {
+                state.for_results += grow;
+            }
             state.growing += 1;
             grow
         };
@@ -244,7 +252,7 @@ impl PinnedPool {
         self.grown.notify_all();
         match made {
             Ok(region) => {
-                state.pinned -= grow - region.mapping.bytes();
+                state.give_up(grow - region.mapping.bytes(), purpose == Purpose::Result);
                 state.peak = state.peak.max(state.pinned);
                 let id = state.next_region;
                 state.next_region += 1;
@@ -252,7 +260,7 @@ impl PinnedPool {
                 Ok(self.cut_from(&mut state, id, 0, bytes, purpose))
             }
             Err(error) => {
-                state.pinned -= grow;
+                state.give_up(grow, purpose == Purpose::Result);
                 Err(error)
             }
         }
@@ -330,10 +338,17 @@ impl PinnedPool {
 }
 
 impl State {
-    /// What results may still lease that may as well be pageable.
-    fn room_for_results(&self) -> usize {
-        let share = self.budget.saturating_sub(self.reserved + self.slots) / RESULTS_SHARE;
-        share.saturating_sub(self.results)
+    /// What results may have of the budget that may as well be pageable, regions and all.
+    fn share_of_results(&self) -> usize {
+        self.budget.saturating_sub(self.reserved + self.slots) / RESULTS_SHARE
+    }
+
+    /// Counts bytes of a region as no longer pinned.
+    fn give_up(&mut self, bytes: usize, for_results: bool) {
+        self.pinned -= bytes;
+        if for_results {
+            self.for_results -= bytes;
+        }
     }
 
     /// The error where the budget has no room for `asked` bytes.
@@ -358,11 +373,12 @@ impl State {
                 break;
             };
             if let Some(region) = self.regions.remove(&id) {
-                gone += region.mapping.bytes();
+                let bytes = region.mapping.bytes();
+                self.give_up(bytes, region.is_for_results);
+                gone += bytes;
                 drop(region);
             }
         }
-        self.pinned -= gone;
         gone
     }
 }
