@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ._checkpoint import Checkpoint, Entry, load
 from ._checkpoint import open_checkpoint as open
 from ._collate import Collate, collate
@@ -92,6 +94,23 @@ __all__ = [
     "set_kept_limit",
     "set_pinned_budget",
     "stats",
+    "testing",
     "to",
     "trim",
 ]
+
+if TYPE_CHECKING:
+    from . import testing as testing
+
+
+def __getattr__(name: str) -> Any:
+    """What is for tests is imported when it is asked for."""
+    if name == "testing":
+        from importlib import import_module
+
+        return import_module(f"{__name__}.testing")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "testing"})

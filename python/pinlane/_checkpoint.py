@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
@@ -13,6 +14,7 @@ from . import _native
 from ._arrivals import Group, Place, converted, in_groups
 from ._devices import name_of
 from ._dtypes import examples, torch_dtype
+from ._errors import NoSuchTensorError
 from ._plan import floating
 from ._slices import Slice
 
@@ -56,10 +58,12 @@ class Checkpoint(Mapping[str, Entry]):
     may be renamed or replaced meanwhile.
     """
 
-    __slots__ = ("_native",)
+    __slots__ = ("_native", "_whole")
 
-    def __init__(self, native: _native.Checkpoint) -> None:
+    def __init__(self, native: _native.Checkpoint, whole: _native.Checkpoint | None = None) -> None:
         self._native = native
+        #: What it is a part of.
+        self._whole = whole or native
 
     def __len__(self) -> int:
         return len(self._native)
@@ -98,13 +102,22 @@ class Checkpoint(Mapping[str, Entry]):
 
         :param what: a pattern for names, in which ``*`` is any text, ``?`` a character and ``[ab]`` one of some; names; or a
             function that is given each name.
-        :raises NoSuchTensorError: for a name that is not there. A pattern may match nothing.
+        :raises NoSuchTensorError: for a name that is not there, and a pattern that no name matches.
         """
         if isinstance(what, str):
-            is_pattern = any(sign in what for sign in "*?[") and what not in self
-            return Checkpoint(self._native.matching(what) if is_pattern else self._native.only([what]))
+            if not any(sign in what for sign in "*?[") or what in self:
+                return Checkpoint(self._native.only([what]), self._whole)
+            part = self._native.matching(what)
+            if not len(part):
+                raise NoSuchTensorError(f"no tensor of {self._files_as_text()} matches {what!r}")
+            return Checkpoint(part, self._whole)
         names = [name for name in self if what(name)] if callable(what) else list(what)
-        return Checkpoint(self._native.only(names))
+        return Checkpoint(self._native.only(names), self._whole)
+
+    def _files_as_text(self) -> str:
+        """What errors call the checkpoint."""
+        first, *others = self.files or [Path()]
+        return f"{first}{f' and {len(others)} other files' if others else ''}"
 
     def load(
         self,
@@ -149,10 +162,30 @@ class Checkpoint(Mapping[str, Entry]):
 
     def _divided(self, device: DeviceLike, device_map: DeviceMap) -> list[tuple[_native.Checkpoint, str]]:
         names: dict[str, list[str]] = {}
-        place_of = device_map if callable(device_map) else _by_prefix(device_map, device)
+        if callable(device_map):
+            place_of = device_map
+        else:
+            self._look_for_strangers(device_map, device)
+            place_of = _by_prefix(device_map, device)
         for name in self:
             names.setdefault(name_of(place_of(name)), []).append(name)
         return [(self._native.only(part), target) for target, part in names.items()]
+
+    def _look_for_strangers(self, device_map: Mapping[str, DeviceLike], device: DeviceLike) -> None:
+        """Tells of keys that stand for no tensor: most likely misspelt, though the map may be of a larger model."""
+        known = {""}
+        for name in self._whole.names():
+            while name and name not in known:
+                known.add(name)
+                name = name.rpartition(".")[0]
+        strangers = [key for key in device_map if key not in known]
+        if not strangers:
+            return
+        doing = f"loading {self._files_as_text()}: no tensor is called {strangers[0]!r}, or begins with that and a dot"
+        if len(strangers) == len(device_map):
+            raise NoSuchTensorError(f"{doing}, and the device_map has no other key that fits")
+        others = f" (and {len(strangers) - 1} more keys of the device_map)" if len(strangers) > 1 else ""
+        warnings.warn(f"{doing}{others}; what the device_map does not name goes to {device}", stacklevel=5)
 
     def stream(
         self, device: DeviceLike = "cpu", *, progress: bool | None = None
@@ -207,7 +240,11 @@ def open_checkpoint(source: Source) -> Checkpoint:
         return source
     if isinstance(source, (str, os.PathLike)):
         return Checkpoint(_native.Checkpoint(os.fspath(source), []))
-    return Checkpoint(_native.Checkpoint(None, [os.fspath(path) for path in source]))
+    paths: list[Any] = list(source) if isinstance(source, Iterable) else [source]
+    for path in paths:
+        if not isinstance(path, (str, os.PathLike)) or path is source:
+            raise TypeError(f"opening a checkpoint: it is a path, or a list of paths, not {path!r}")
+    return Checkpoint(_native.Checkpoint(None, [os.fspath(path) for path in paths]))
 
 
 def load(
@@ -236,7 +273,8 @@ def load(
     :param device: where to, as for :func:`pinlane.to`.
     :param select: a pattern for names, names, or a function of a name: see :meth:`Checkpoint.select`.
     :param device_map: where to for each name: a function, or a mapping in which a name stands for itself and all names that
-        go on with a dot after it, and the longest counts. Names that it has nothing for go to ``device``.
+        go on with a dot after it, and the longest counts. Names that it has nothing for go to ``device``. Of keys that no
+        name in the files begins with there is a warning, and an error where all are such.
     :param pin: results on the host in pinned memory, out of the budget of this device, or with ``True`` of ``"cuda"``.
     :param dtype: what tensors of floating-point numbers are converted to, where they are loaded to; others keep theirs. This is
         done a group at a time, so that little is held twice.
@@ -245,7 +283,8 @@ def load(
         in place or make them shorter**: the tensors would change, or the process be killed (``SIGBUS``). Replacing a file as a
         whole, as :func:`pinlane.save` does, is safe. A tensor that begins where its dtype can't is read as usual.
     :raises CheckpointError: see :func:`pinlane.open`.
-    :raises NoSuchTensorError: for a name in ``select`` that is not there.
+    :raises NoSuchTensorError: for a name in ``select`` that is not there, a pattern that no name matches, and a
+        ``device_map`` none of whose keys stands for a tensor.
     :raises FileError: where a file can't be read; the text says which tensor, and where in the file.
     :raises TypeError: for a ``dtype`` that is none of torch's, or that has no floating-point numbers.
     :raises UnsupportedLeafError: for a dtype that torch does not have.

@@ -28,6 +28,7 @@ from multiprocessing import reduction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _native
+from ._arguments import whole
 from ._devices import name_of
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def collate(
         current GPU where there is one. Slabs that are not pinned work too, at the cost of one more copy.
     :param slab_bytes: the size of a slab. Memory is used for what was written there, and for no more.
     :param slabs: how many there are at most. As many are used as there are batches that were packed and are still in use.
+    :raises TypeError: for what is no function, or no whole number.
     :raises ValueError: for slabs without room, no slabs, or more than 512.
     """
     return Collate(fn, device=device, slab_bytes=slab_bytes, slabs=slabs)
@@ -92,6 +94,9 @@ class Collate:
 
         if device is not None:
             name_of(device)
+        if fn is not None and not callable(fn):
+            raise TypeError(f"collating: what makes a batch of samples is a function, not {fn!r}")
+        slab_bytes, slabs = whole(slab_bytes, "slab_bytes", 0), whole(slabs, "slabs, their number,", 0)
         self._fn = torch.utils.data.default_collate if fn is None else fn
         self._pool = _Pool(secrets.token_hex(8), _native.Slabs(slabs, slab_bytes), slabs, device)
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 from . import _native
+from ._arguments import whole
 from ._errors import NoSuchDeviceError
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ class DeviceStats(NamedTuple):
     pinned: int
     """Pinned now, in use or kept for the next use."""
     leased: int
-    """Pinned and in use: by pinned tensors and results, and by what transfers go through."""
+    """Pinned and in use: by pinned tensors and results, and by the slots that transfers go through."""
+    slots: int
+    """What of the budget is for those slots, pinned already or not."""
+    results: int
+    """What of ``leased`` is results on the host that nobody has asked to be pinned: they may have half of what the slots
+    leave of the budget, and lie in ordinary memory when that is used up."""
     pinned_peak: int
     """The most that was pinned at any time."""
     idle: int
@@ -93,7 +99,7 @@ def set_kept_limit(bytes: int) -> None:
 
     Memory of large results on the host is kept when they are dropped: the next that lies in it arrives twice as fast.
     """
-    _native.set_kept_limit(bytes)
+    _native.set_kept_limit(whole(bytes, "the limit", 0))
 
 
 def set_pinned_budget(bytes: int, device: DeviceLike = "cuda") -> None:
@@ -103,7 +109,7 @@ def set_pinned_budget(bytes: int, device: DeviceLike = "cuda") -> None:
 
     :raises Error: for a budget below what every transfer of the device goes through.
     """
-    _native.set_pinned_budget(name_of(device), bytes)
+    _native.set_pinned_budget(name_of(device), whole(bytes, "the budget", 0))
 
 
 def name_of(device: DeviceLike) -> str:

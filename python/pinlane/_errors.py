@@ -111,7 +111,16 @@ def of_leaf(error: BaseException, path: str) -> BaseException:
     theirs = getattr(torch, "OutOfMemoryError", None)
     if theirs is None or not isinstance(error, theirs) or isinstance(error, Error):
         return error
-    raised = out_of_memory()(f"moving {path or 'itself'}: {error}")
+    return _named(error, path, out_of_memory())
+
+
+def of_room(error: BaseException, path: str, doing: str = "moving") -> BaseException:
+    """What to raise where there is no room for the result of a leaf, or of several."""
+    return _named(error, path, type(error), doing) if isinstance(error, Error) else error
+
+
+def _named(error: BaseException, path: str, kind: type[BaseException], doing: str = "moving") -> BaseException:
+    raised = kind(f"{doing} {path or 'itself'}: {error}")
     raised.__cause__ = error
     return raised
 

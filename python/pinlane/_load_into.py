@@ -43,13 +43,17 @@ def load_into(
     :param source: what :func:`pinlane.load` takes.
     :param strict: whether the names have to be the same.
     :returns: the names that the checkpoint lacks, and those that only it has, as ``load_state_dict`` does.
+    :raises TypeError: for a target that is neither a module nor a mapping.
     :raises CheckpointMismatchError: where shapes, dtypes or, with ``strict``, names differ. Nothing was loaded.
     :raises FileError: where a file can't be read. Some tensors hold neither what they held nor what the files hold, then.
     """
     torch = torch_side(needed=True)
     assert torch is not None
-    checkpoint = open_checkpoint(source)
     is_module = isinstance(target, torch.torch.nn.Module)
+    if not is_module and not isinstance(target, Mapping):
+        kind = type(target).__name__
+        raise TypeError(f"loading a checkpoint into a {kind}: it takes a module, or a mapping from names to tensors")
+    checkpoint = open_checkpoint(source)
     places: Mapping[str, Any] = target.state_dict(keep_vars=True) if is_module else target  # type: ignore[union-attr,assignment]
     missing, unexpected = _compare(torch, places, checkpoint, strict)
     names = [name for name in places if name in checkpoint]

@@ -33,7 +33,7 @@ def to(
     stream: Stream | None = None,
     dtype: torch.dtype | None = None,
     slab: bool = True,
-    pin: bool = False,
+    pin: bool | None = None,
 ) -> T: ...
 
 
@@ -46,7 +46,7 @@ def to(
     stream: Stream | None = None,
     dtype: torch.dtype | None = None,
     slab: bool = True,
-    pin: bool = False,
+    pin: bool | None = None,
 ) -> Transfer[T]: ...
 
 
@@ -58,7 +58,7 @@ def to(
     stream: Stream | None = None,
     dtype: torch.dtype | None = None,
     slab: bool = True,
-    pin: bool = False,
+    pin: bool | None = None,
 ) -> Any:
     """Moves every tensor in ``tree`` to ``device``, and gives a tree of the same types.
 
@@ -97,24 +97,24 @@ def to(
     :param dtype: what tensors of floating-point numbers are converted to, as ``module.to`` does; others keep theirs.
     :param slab: whether the results share one allocation. It is freed when the last of them is, and saving one of them with
         ``torch.save`` saves all; with ``False`` each has its own.
-    :param pin: whether results on the host lie in pinned memory, out of the budget of the device that they come from. Keep
-        them while a copy of torch's own (``non_blocking=True``) reads them: torch does not, as it does with its own.
+    :param pin: whether results on the host lie in pinned memory, out of the budget of the device that they come from. Unless
+        told, they do while they have room: in half of what the device's slots leave of its budget, if they are of 16 KiB or
+        more together. Keep what is pinned while a copy of torch's own (``non_blocking=True``) reads it on another stream than
+        the next call's: torch does not, as it does with its own.
     :raises NoSuchDeviceError: for a device that is not there.
     :raises TypeError: for a dtype that is not one of torch's for floating-point numbers.
     :raises ValueError: for a stream of a device that nothing comes from or goes to.
     :raises UnsupportedLeafError: for a leaf that can't move; its text says where in the tree it is.
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
-    if not (non_blocking or stream or dtype or pin):
-        alone = _alone.moved(tree, device)
-        if alone is not None:
-            return alone
+    if not (non_blocking or stream or dtype or pin) and _alone.is_new(tree, device):
+        return to(tree, device)
     target = name_of(device)
-    _refuse_module(tree)
-    plan = Plan(target, stream, dtype, slab=slab, pin=pin, watch=non_blocking)
-    flight = _native.start(_native.Tree(tree, plan.tensor_type, _trees.open), target, plan)
     if non_blocking:
-        return Transfer(flight, plan)
+        return transfer(tree, target, stream=stream, dtype=dtype, slab=slab, pin=pin)
+    _refuse_module(tree)
+    plan = Plan(target, stream, dtype, slab=slab, pin=pin, watch=False)
+    flight = _native.start(_native.Tree(tree, plan.tensor_type, _trees.open), target, plan)
     if plan.results_stream is None or not target.startswith("cuda"):
         flight.land()
     else:
@@ -123,6 +123,27 @@ def to(
     given = flight.result()
     assert given is not None, "a flight gives its result once, and nobody else has asked"
     return given[0]
+
+
+def transfer(
+    tree: T,
+    target: str,
+    *,
+    stream: Stream | None = None,
+    dtype: torch.dtype | None = None,
+    slab: bool = True,
+    pin: bool | None = None,
+    copies: bool = False,
+) -> Transfer[T]:
+    """The same without waiting, to a device by its full name. With `copies`, what is there already is not itself but a copy."""
+    _refuse_module(tree)
+    plan = Plan(target, stream, dtype, slab=slab, pin=pin, watch=True, copies=copies)
+    return Transfer(_native.start(_native.Tree(tree, plan.tensor_type, _trees.open), target, plan), plan)
+
+
+if not TYPE_CHECKING:
+    # What callers call: it does what lone tensors want by itself.
+    to = _alone.fronted(to)
 
 
 def _refuse_module(tree: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native, _trees
 from ._devices import name_of
+from ._errors import Error, of_room
 from ._plan import torch_side, unsupported
 
 if TYPE_CHECKING:
@@ -45,7 +46,13 @@ def pin(tree: T, device: DeviceLike = "cuda") -> T:
         places.append(end)
         end += -(-_bytes(leaves[number], opened.path(number)) // _ALIGNMENT) * _ALIGNMENT
     if loose:
-        memory = _native.pinned_memory(name, end)
+        try:
+            memory = _native.pinned_memory(name, end)
+        except Error as error:
+            largest = max(loose, key=lambda number: _bytes(leaves[number], ""))
+            path = opened.path(largest)
+            many = f"{len(loose)} tensors, the largest of them {path}"
+            raise of_room(error, path if len(loose) == 1 else many, "pinning") from error
         for number, place in zip(loose, places, strict=True):
             leaves[number] = _copy(leaves[number], memory, place)
     pinned: T = opened.rebuild(leaves)

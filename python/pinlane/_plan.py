@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from . import _native, _trees
-from ._errors import UnsupportedLeafError, out_of_memory
+from ._errors import OutOfMemoryError, UnsupportedLeafError, out_of_memory
 
 #: Equal leaves one after the other: see `pinlane._torch.Run`.
 Run = tuple[Any, tuple[int, ...], tuple[int, ...], int, int, int]
@@ -27,6 +27,7 @@ class Plan:
     __slots__ = (
         "_stream",
         "convert",
+        "copies",
         "dtype",
         "grads",
         "is_neg",
@@ -42,7 +43,17 @@ class Plan:
         "watch",
     )
 
-    def __init__(self, target: str, stream: Any, dtype: Any, *, slab: bool, pin: bool, watch: bool) -> None:
+    def __init__(
+        self,
+        target: str,
+        stream: Any,
+        dtype: Any,
+        *,
+        slab: bool,
+        pin: bool | None,
+        watch: bool,
+        copies: bool = False,
+    ) -> None:
         if target != "cpu":
             _native.open_device(target)
         self.torch: Any = torch_side(needed=target.startswith("cuda"))
@@ -52,6 +63,7 @@ class Plan:
         self.slab = slab
         self.pin = pin
         self.watch = watch
+        self.copies = copies
         self.tensor_type = None
         self.parameter_type = None
         self.is_neg = None
@@ -106,14 +118,25 @@ class Plan:
 
     def room(self, bytes: int) -> tuple[Any, int]:
         """Memory on the target GPU, out of torch's own allocator, as a tensor of bytes."""
-        torch = self.torch.torch
         try:
-            with self._in_order():
-                memory = torch.empty(bytes, dtype=torch.uint8, device=self.target)
+            memory = self._room(bytes)
         except self.torch.OutOfMemoryError as full:
-            message = f"making room for {bytes} bytes of tensors on {self.target}: {full}"
-            raise out_of_memory()(message) from full
+            # What was dropped may be kept for copies that are on their way.
+            if not _native.drain(self.target):
+                raise self._no_room(bytes, full) from full
+            try:
+                memory = self._room(bytes)
+            except self.torch.OutOfMemoryError as still_full:
+                raise self._no_room(bytes, still_full) from still_full
         return memory, memory.data_ptr()
+
+    def _room(self, bytes: int) -> Any:
+        torch = self.torch.torch
+        with self._in_order():
+            return torch.empty(bytes, dtype=torch.uint8, device=self.target)
+
+    def _no_room(self, bytes: int, full: RuntimeError) -> OutOfMemoryError:
+        return out_of_memory()(f"making room for {bytes} bytes of tensors on {self.target}: {full}")
 
     def tensors(self, memory: Any, runs: Sequence[Run]) -> list[Any]:
         """Tensors over ``memory``, as the runs say."""
@@ -145,10 +168,18 @@ class Plan:
             self._mark(leaf)
             return leaf.clone(memory_format=self.torch.torch.preserve_format)
 
+    def copied(self, leaf: Any) -> Any:
+        """A copy of what is on the host already, or was moved by torch."""
+        if self.torch is not None and isinstance(leaf, self.torch.Tensor):
+            return leaf.clone()
+        return leaf.copy(order="K")
+
     def prepare(self, leaf: Any, path: str) -> Prepared:
         """What to do with a leaf that the native half does not move as it is."""
         with self._in_order():
             result, instead, is_array, finish = self._prepare(leaf, path)
+            if self.copies and result is not None:
+                result = self.copied(result)
         return result, instead, is_array, finish and self._finishing(finish)
 
     def _finishing(self, finish: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -178,7 +209,7 @@ class Plan:
         if not self.torch.is_ordinary(leaf):
             return self._moved_by_torch(leaf, path), None, False, None
         dtype = self._dtype_for(leaf.is_floating_point(), leaf.dtype)
-        if dtype is None and self._is_there(leaf):
+        if dtype is None and self._is_there(leaf) and (self.target == "cpu" or not self.copies):
             return leaf, None, False, None
         self._mark(leaf)
         source = leaf.detach().resolve_conj().resolve_neg()

@@ -18,9 +18,9 @@ again before that stream is done with it. Memory from a stream of the thread's o
 step; but then all memory would have to be marked, and a consumer that enqueues work far ahead of the GPU would get a new
 allocation for every batch, as none could be handed out again before the GPU came to it.
 
-Sources that hand out the same memory again. A generator may fill one buffer again and again: so the thread pulls the next
-batch only when the engine has read the last one. Batches that come out of a DataLoader's worker processes are new memory,
-each, and there is nothing to wait for.
+Sources that hand out the same memory again. A generator, or a class made of DataLoader, may fill one buffer again and again: so
+the thread pulls the next batch only when the engine has read the last one, and what is on the device already is copied there.
+Batches that come out of a DataLoader's worker processes are new memory, each, and there is nothing to wait for.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from . import _native, _trees
+from ._arguments import whole
 from ._devices import name_of
-from ._move import to
+from ._move import transfer as move
 from ._plan import torch_side
 from ._transfer import Transfer
 
@@ -95,13 +96,13 @@ def prefetch(
         that goes alone.
     :param dtype: what tensors of floating-point numbers are converted to.
     :param slab: whether the tensors of a batch share one allocation.
-    :raises ValueError: for a depth or a bound below 1.
+    :raises TypeError: for a depth or a bound that is no whole number.
+    :raises ValueError: for one below 1.
     :raises NoSuchDeviceError: for a device that is not there.
     """
-    if depth < 1:
-        raise ValueError(f"prefetching {depth} batches ahead: the depth is at least 1")
-    if max_bytes is not None and max_bytes < 1:
-        raise ValueError(f"prefetching at most {max_bytes} bytes: the bound is at least 1, or None for no bound")
+    depth = whole(depth, "the depth", 1)
+    if max_bytes is not None:
+        max_bytes = whole(max_bytes, "max_bytes, the most bytes on their way,", 1)
     name_of(device)
     return Prefetch(iterable, device, depth, max_bytes, dtype=dtype, slab=slab)
 
@@ -137,7 +138,7 @@ class Prefetch(Generic[T]):
         is_fresh = _gives_fresh_memory(self._iterable)
 
         def start(batch: T) -> Transfer[T]:
-            transfer = to(batch, target, non_blocking=True, **self._options)
+            transfer = move(batch, target, copies=not is_fresh, **self._options)
             if not is_fresh:
                 # Waits until the source may write its memory again. What went wrong is raised to whom the batch goes.
                 transfer.exception()
@@ -392,9 +393,15 @@ class _Surroundings:
 
 
 def _gives_fresh_memory(iterable: object) -> bool:
-    """Whether no batch lies in memory of another that came before: so it is behind a DataLoader's worker processes."""
+    """Whether no batch lies in memory of another that came before: so it is behind a DataLoader's worker processes, and where
+    torch's own function makes the batches of samples. A class of its own may do anything with them."""
     data: Any = sys.modules.get("torch.utils.data")
-    return data is not None and isinstance(iterable, data.DataLoader) and iterable.num_workers > 0
+    if data is None or not isinstance(iterable, data.DataLoader):
+        return False
+    loader, plain = type(iterable), data.DataLoader
+    if loader.__iter__ is not plain.__iter__ or loader._get_iterator is not plain._get_iterator:
+        return False
+    return iterable.num_workers > 0 or iterable.collate_fn is data.default_collate
 
 
 def _bytes_of(batch: object) -> int:

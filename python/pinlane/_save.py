@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from . import _native
+from ._arguments import whole
 from ._dtypes import names
 from ._plan import torch_side, unsupported
 
@@ -52,10 +53,14 @@ def save(
     :param max_shard_bytes: at most so many bytes of tensors in a file. Where one does not do, there are several, called
         ``name-00001-of-00002.safetensors`` and so on, and an index.
     :param metadata: texts for the header; ``{"format": "pt"}`` unless told.
+    :raises TypeError: for a ``max_shard_bytes`` that is no number of bytes.
+    :raises ValueError: for one below 1.
     :raises CheckpointError: for what the format can't hold.
     :raises UnsupportedLeafError: for a leaf that is no tensor, or has no strided memory.
     :raises FileError: for what the system refuses.
     """
+    if max_shard_bytes is not None:
+        max_shard_bytes = whole(max_shard_bytes, "max_shard_bytes", 1)
     flat: dict[str, Any] = {}
     for name, leaf in _named(tree, ""):
         if name in flat:

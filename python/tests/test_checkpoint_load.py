@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,6 @@ def test_an_open_checkpoint_outlives_its_file(device: str, everything) -> None:
         ("scalar", {"scalar"}),
         (["empty", "layers.3"], {"empty", "layers.3"}),
         (lambda name: name.startswith("s"), {"scalar"}),
-        ("nothing*", set()),
         ([], set()),
     ],
 )
@@ -104,12 +105,25 @@ def test_a_name_that_is_not_there_is_a_key_error_that_names_it(everything) -> No
     for wrong in (
         lambda: pinlane.load(path, select=["scalar", "other"]),
         lambda: pinlane.load(path, select="other"),
+        lambda: pinlane.load(path, select="other*"),
         lambda: pinlane.open(path)["other"],
         lambda: pinlane.open(path).slice("other"),
     ):
         with pytest.raises(KeyError, match="other") as caught:
             wrong()
         assert isinstance(caught.value, pinlane.NoSuchTensorError)
+
+
+def test_a_pattern_that_no_name_matches_is_refused_with_the_words_of_the_command(everything) -> None:
+    path, _ = everything
+    with pytest.raises(pinlane.NoSuchTensorError, match=re.escape(f"no tensor of {path} matches 'layer.*'")):
+        pinlane.open(path).select("layer.*")
+
+
+@pytest.mark.parametrize("source", [3, None, 1.5, [3], ["x", None]])
+def test_what_is_no_path_is_a_type_error(source: Any) -> None:
+    with pytest.raises(TypeError, match="it is a path, or a list of paths, not (3|None|1.5)"):
+        pinlane.load(source)
 
 
 def test_an_index_a_folder_and_a_list_are_one_checkpoint(device: str, tmp_path: Path) -> None:
@@ -380,3 +394,21 @@ def test_mapped_tensors_are_nowhere_else(tmp_path: Path, elsewhere: dict[str, An
     pinlane.save({"a": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="mapped"):
         pinlane.load(tmp_path, mapped=True, **elsewhere)
+
+
+def test_a_device_map_that_fits_no_tensor_is_refused(everything) -> None:
+    path, _ = everything
+    with pytest.raises(pinlane.NoSuchTensorError, match="no tensor is called 'layer'"):
+        pinlane.load(path, device_map={"layer": "sim"})
+
+
+def test_a_key_of_a_device_map_that_fits_no_tensor_is_warned_of(everything) -> None:
+    path, tensors = everything
+    with pytest.warns(UserWarning, match="no tensor is called 'layer'.*goes to cpu"):
+        assert_same(pinlane.load(path, device_map={"layer": "sim", "scalar": "sim"}), tensors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Of the whole checkpoint, not of the part.
+        pinlane.load(path, select="scalar", device_map={"layers": "sim"})
+        pinlane.load(path, device_map={"": "sim"})
+        pinlane.load(path, device_map={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -208,6 +209,11 @@ def test_tied_weights_are_loaded_once_and_not_missing(tmp_path: Path) -> None:
     assert torch.equal(module.head.weight, weight)
 
 
+def test_a_target_that_holds_no_tensors_by_name_is_a_type_error(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="into a list: it takes a module"):
+        pinlane.load_into([torch.ones(3)], tmp_path)  # type: ignore[arg-type]
+
+
 def test_a_place_without_memory_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.ones(2, 2)}, path)
@@ -221,3 +227,12 @@ def test_a_sharded_checkpoint_comes_back_into_its_module(device: str, tmp_path: 
     places = there(model(2), device)
     pinlane.load_into(places, tmp_path)
     assert_same(places, dict(model(1).state_dict()))
+
+
+@pytest.mark.parametrize("limit", ["5GB", 1e9, True])
+def test_a_limit_that_is_no_number_of_bytes_is_a_type_error(tmp_path: Path, limit: Any) -> None:
+    with pytest.raises(TypeError, match="max_shard_bytes is a whole number"):
+        pinlane.save({"a": torch.ones(3)}, tmp_path, max_shard_bytes=limit)
+    with pytest.raises(ValueError, match="at least 1"):
+        pinlane.save({"a": torch.ones(3)}, tmp_path, max_shard_bytes=0)
+    assert not any(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -118,6 +119,44 @@ def test_a_budget_that_is_too_small_says_what_to_do() -> None:
     assert pinlane.stats().devices["sim:1"].pinned <= 256 << 20
 
 
+def test_who_finds_no_room_is_told_of_which_leaf() -> None:
+    tiny = pinlane.testing.simulate("sim:tiny", memory_bytes=1 << 20)
+    tree = {"a": [torch.zeros(1)], "b": {"large": torch.zeros(1 << 20)}}
+    some = "2 tensors, the largest of them ['b']['large']"
+    for slab, told in ((True, some), (False, "['b']['large']")):
+        with pytest.raises(pinlane.OutOfMemoryError, match=re.escape(f"moving {told}: ")):
+            pinlane.to(tree, tiny, slab=slab)
+    assert tree["b"]["large"].eq(0).all(), "the caller's tensors stay as they were"
+    with pytest.raises(pinlane.PinnedBudgetError, match=re.escape(f"moving {some}: ")):
+        pinlane.to(pinlane.to({"a": torch.zeros(1), "b": {"large": torch.zeros(80 << 20)}}, "sim"), "cpu", pin=True)
+    with pytest.raises(pinlane.PinnedBudgetError, match=re.escape("pinning ['b']['large']: ")):
+        pinlane.pin({"b": {"large": torch.empty(80 << 20)}}, "sim")
+
+
+@pytest.mark.parametrize("wrong", ["1GB", 1.5, None, True])
+def test_what_is_no_whole_number_is_a_type_error_that_says_which(wrong: Any) -> None:
+    for call, name in (
+        (lambda: pinlane.set_pinned_budget(wrong, "sim"), "the budget"),
+        (lambda: pinlane.set_kept_limit(wrong), "the limit"),
+        (lambda: pinlane.prefetch([], "sim", depth=wrong), "the depth"),
+        (lambda: pinlane.prefetch([], "sim", max_bytes=wrong or "x"), "max_bytes"),
+        (lambda: pinlane.collate(slab_bytes=wrong), "slab_bytes"),
+        (lambda: pinlane.collate(slabs=wrong), "slabs"),
+    ):
+        with pytest.raises(TypeError, match=f"{name}.* is a whole number, not"):
+            call()
+
+
+def test_other_arguments_of_wrong_types_are_type_errors() -> None:
+    with pytest.raises(TypeError, match="is a function, not 3"):
+        pinlane.collate(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="PathLike"), pinlane.profile(1):  # type: ignore[arg-type]
+        pass
+    with pytest.raises(ValueError, match="the budget is at least 0, not -1"):
+        pinlane.set_pinned_budget(-1, "sim")
+    assert len(pinlane.prefetch([1], "sim", depth=numpy.int64(2))) == 1
+
+
 def run(script: str, *flags: str) -> str:
     """Runs a script in a Python of its own."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
@@ -181,3 +220,16 @@ def test_numpy_alone_is_enough() -> None:
 def test_importing_it_imports_neither_torch_nor_numpy() -> None:
     loaded = run("import sys, pinlane; print(*(name for name in ('torch', 'numpy') if name in sys.modules))")
     assert loaded.split() == []
+
+
+def test_what_is_for_tests_is_there_when_it_is_asked_for() -> None:
+    script = """
+        import sys, pinlane
+        assert "pinlane.testing" not in sys.modules and "testing" in dir(pinlane)
+        assert pinlane.testing.simulate("sim:asked") == "sim:asked"
+        try:
+            pinlane.nothing
+        except AttributeError as error:
+            print(error)
+    """
+    assert run(script).strip() == "module 'pinlane' has no attribute 'nothing'"

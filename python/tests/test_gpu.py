@@ -199,6 +199,44 @@ def test_results_on_the_host_are_pinned_where_asked_as_torch_sees_it() -> None:
     assert back["large"].is_pinned() and all_equal(back, 1)
 
 
+def test_memory_of_a_dropped_result_is_not_written_while_torch_still_reads_it_on_the_current_stream() -> None:
+    first, second = (pinlane.to([torch.full((3_000_000,), value)], DEVICE) for value in (1, 2))
+    pinlane.trim()
+    host = pinlane.to(first, "cpu")[0]
+    assert host.is_pinned(), "it has room in the budget"
+    address = host.data_ptr()
+    torch.cuda._sleep(LONG)
+    # Torch goes on while the GPU reads, and keeps only what it has pinned itself.
+    copy = host.to(DEVICE, non_blocking=True)
+    del host
+    other = pinlane.to(second, "cpu")[0]
+    assert other.data_ptr() == address and bool(other.eq(2).all())
+    assert bool(copy.eq(1).all())
+
+
+def test_results_on_the_host_come_back_right_however_they_lie_on_the_gpu() -> None:
+    together = pinlane.to(batch(), DEVICE)
+    apart = {name: tensor.clone() for name, tensor in together.items()}
+    rows = dict(enumerate(torch.ones(300, 1000, device=DEVICE).unbind()))
+    for tree in (together, apart, rows):
+        for pin in (None, False, True):
+            assert all_equal(pinlane.to(tree, "cpu", pin=pin), 1)
+
+
+def test_a_full_gpu_is_asked_again_when_what_was_dropped_has_landed() -> None:
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(DEVICE).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (400 << 20)) / total)
+    try:
+        large = torch.ones(256 << 20, dtype=torch.uint8)
+        for _ in range(5):
+            # Its memory is kept until the last of its copies is over.
+            pinlane.to([large], DEVICE, non_blocking=True)
+            assert bool(pinlane.to([large], DEVICE)[0][-10:].eq(1).all())
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 def test_strided_tensors_of_the_gpu_arrive_as_torch_lays_them_out() -> None:
     base = torch.arange(60.0, device=DEVICE).reshape(3, 4, 5)
     for tensor in (base.permute(2, 0, 1), base[:, ::2], base[..., 1:4], base[0].expand(2, 4, 5)):

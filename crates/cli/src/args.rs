@@ -49,7 +49,7 @@ impl Command {
             Self::Bench(args) => &args.trace,
             Self::Tune(args) => &args.trace,
             Self::Load(args) => &args.trace,
-            Self::Plan(_) | Self::Ls(_) | Self::Verify(_) => return None,
+            Self::Plan(_) | Self::Ls(_) | Self::Verify(_) | Self::Doctor(_) | Self::Advise(_) => return None,
         };
         trace.trace.as_deref()
     }

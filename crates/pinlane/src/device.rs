@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use pinlane_driver::{DeviceId, Driver, Properties, fork, sync::Arc};
+use pinlane_driver::{
+    DeviceId, Driver, Properties, fork,
+    sync::{Arc, Duration},
+};
 
 use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
@@ -223,6 +226,13 @@ impl Device {
             0
         });
         engine.pool.trim() + usize::try_from(idle).unwrap_or(usize::MAX)
+    }
+
+    /// Waits until no transfer whose handle was dropped is on its way on this device, for so long at most, so that what
+    /// such transfers keep is let go; says whether there was one. For who finds no room, before trying again.
+    pub fn drain(&self, patience: Duration) -> bool {
+        let draining = self.require_accelerator("draining");
+        draining.is_ok_and(|accelerator| accelerator.running.engine().reactor.drain(patience))
     }
 
     /// The accelerator behind it, if it is one.

@@ -77,16 +77,13 @@ pub enum Error {
         source: io::Error,
     },
     /// The pinned budget has no room.
-    #[error(
-        "pinning {asked} bytes: the budget of {budget} bytes has {leased} leased and {reserved} reserved for slots; \
-         drop pinned tensors, or open the device with a larger pinned budget"
-    )]
+    #[error("pinning {asked} bytes: {}", over_budget(*asked, *leased, *reserved, *budget))]
     PinnedBudget {
         /// What was asked for.
         asked: usize,
-        /// What pinned tensors, results and slots hold.
+        /// What pinned tensors and results hold.
         leased: usize,
-        /// What is set aside for slots that are not made yet.
+        /// What is set aside for slots, made or not; 0 where it is they that were asked for.
         reserved: usize,
         /// The whole budget.
         budget: usize,
@@ -290,6 +287,23 @@ impl From<Error> for Failure {
             leaf: None,
             error: Box::new(error),
         }
+    }
+}
+
+/// Why a pinned budget has no room, and what to do about it.
+fn over_budget(asked: usize, leased: usize, reserved: usize, budget: usize) -> String {
+    let rest = budget.saturating_sub(reserved);
+    if asked > rest {
+        format!(
+            "of the budget of {budget} bytes {reserved} are set aside for slots, so {rest} can be had at most, however \
+             little else is pinned; set a pinned budget of at least {} bytes",
+            asked.saturating_add(reserved)
+        )
+    } else {
+        format!(
+            "of the budget of {budget} bytes {reserved} are set aside for slots, and pinned tensors and results hold \
+             {leased}; drop some of these, or set a larger pinned budget"
+        )
     }
 }
 

@@ -7,6 +7,9 @@ use crate::{
     tensor::check_count,
 };
 
+/// What errors say was being done.
+const PINNING: &str = "pinning host memory";
+
 /// Where on the host a new tensor lies.
 ///
 /// ```
@@ -25,6 +28,13 @@ pub enum HostMemory<'a> {
     Pageable,
     /// Page-locked memory out of the pinned budget of this device.
     Pinned(&'a Device),
+    /// For results that come from this device, if nobody has asked for either: page-locked while they have room in its budget,
+    /// ordinary else.
+    ///
+    /// They may have half of what the slots leave of the budget, and nothing is given up for them. Memory that such a result
+    /// leaves is kept pinned for the next one of about its size, until pinned tensors want the room, or [`Device::trim`]
+    /// is called. Short results are not worth it, and lie in ordinary memory.
+    PinnedIfRoom(&'a Device),
 }
 
 /// # Kept memory
@@ -80,6 +90,15 @@ impl HostMemory<'_> {
                 Ok(Tensor::new(dtype, layout, Storage::initialised(bytes)?))
             }
             Self::Pinned(_) => self.build(dtype, shape, |_| Ok(())),
+            Self::PinnedIfRoom(device) => {
+                let layout = Layout::contiguous(shape)?;
+                let bytes = dtype.bytes_for(layout.elements())?;
+                let storage = match pinned_if_room(device, bytes)? {
+                    Some(storage) => storage,
+                    None => Storage::initialised(bytes)?,
+                };
+                Ok(Tensor::new(dtype, layout, storage))
+            }
         }
     }
 
@@ -91,7 +110,7 @@ impl HostMemory<'_> {
     pub fn zeros(self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         self.build(dtype, shape, |bytes| {
             // Pageable memory comes zeroed, mostly without being touched.
-            if let Self::Pinned(_) = self {
+            if !matches!(self, Self::Pageable) {
                 bytes.fill(0);
             }
             Ok(())
@@ -174,17 +193,25 @@ impl HostMemory<'_> {
         let mut storage = match self {
             Self::Pageable => Storage::zeroed(bytes)?,
             Self::Pinned(device) => {
-                let engine = device
-                    .require_accelerator("pinning host memory")?
-                    .running
-                    .engine();
+                let engine = device.require_accelerator(PINNING)?.running.engine();
                 let lease = engine.pool.lease(bytes)?;
                 Storage::pinned(lease, bytes, engine.driver.properties().id.backend)
             }
+            Self::PinnedIfRoom(device) => match pinned_if_room(device, bytes)? {
+                Some(storage) => storage,
+                None => Storage::zeroed(bytes)?,
+            },
         };
         if let Some(fresh) = storage.bytes_mut() {
             write(fresh)?;
         }
         Ok(storage)
     }
+}
+
+/// Pinned memory for a result; `None` where it should lie in pageable memory.
+fn pinned_if_room(device: &Device, bytes: usize) -> Result<Option<Storage>> {
+    let engine = device.require_accelerator(PINNING)?.running.engine();
+    let lease = engine.pool.lease_for_result(bytes);
+    Ok(lease.map(|lease| Storage::pinned(lease, bytes, engine.driver.properties().id.backend)))
 }

@@ -108,6 +108,36 @@ fn pinned_tensors_and_transfers_share_one_budget() {
     rig.finish();
 }
 
+/// A budget of 4 MiB, of which slots take a part.
+fn with_four_mebibytes() -> Rig {
+    let options = DeviceOptions {
+        pinned_budget: Some(4 << 20),
+        ..small_engine(1, 2, SLOT)
+    };
+    Rig::new(1, &options)
+}
+
+#[test]
+fn who_asks_for_more_than_the_budget_is_not_told_to_drop_tensors() {
+    let rig = with_four_mebibytes();
+    // The slots are made.
+    move_there_and_back(rig.device(), 1000, 1);
+    let held = pinned_zeros(rig.device(), 1 << 20).unwrap();
+    let pinned = rig.device().stats().unwrap().pinned;
+    let error = pinned_zeros(rig.device(), 5 << 20).unwrap_err().to_string();
+    assert!(!error.contains("drop"), "{error}");
+    let enough = (5 << 20) + pinned.slots;
+    assert!(error.contains(&format!("at least {enough} bytes")), "{error}");
+    let error = pinned_zeros(rig.device(), 3 << 20).unwrap_err().to_string();
+    assert!(error.contains("drop some"), "{error}");
+    assert!(
+        error.contains(&format!("hold {}", pinned.leased - pinned.slots)),
+        "{error}"
+    );
+    drop(held);
+    rig.finish();
+}
+
 #[test]
 fn pinned_memory_that_nothing_uses_makes_room_for_another_size() {
     let options = DeviceOptions {

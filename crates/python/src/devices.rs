@@ -111,6 +111,8 @@ pub(crate) fn device_stats<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>>
             pinned.budget,
             pinned.pinned,
             pinned.leased,
+            pinned.slots,
+            pinned.results,
             pinned.peak,
             stats.idle_bytes,
             stats.leaked_bytes,

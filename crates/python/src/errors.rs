@@ -16,9 +16,18 @@ pub(crate) fn raise(py: Python<'_>, class: &str, message: impl Into<String>) -> 
 
 /// The exception for one that torch raised when it did something to the leaf at `path`.
 pub(crate) fn of_leaf(py: Python<'_>, error: PyErr, path: impl FnOnce() -> String) -> PyErr {
+    with_path(py, "of_leaf", &error, &path())
+}
+
+/// The exception where there is no room for the results of the leaves at `path`.
+pub(crate) fn of_room(py: Python<'_>, error: &PyErr, path: &str) -> PyErr {
+    with_path(py, "of_room", error, path)
+}
+
+fn with_path(py: Python<'_>, how: &str, error: &PyErr, path: &str) -> PyErr {
     let make = || {
-        let make = py.import("pinlane._errors")?.getattr("of_leaf")?;
-        make.call1((error.value(py), path()))
+        let make = py.import("pinlane._errors")?.getattr(how)?;
+        make.call1((error.value(py), path))
     };
     make().map_or_else(|broken| broken, PyErr::from_value)
 }
@@ -37,6 +46,14 @@ pub(crate) fn from_engine(py: Python<'_>, error: &Error) -> PyErr {
         }
         None => raise(py, class_of(error), error.to_string()),
     }
+}
+
+/// Whether an error says that there is no room.
+pub(crate) fn is_of_room(error: &Error) -> bool {
+    matches!(
+        class_of(error),
+        "OutOfMemoryError" | "PinnedBudgetError" | "HostMemoryError"
+    )
 }
 
 /// The file that an error is about, and what the system says of it.

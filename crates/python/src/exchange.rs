@@ -13,7 +13,7 @@ use pyo3::{
     ffi, intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyCapsule, PyDict, PyType},
+    types::{PyCapsule, PyDict, PyString, PyType},
 };
 
 /// Memory that tensors lie in, as far as a tensor tells.
@@ -50,6 +50,34 @@ pub(crate) fn with_tensor<T>(
         None => by_attributes(tensor, then),
     }
 }
+
+/// Where a torch tensor lies, and the bytes of its elements: as [`with_tensor`], and sooner where torch has no table.
+pub(crate) fn place_of(tensor: &Bound<'_, PyAny>) -> PyResult<Option<(Space, usize)>> {
+    let py = tensor.py();
+    if let Some(exchange) = Exchange::of_torch(tensor)? {
+        return exchange.describe(tensor, |seen| {
+            let elements: i64 = seen.shape.iter().product();
+            (seen.space, elements as usize * seen.item)
+        });
+    }
+    let is = |what: &Bound<'_, PyString>| tensor.getattr(what)?.is_truthy();
+    let space = if is(intern!(py, "is_cpu"))? {
+        Space::Host
+    } else if is(intern!(py, "is_cuda"))? {
+        Space::Cuda(tensor.call_method0(intern!(py, "get_device"))?.extract()?)
+    } else {
+        return Ok(None);
+    };
+    let strided =
+        STRIDED.get_or_try_init(py, || py.import("torch")?.getattr("strided").map(Bound::unbind))?;
+    if !tensor.getattr(intern!(py, "layout"))?.is(strided) || is(intern!(py, "is_quantized"))? {
+        return Ok(None);
+    }
+    Ok(Some((space, tensor.getattr(intern!(py, "nbytes"))?.extract()?)))
+}
+
+/// `torch.strided`.
+static STRIDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// Calls `then` with what a numpy array is, whose strides are whole elements and not negative.
 pub(crate) fn with_array<T>(

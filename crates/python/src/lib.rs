@@ -3,6 +3,7 @@
 //! - [`tree`] takes a nesting of containers apart into leaves, and puts one with other leaves together.
 //! - [`exchange`] reads what a tensor is, through the C table that torch offers; [`form`] is what leaves of one kind share.
 //! - [`memory`] is host memory, and a simulated device's, as something that torch and numpy can look at.
+//! - [`alone`] moves a tensor that is a tree by itself.
 //! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
 //! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
 //! - [`checkpoint`] is the catalogue of a checkpoint, loading its tensors into memory of Python's, and saving.
@@ -11,6 +12,7 @@
 //! - [`devices`] opens devices and tells of them; [`process`] refuses to use them in a forked child; [`errors`] are the
 //!   engine's, as Python exceptions.
 
+mod alone;
 mod checkpoint;
 mod devices;
 mod errors;
@@ -33,13 +35,14 @@ mod tree;
 mod _native {
     #[pymodule_export]
     use crate::{
+        alone::{Way, front, know_torch},
         checkpoint::{Checkpoint, arrival::Arrival, saving::save_checkpoint},
         devices::{
             device_names, device_stats, kept_bytes, open_device, set_kept_limit, set_pinned_budget,
             simulated_device_of, trim,
         },
         flight::Flight,
-        memory::{Memory, make_memory},
+        memory::{Memory, drain, make_memory},
         moving::start,
         pinning::{is_pinned, pinned_memory},
         profiling::Profile,

@@ -3,7 +3,7 @@
 //! Torch and numpy look at it as one run of bytes, by DLPack and by the array interface, and make tensors and arrays over
 //! parts of it. It lives as long as any of them.
 
-use std::{any::Any, ffi::CStr, ptr::NonNull, sync::Arc};
+use std::{any::Any, ffi::CStr, ptr::NonNull, sync::Arc, time::Duration};
 
 use pinlane::{DType, Device, Error, HostMemory, Tensor, driver::Backend};
 use pyo3::{ffi, prelude::*, types::PyDict};
@@ -22,13 +22,43 @@ pub(crate) fn make_memory(
 ) -> PyResult<(Memory, usize)> {
     let target = devices::open(py, target)?;
     let pinned = pinned.map(|name| devices::open(py, name)).transpose()?;
-    let made = py.detach(|| match target.is_host() {
-        true => Memory::on_host(bytes, pinned.as_ref()),
+    let on_host = pinned.as_ref().map_or(HostMemory::Pageable, HostMemory::Pinned);
+    let device = pinned.as_ref().unwrap_or(&target);
+    let made = made_or_drained(py, device, || match target.is_host() {
+        true => Memory::on_host(bytes, on_host),
         false => Memory::on_simulated(&target, bytes),
     });
     let memory = made.map_err(|error| errors::from_engine(py, &error))?;
     let address = memory.ptr.addr().get();
     Ok((memory, address))
+}
+
+/// Makes memory, detached. Where there is no room, once more when nothing that was dropped is on its way on `device`: what such
+/// transfers read and write is let go then.
+pub(crate) fn made_or_drained(
+    py: Python<'_>,
+    device: &Device,
+    make: impl Fn() -> Result<Memory, Error> + Send + Sync,
+) -> Result<Memory, Error> {
+    match py.detach(&make) {
+        Err(error) if errors::is_of_room(&error) && drained(py, device) => py.detach(&make),
+        made => made,
+    }
+}
+
+/// Waits for what was dropped and is on its way on `device`, for a while; says whether there was anything. Being attached
+/// again lets go of the objects that were kept for it.
+fn drained(py: Python<'_>, device: &Device) -> bool {
+    py.detach(|| device.drain(PATIENCE))
+}
+
+/// How long to wait for room. A dropped transfer may be behind work that takes any time.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same for who makes memory otherwise: by torch.
+#[pyfunction]
+pub(crate) fn drain(py: Python<'_>, device: &str) -> PyResult<bool> {
+    Ok(drained(py, &devices::open(py, device)?))
 }
 
 /// A run of bytes that Python looks at.
@@ -47,15 +77,18 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Host memory whose content does not matter: pinned for `pinned`, where a device is named.
-    pub(crate) fn on_host(bytes: usize, pinned: Option<&Device>) -> Result<Self, Error> {
-        let memory = pinned.map_or(HostMemory::Pageable, HostMemory::Pinned);
+    /// Host memory whose content does not matter.
+    pub(crate) fn on_host(bytes: usize, memory: HostMemory<'_>) -> Result<Self, Error> {
+        let device = match memory {
+            HostMemory::Pageable => None,
+            HostMemory::Pinned(device) | HostMemory::PinnedIfRoom(device) => device.id(),
+        };
         let mut tensor = memory.empty(DType::U8, &[bytes.max(1)])?;
         let ptr = NonNull::from(tensor.as_mut_slice::<u8>()?).cast();
         Ok(Self {
             ptr,
             bytes,
-            pinned: pinned.and_then(Device::id).map(|id| id.backend),
+            pinned: device.filter(|_| tensor.is_pinned()).map(|id| id.backend),
             owner: Arc::new(tensor),
         })
     }

@@ -39,14 +39,16 @@ struct Wishes<'py> {
     stream: Option<u64>,
     /// All results in one allocation.
     slab: bool,
-    /// Results on the host in pinned memory.
-    pin: bool,
+    /// Results on the host in pinned memory; unless told, while they have room there.
+    pin: Option<bool>,
     /// Whether gradients are tracked.
     grads: bool,
     /// Whether every leaf has to be looked at by the package.
     convert: bool,
     /// Whether the caller goes on while the bytes move.
     watch: bool,
+    /// Whether what is where it should be already is copied, and not its own result: its memory may be written soon.
+    copies: bool,
 }
 
 /// Starts moving the leaves of `tree` to the device named `target`. `plan` says how (`Wishes`) and does what only torch can:

@@ -1,14 +1,20 @@
 //! Pinned host memory for tensors of the host, and whether memory is pinned.
 
+use pinlane::HostMemory;
 use pyo3::prelude::*;
 
-use crate::{devices, errors, memory::Memory};
+use crate::{
+    devices, errors,
+    memory::{Memory, made_or_drained},
+};
 
 /// Pinned memory of a device's budget, whose content does not matter.
 #[pyfunction]
 pub(crate) fn pinned_memory(py: Python<'_>, device: &str, bytes: usize) -> PyResult<Memory> {
     let device = devices::open(py, device)?;
-    let made = py.detach(|| Memory::on_host(bytes, Some(&device)));
+    let made = made_or_drained(py, &device, || {
+        Memory::on_host(bytes, HostMemory::Pinned(&device))
+    });
     made.map_err(|error| errors::from_engine(py, &error))
 }
 

@@ -260,6 +260,7 @@ impl<'py> Taking<'_, 'py> {
         let _deeper = Deeper::new(object.py())?;
         if let Ok(dict) = object.cast_exact::<PyDict>() {
             let mut items = Vec::with_capacity(dict.len());
+            self.expect(dict.len());
             for (key, value) in dict.iter() {
                 items.push((key.unbind(), self.take(&value)?));
             }
@@ -279,10 +280,18 @@ impl<'py> Taking<'_, 'py> {
 
     fn take_all(&mut self, objects: impl ExactSizeIterator<Item = Bound<'py, PyAny>>) -> PyResult<Vec<Node>> {
         let mut nodes = Vec::with_capacity(objects.len());
+        self.expect(objects.len());
         for object in objects {
             nodes.push(self.take(&object)?);
         }
         Ok(nodes)
+    }
+
+    /// Makes room for the leaves of a container, as far as it is likely to have so many.
+    fn expect(&mut self, children: usize) {
+        let children = children.min(4096);
+        self.leaves.reserve(children);
+        self.numbers.reserve(children);
     }
 
     /// Asks the package what an object is.

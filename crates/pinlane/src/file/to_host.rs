@@ -75,23 +75,30 @@ struct Room {
 
 impl Room {
     fn new(bytes: usize, memory: HostMemory<'_>) -> Result<Self> {
-        Ok(match memory {
-            HostMemory::Pageable => {
+        let leased = match memory {
+            HostMemory::Pageable => None,
+            HostMemory::Pinned(device) | HostMemory::PinnedIfRoom(device) => {
+                let accelerator = device.require_accelerator("pinning host memory")?;
+                let engine = accelerator.running.engine();
+                let lease = match memory {
+                    HostMemory::Pinned(_) => Some(engine.pool.lease(bytes)?),
+                    _ => engine.pool.lease_for_result(bytes),
+                };
+                lease.map(|lease| (lease, engine.driver.properties().id.backend))
+            }
+        };
+        Ok(match leased {
+            Some((lease, backend)) => Self {
+                place: lease.ptr(),
+                pinned: Some(backend),
+                owner: Arc::new(lease),
+            },
+            None => {
                 let buffer = Buffer::initialised(bytes)?;
                 Self {
                     place: buffer.ptr(),
                     pinned: None,
                     owner: Arc::new(buffer),
-                }
-            }
-            HostMemory::Pinned(device) => {
-                let accelerator = device.require_accelerator("pinning host memory")?;
-                let engine = accelerator.running.engine();
-                let lease = engine.pool.lease(bytes)?;
-                Self {
-                    place: lease.ptr(),
-                    pinned: Some(engine.driver.properties().id.backend),
-                    owner: Arc::new(lease),
                 }
             }
         })

@@ -3,10 +3,12 @@
 //! - [`adopted`]: memory of others, pinned within the budget.
 //! - [`buffer`]: one pageable allocation.
 //! - [`copying`]: copying large ranges, several pages side by side.
+//! - [`lease`]: a piece of the pinned pool.
 //! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
 //! - [`numa`]: which part of the host pages come from.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
 //! - [`recycled`]: large pageable memory that is kept for the next result.
+//! - [`region`]: pages that are pinned as a whole.
 //! - [`residency`]: whether memory has pages yet.
 //! - [`shortage`]: what there is too little of when memory can't be pinned.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
@@ -15,10 +17,12 @@
 pub(crate) mod adopted;
 pub(crate) mod buffer;
 pub(crate) mod copying;
+pub(crate) mod lease;
 pub(crate) mod mapping;
 mod numa;
 pub(crate) mod pool;
 pub(crate) mod recycled;
+mod region;
 pub(crate) mod residency;
 pub(crate) mod shortage;
 pub(crate) mod slots;

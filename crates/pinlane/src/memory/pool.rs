@@ -7,19 +7,23 @@
 //! Invariants, all under the one lock:
 //! - the bytes of all regions, of regions being made, and of what others count in, never grow beyond the budget;
 //! - part of the budget may be *reserved* (for the slots): other leases never grow into it;
+//! - results that nobody asked to be pinned have half of what the slots leave, and regions of their own, which they get only
+//!   where there is room for them without giving another up; tensors and slots take such regions when they are idle;
 //! - free ranges of a region are disjoint, sorted and never adjacent (neighbours are merged).
 //!
 //! A lease that is leaked on purpose, because a lost device may still use it, keeps its region, and the pool, for ever.
 
-use std::{collections::BTreeMap, fmt, ptr::NonNull};
+use std::{collections::BTreeMap, fmt};
 
 use pinlane_driver::{
-    Driver, PinnedRange, fork,
+    Driver, fork,
     sync::{Arc, Condvar, Mutex, lock, wait},
 };
 
 use super::{
-    mapping::{Mapping, round_to_pages},
+    lease::{PinnedLease, Purpose},
+    mapping::round_to_pages,
+    region::Region,
     shortage::Shortage,
 };
 use crate::{Error, Result};
@@ -28,6 +32,10 @@ use crate::{Error, Result};
 const ALIGNMENT: usize = 256;
 /// What a region holds at least, where the budget allows: small leases share it.
 const REGION_BYTES: usize = 2 << 20;
+/// Results that may as well be pageable have one of so many parts of what the slots leave of the budget.
+const RESULTS_SHARE: usize = 2;
+/// The shortest such result. Copying a shorter one takes less time than it is worth to keep account of.
+const SMALLEST_RESULT: usize = 16 << 10;
 
 /// Page-locked memory under a byte budget.
 pub(crate) struct PinnedPool {
@@ -47,16 +55,17 @@ struct State {
     /// Bytes of regions, those being made included, and of what is counted in.
     pinned: usize,
     leased: usize,
+    /// Set aside for slots that are not made yet.
     reserved: usize,
+    /// Leased for slots.
+    slots: usize,
+    /// Leased for results that may as well be pageable.
+    results: usize,
+    /// Bytes of the regions that such results lie in, those being made included.
+    for_results: usize,
+    /// Whether the system has refused to pin memory for such results: it is not asked again before something changes.
+    refuses_results: bool,
     peak: usize,
-}
-
-/// Pinned pages and the ranges of them that no lease holds. The range is unpinned before its pages are unmapped:
-/// fields drop in this order.
-struct Region {
-    _pin: PinnedRange,
-    mapping: Mapping,
-    free: BTreeMap<usize, usize>,
 }
 
 /// What the pool holds, in bytes.
@@ -68,6 +77,11 @@ pub struct PinnedUsage {
     pub pinned: usize,
     /// Leased now: pinned tensors, slots, results.
     pub leased: usize,
+    /// What of the budget is for slots, leased or not yet.
+    pub slots: usize,
+    /// What of the leased bytes are results that nobody asked to be pinned: see
+    /// [`HostMemory::PinnedIfRoom`](crate::HostMemory::PinnedIfRoom).
+    pub results: usize,
     /// The most that was pinned at any time.
     pub peak: usize,
 }
@@ -91,6 +105,8 @@ impl PinnedPool {
             budget: state.budget,
             pinned: state.pinned,
             leased: state.leased,
+            slots: state.reserved + state.slots,
+            results: state.results,
             peak: state.peak,
         }
     }
@@ -107,12 +123,28 @@ impl PinnedPool {
 
     /// Leases `bytes` bytes outside the reserved share.
     pub(crate) fn lease(self: &Arc<Self>, bytes: usize) -> Result<PinnedLease> {
-        self.lease_from(bytes, false)
+        self.lease_from(bytes, Purpose::Tensor)
+    }
+
+    /// Leases `bytes` bytes for a result that may as well lie in pageable memory; `None` where that is where it should lie.
+    pub(crate) fn lease_for_result(self: &Arc<Self>, bytes: usize) -> Option<PinnedLease> {
+        if bytes < SMALLEST_RESULT {
+            return None;
+        }
+        match self.lease_from(bytes, Purpose::Result) {
+            Ok(lease) => Some(lease),
+            Err(Error::PinnedBudget { .. }) => None,
+            Err(error) => {
+                tracing::debug!(%error, "results lie in pageable memory from now on");
+                lock(&self.state).refuses_results = true;
+                None
+            }
+        }
     }
 
     /// Leases `bytes` bytes of the reserved share and, if that succeeds, takes them off it.
     pub(crate) fn lease_reserved(self: &Arc<Self>, bytes: usize) -> Result<PinnedLease> {
-        self.lease_from(bytes, true)
+        self.lease_from(bytes, Purpose::Slots)
     }
 
     /// Changes the budget. Regions that no lease uses go back to the system until it holds; what is leased beyond it stays,
@@ -120,13 +152,16 @@ impl PinnedPool {
     pub(crate) fn set_budget(&self, bytes: usize) {
         let mut state = lock(&self.state);
         state.budget = bytes;
+        state.refuses_results = false;
         let beyond = state.pinned.saturating_sub(bytes);
         state.release_idle(beyond);
     }
 
     /// Gives every region that no lease uses back to the system; returns the bytes given back.
     pub(crate) fn trim(&self) -> usize {
-        lock(&self.state).release_idle(usize::MAX)
+        let mut state = lock(&self.state);
+        state.refuses_results = false;
+        state.release_idle(usize::MAX)
     }
 
     /// Counts memory that somebody else is about to pin, outside the reserved share, as leased.
@@ -139,12 +174,7 @@ impl PinnedPool {
             .map(|region| region.mapping.bytes())
             .sum();
         if bytes > limit.saturating_sub(state.pinned - idle) {
-            return Err(Error::PinnedBudget {
-                asked: bytes,
-                leased: state.leased,
-                reserved: state.reserved,
-                budget: state.budget,
-            });
+            return Err(state.over_budget(bytes, Purpose::Tensor));
         }
         let room = limit.saturating_sub(state.pinned);
         state.release_idle(bytes.saturating_sub(room));
@@ -161,7 +191,7 @@ impl PinnedPool {
         state.leased -= bytes;
     }
 
-    fn lease_from(self: &Arc<Self>, bytes: usize, reserved: bool) -> Result<PinnedLease> {
+    fn lease_from(self: &Arc<Self>, bytes: usize, purpose: Purpose) -> Result<PinnedLease> {
         let asked = bytes;
         let bytes = bytes
             .max(1)
@@ -170,28 +200,32 @@ impl PinnedPool {
         let exact = round_to_pages(bytes).ok_or(Error::HostMemory { bytes })?;
         let grow = {
             let mut state = lock(&self.state);
+            if purpose == Purpose::Result && bytes > state.share_of_results().saturating_sub(state.results) {
+                return Err(state.over_budget(asked, purpose));
+            }
             let room = loop {
-                if let Some(lease) = self.cut(&mut state, bytes, reserved) {
+                if let Some(lease) = self.cut(&mut state, bytes, purpose) {
                     return Ok(lease);
                 }
-                let limit = if reserved {
-                    state.budget
-                } else {
-                    state.budget.saturating_sub(state.reserved)
+                let limit = match purpose {
+                    Purpose::Slots => state.budget,
+                    Purpose::Tensor | Purpose::Result => state.budget.saturating_sub(state.reserved),
                 };
                 let room = limit.saturating_sub(state.pinned);
-                state.release_idle(exact.saturating_sub(room));
-                let room = limit.saturating_sub(state.pinned);
+                if purpose != Purpose::Result {
+                    state.release_idle(exact.saturating_sub(room));
+                } else if state.refuses_results {
+                    return Err(state.over_budget(asked, purpose));
+                }
+                let mut room = limit.saturating_sub(state.pinned);
+                if purpose == Purpose::Result {
+                    room = room.min(state.share_of_results().saturating_sub(state.for_results));
+                }
                 if exact <= room {
                     break room;
                 }
-                if state.growing == 0 {
-                    return Err(Error::PinnedBudget {
-                        asked,
-                        leased: state.leased,
-                        reserved: if reserved { 0 } else { state.reserved },
-                        budget: state.budget,
-                    });
+                if state.growing == 0 || purpose == Purpose::Result {
+                    return Err(state.over_budget(asked, purpose));
                 }
                 // The region that another thread is making may have room for both.
                 state = wait(&self.grown, state);
@@ -199,13 +233,18 @@ impl PinnedPool {
             let grow =
                 exact.max(REGION_BYTES.min(room / rustix::param::page_size() * rustix::param::page_size()));
             state.pinned += grow;
+            if purpose == Purpose::Result {
+                state.for_results += grow;
+            }
             state.growing += 1;
             grow
         };
         // Pinning is slow and does not happen under the lock; the region's bytes are already counted. A host that
         // has not the room for further leases may still have what this one needs.
-        let made = match self.make_region(grow) {
-            Err(error) if grow > exact && Shortage::behind(&error).is_some() => self.make_region(exact),
+        let made = match Region::new(&self.driver, grow, purpose) {
+            Err(error) if grow > exact && Shortage::behind(&error).is_some() => {
+                Region::new(&self.driver, exact, purpose)
+            }
             made => made,
         };
         let mut state = lock(&self.state);
@@ -213,43 +252,30 @@ impl PinnedPool {
         self.grown.notify_all();
         match made {
             Ok(region) => {
-                state.pinned -= grow - region.mapping.bytes();
+                state.give_up(grow - region.mapping.bytes(), purpose == Purpose::Result);
                 state.peak = state.peak.max(state.pinned);
                 let id = state.next_region;
                 state.next_region += 1;
                 state.regions.insert(id, region);
-                Ok(self.cut_from(&mut state, id, 0, bytes, reserved))
+                Ok(self.cut_from(&mut state, id, 0, bytes, purpose))
             }
             Err(error) => {
-                state.pinned -= grow;
+                state.give_up(grow, purpose == Purpose::Result);
                 Err(error)
             }
         }
     }
 
-    fn make_region(&self, bytes: usize) -> Result<Region> {
-        let mapping = Mapping::touched(bytes, self.driver.properties().numa_node)?;
-        // SAFETY: the mapping is new, so nothing of it is pinned; `Region` drops the pin before the mapping; leases
-        // keep the region until no work uses it.
-        let pin = unsafe { PinnedRange::new(&self.driver, mapping.ptr(), mapping.bytes()) }
-            .map_err(|source| Error::driver(format!("pinning {bytes} bytes of host memory"), source))?;
-        let free = BTreeMap::from([(0, mapping.bytes())]);
-        Ok(Region {
-            _pin: pin,
-            mapping,
-            free,
-        })
-    }
-
     /// A lease out of the smallest free range that holds it.
-    fn cut(self: &Arc<Self>, state: &mut State, bytes: usize, reserved: bool) -> Option<PinnedLease> {
+    fn cut(self: &Arc<Self>, state: &mut State, bytes: usize, purpose: Purpose) -> Option<PinnedLease> {
         let (_, id, offset) = state
             .regions
             .iter()
+            .filter(|(_, region)| region.is_for_results == (purpose == Purpose::Result))
             .flat_map(|(&id, region)| region.free.iter().map(move |(&offset, &len)| (len, id, offset)))
-            .filter(|&(len, ..)| len >= bytes)
+            .filter(|&(len, ..)| len >= bytes && (purpose != Purpose::Result || !wastes(len, bytes)))
             .min()?;
-        Some(self.cut_from(state, id, offset, bytes, reserved))
+        Some(self.cut_from(state, id, offset, bytes, purpose))
     }
 
     /// Takes `bytes` from the free range at `offset` of region `id`, which is at least that long.
@@ -259,7 +285,7 @@ impl PinnedPool {
         id: u64,
         offset: usize,
         bytes: usize,
-        reserved: bool,
+        purpose: Purpose,
     ) -> PinnedLease {
         let region = state
             .regions
@@ -275,8 +301,13 @@ impl PinnedPool {
         // SAFETY: the range lies inside the mapping.
         let ptr = unsafe { region.mapping.ptr().add(offset) };
         state.leased += bytes;
-        if reserved {
-            state.reserved = state.reserved.saturating_sub(bytes);
+        match purpose {
+            Purpose::Tensor => {}
+            Purpose::Slots => {
+                state.reserved = state.reserved.saturating_sub(bytes);
+                state.slots += bytes;
+            }
+            Purpose::Result => state.results += bytes,
         }
         PinnedLease {
             pool: Arc::clone(self),
@@ -284,23 +315,55 @@ impl PinnedPool {
             offset,
             bytes,
             ptr,
+            purpose,
         }
     }
 
-    fn give_back(&self, region: u64, offset: usize, bytes: usize) {
+    pub(super) fn give_back(&self, lease: &PinnedLease) {
         if fork::is_child() {
             // The memory is the parent's, and the lock may be held for ever.
             return;
         }
         let mut state = lock(&self.state);
-        state.leased -= bytes;
-        if let Some(region) = state.regions.get_mut(&region) {
-            region.insert_free(offset, bytes);
+        state.leased -= lease.bytes;
+        match lease.purpose {
+            Purpose::Tensor => {}
+            Purpose::Slots => state.slots -= lease.bytes,
+            Purpose::Result => state.results -= lease.bytes,
+        }
+        if let Some(region) = state.regions.get_mut(&lease.region) {
+            region.insert_free(lease.offset, lease.bytes);
         }
     }
 }
 
 impl State {
+    /// What results may have of the budget that may as well be pageable, regions and all.
+    fn share_of_results(&self) -> usize {
+        self.budget.saturating_sub(self.reserved + self.slots) / RESULTS_SHARE
+    }
+
+    /// Counts bytes of a region as no longer pinned.
+    fn give_up(&mut self, bytes: usize, for_results: bool) {
+        self.pinned -= bytes;
+        if for_results {
+            self.for_results -= bytes;
+        }
+    }
+
+    /// The error where the budget has no room for `asked` bytes.
+    fn over_budget(&self, asked: usize, purpose: Purpose) -> Error {
+        Error::PinnedBudget {
+            asked,
+            leased: self.leased - self.slots,
+            reserved: match purpose {
+                Purpose::Slots => 0,
+                Purpose::Tensor | Purpose::Result => self.reserved + self.slots,
+            },
+            budget: self.budget,
+        }
+    }
+
     /// Unpins regions that no lease uses until at least `bytes` are gone or none is left; returns the bytes gone. It
     /// happens under the lock, though unpinning is slow, because bytes still pinned must not be promised to others.
     fn release_idle(&mut self, bytes: usize) -> usize {
@@ -310,33 +373,19 @@ impl State {
                 break;
             };
             if let Some(region) = self.regions.remove(&id) {
-                gone += region.mapping.bytes();
+                let bytes = region.mapping.bytes();
+                self.give_up(bytes, region.is_for_results);
+                gone += bytes;
                 drop(region);
             }
         }
-        self.pinned -= gone;
         gone
     }
 }
 
-impl Region {
-    fn is_idle(&self) -> bool {
-        self.free.get(&0) == Some(&self.mapping.bytes())
-    }
-
-    fn insert_free(&mut self, mut offset: usize, mut bytes: usize) {
-        if let Some((&before, &len)) = self.free.range(..offset).next_back()
-            && before + len == offset
-        {
-            self.free.remove(&before);
-            offset = before;
-            bytes += len;
-        }
-        if let Some(len) = self.free.remove(&(offset + bytes)) {
-            bytes += len;
-        }
-        self.free.insert(offset, bytes);
-    }
+/// Whether a result of `bytes` bytes should not lie in a free range that long, which the next one may want.
+fn wastes(range: usize, bytes: usize) -> bool {
+    range > REGION_BYTES && range - bytes > bytes / 3
 }
 
 impl fmt::Debug for PinnedPool {
@@ -344,33 +393,5 @@ impl fmt::Debug for PinnedPool {
         f.debug_struct("PinnedPool")
             .field("usage", &self.usage())
             .finish_non_exhaustive()
-    }
-}
-
-/// Pinned memory of the pool, given back on drop. Whoever lets the device use it keeps the lease until that is done.
-#[derive(Debug)]
-pub(crate) struct PinnedLease {
-    pool: Arc<PinnedPool>,
-    region: u64,
-    offset: usize,
-    bytes: usize,
-    ptr: NonNull<u8>,
-}
-
-// SAFETY: a lease is the only owner of its range; access goes through its holder.
-unsafe impl Send for PinnedLease {}
-// SAFETY: no method reads or writes through the pointer.
-unsafe impl Sync for PinnedLease {}
-
-impl PinnedLease {
-    /// The first byte.
-    pub(crate) fn ptr(&self) -> NonNull<u8> {
-        self.ptr
-    }
-}
-
-impl Drop for PinnedLease {
-    fn drop(&mut self) {
-        self.pool.give_back(self.region, self.offset, self.bytes);
     }
 }

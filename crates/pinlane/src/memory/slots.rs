@@ -18,10 +18,7 @@ use pinlane_driver::{
     sync::{Arc, Condvar, Duration, Mutex, lock, wait},
 };
 
-use super::{
-    pool::{PinnedLease, PinnedPool},
-    shortage::Shortage,
-};
+use super::{lease::PinnedLease, pool::PinnedPool, shortage::Shortage};
 use crate::{
     Error, Result,
     trace::span::engine_span,

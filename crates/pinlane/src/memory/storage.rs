@@ -17,7 +17,7 @@ use pinlane_driver::{
     },
 };
 
-use super::{buffer::Buffer, pool::PinnedLease};
+use super::{buffer::Buffer, lease::PinnedLease};
 use crate::{Device, FileSource, Result, file::source::OpenFile};
 
 /// A run of bytes somewhere, and what keeps it alive.

@@ -10,7 +10,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
 };
 
-use pinlane_driver::sync::{Arc, Condvar, Duration, Mutex, lock, wait, wait_for};
+use pinlane_driver::sync::{Arc, Condvar, Duration, Instant, Mutex, lock, wait, wait_for};
 
 use super::{job::Job, queue::Queues};
 
@@ -24,11 +24,15 @@ const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 pub(crate) struct Reactor {
     state: Mutex<State>,
     changed: Condvar,
+    /// Notified when a transfer whose handle was dropped has landed.
+    retired: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     arrived: Vec<Watched>,
+    /// Transfers whose handles were dropped and that have not landed.
+    retiring: usize,
     closed: bool,
 }
 
@@ -60,8 +64,27 @@ impl Reactor {
             duty,
             _owner: owner,
         };
-        lock(&self.state).arrived.push(watched);
+        let mut state = lock(&self.state);
+        state.retiring += usize::from(duty == Duty::Retire);
+        state.arrived.push(watched);
+        drop(state);
         self.changed.notify_one();
+    }
+
+    /// Waits until no transfer whose handle was dropped is on its way, for so long at most; says whether there was one at
+    /// the start.
+    pub(crate) fn drain(&self, patience: Duration) -> bool {
+        let start = Instant::now();
+        let mut some = false;
+        loop {
+            let state = lock(&self.state);
+            let rest = patience.saturating_sub(start.elapsed());
+            if state.retiring == 0 || rest.is_zero() {
+                return some;
+            }
+            some = true;
+            wait_for(&self.retired, state, rest);
+        }
     }
 
     /// Lets the thread go once every job it has taken on is done with.
@@ -76,7 +99,16 @@ impl Reactor {
         let mut pause = SHORTEST_PAUSE;
         while let Some(arrived) = self.take_arrived(&mut watched) {
             let before = watched.len();
-            watched.retain(|watched: &Watched| !watched.is_done(queues));
+            let mut retired = 0;
+            watched.retain(|watched: &Watched| {
+                let is_done = watched.is_done(queues);
+                retired += usize::from(is_done && watched.duty == Duty::Retire);
+                !is_done
+            });
+            if retired > 0 {
+                lock(&self.state).retiring -= retired;
+                self.retired.notify_all();
+            }
             if watched.is_empty() {
                 continue;
             }

@@ -9,6 +9,7 @@
 #![cfg(shuttle)]
 
 mod failing;
+mod giving_way;
 mod in_place;
 mod lending;
 mod rig;

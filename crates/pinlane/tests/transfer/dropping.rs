@@ -1,6 +1,6 @@
 //! Handles, sources and devices that are dropped while bytes move.
 
-use std::{ptr::NonNull, sync::Arc, thread};
+use std::{ptr::NonNull, sync::Arc, thread, time::Duration};
 
 use pinlane::{
     DType, Device, DeviceOptions, Layout, Route, Tensor, TransferOptions, Tree, driver::sim::Step,
@@ -37,6 +37,27 @@ pub(crate) fn a_transfer_that_is_dropped_in_flight_keeps_its_memory_until_the_de
     eventually("the memory is let go", || {
         rig.sim().alive().device_allocations == 0 && rig.device().stats().unwrap().pinned.leased == 0
     });
+    rig.finish();
+}
+
+pub(crate) fn who_drains_a_device_waits_for_what_was_dropped_and_no_longer_than_told() {
+    let rig = Rig::new(1, &small_engine(1, 2, SLOT));
+    assert!(!rig.device().drain(Duration::from_secs(30)), "there is nothing");
+    let pinned = tensor(1000, 1).pin_memory(rig.device()).unwrap();
+    let direct = TransferOptions::new().route(Route::Direct);
+    let stall = rig.sim().stall();
+    drop(pinned.transfer_with(rig.device(), &direct).unwrap());
+    drop(pinned);
+    assert!(rig.device().drain(Duration::from_millis(1)));
+    assert_eq!(rig.sim().alive().device_allocations, 1, "the device is stalled");
+    let draining = thread::spawn({
+        let device = rig.device().clone();
+        move || device.drain(Duration::from_secs(30))
+    });
+    drop(stall);
+    draining.join().unwrap();
+    assert_eq!(rig.sim().alive().device_allocations, 0);
+    assert_eq!(rig.device().stats().unwrap().pinned.leased, 0);
     rig.finish();
 }
 

@@ -38,6 +38,7 @@ const TESTS: &[Test] = tests![
     }
     Simulator: {
         dropping::a_transfer_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_done,
+        dropping::who_drains_a_device_waits_for_what_was_dropped_and_no_longer_than_told,
         dropping::a_staged_transfer_that_is_dropped_in_flight_lets_go_of_its_source_and_its_slots_only_then,
         dropping::a_download_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_done,
         dropping::a_result_lands_although_the_source_was_dropped_meanwhile,

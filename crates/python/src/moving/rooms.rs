@@ -3,13 +3,17 @@
 use std::{any::Any, ptr::NonNull, sync::Arc};
 
 use pinlane::{
-    Device,
+    Device, HostMemory,
     driver::{Backend, DevicePtr},
 };
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
 
-use super::{Group, Start};
-use crate::{errors, kept::Kept, memory::Memory};
+use super::{Group, Leaf, Start};
+use crate::{
+    errors,
+    kept::Kept,
+    memory::{Memory, made_or_drained},
+};
 
 /// Where each leaf begins in memory that they share, in bytes. `pinlane._collate` lays out its slabs so too.
 pub(super) const ALIGNMENT: usize = 256;
@@ -52,7 +56,8 @@ impl<'py> Start<'_, 'py> {
         if !self.wishes.slab {
             let mut rooms = Vec::with_capacity(group.leaves.len());
             for (index, leaf) in group.leaves.iter().enumerate() {
-                rooms.push(self.room(&group.from, self.forms.get(leaf.form).bytes)?);
+                let room = self.room(&group.from, self.forms.get(leaf.form).bytes);
+                rooms.push(room.map_err(|error| self.no_room(&error, std::slice::from_ref(leaf)))?);
                 places.push((index, 0));
             }
             return Ok((rooms, places));
@@ -68,7 +73,20 @@ impl<'py> Start<'_, 'py> {
                     PyValueError::new_err("these tensors are larger together than memory can be")
                 })?;
         }
-        Ok((vec![self.room(&group.from, end)?], places))
+        let room = self.room(&group.from, end);
+        let room = room.map_err(|error| self.no_room(&error, &group.leaves))?;
+        Ok((vec![room], places))
+    }
+
+    /// The exception where there is no room for some leaves: it names the largest.
+    fn no_room(&self, error: &PyErr, leaves: &[Leaf]) -> PyErr {
+        let largest = leaves.iter().max_by_key(|leaf| self.forms.get(leaf.form).bytes);
+        let path = largest.map_or_else(String::new, |leaf| self.tree.get().path_of(self.py, leaf.number));
+        let path = match leaves.len() {
+            1 => path,
+            count => format!("{count} tensors, the largest of them {path}"),
+        };
+        errors::of_room(self.py, error, &path)
     }
 
     /// Memory on the target, for what comes from `from`.
@@ -89,9 +107,15 @@ impl<'py> Start<'_, 'py> {
                 pinned: None,
             });
         }
-        let (target, pinned) = (&self.target, self.wishes.pin.then_some(from));
-        let made = py.detach(|| match target.is_host() {
-            true => Memory::on_host(bytes, pinned),
+        let target = &self.target;
+        let on_host = match self.wishes.pin {
+            Some(true) => HostMemory::Pinned(from),
+            Some(false) => HostMemory::Pageable,
+            None => HostMemory::PinnedIfRoom(from),
+        };
+        let device = if target.is_host() { from } else { target };
+        let made = made_or_drained(py, device, || match target.is_host() {
+            true => Memory::on_host(bytes, on_host),
             false => Memory::on_simulated(target, bytes),
         });
         let memory = made.map_err(|error| errors::from_engine(py, &error))?;

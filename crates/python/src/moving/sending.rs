@@ -3,7 +3,7 @@
 use std::{any::Any, ptr, sync::Arc};
 
 use pinlane::{Direction, Error, Pieces, Profile, driver::DevicePtr};
-use pyo3::prelude::*;
+use pyo3::{intern, prelude::*};
 
 use super::{
     Group, Leaf, Start,
@@ -13,6 +13,9 @@ use crate::{errors, flight::Part, kept::Kept};
 
 /// Memory shorter than this is not asked whether it is pinned: copying it costs less than the question.
 const ASK_WHETHER_PINNED: usize = 16 << 10;
+
+/// Of neighbours on a device, so many have to have shared a storage for the next to be asked about theirs.
+const WORTH_ASKING_AGAIN: usize = 8;
 
 /// Memory of the host by who reads it: addresses and bytes.
 #[derive(Default)]
@@ -76,17 +79,72 @@ impl<'py> Start<'_, 'py> {
         rooms: &[Room<'py>],
         places: &[Place],
     ) -> PyResult<()> {
+        if self.target.is_host() {
+            return self.push_to_host(pieces, &group.leaves, rooms, places);
+        }
         for (leaf, &(room, offset)) in group.leaves.iter().zip(places) {
-            let (room, bytes) = (&rooms[room], self.forms.get(leaf.form).bytes);
-            let from = DevicePtr(leaf.address as u64);
-            if self.target.is_host() {
-                pieces.push(from, room.host_ptr(offset)?, bytes, room.pinned.is_some());
-            } else {
-                let pushed = pieces.push_peer(room.device_ptr(offset), &group.from, from, bytes);
-                pushed.map_err(|error| self.at(leaf.number, error))?;
-            }
+            let (at, bytes) = (rooms[room].device_ptr(offset), self.forms.get(leaf.form).bytes);
+            let pushed = pieces.push_peer(at, &group.from, DevicePtr(leaf.address as u64), bytes);
+            pushed.map_err(|error| self.at(leaf.number, error))?;
         }
         Ok(())
+    }
+
+    /// Pushes what comes to the host.
+    ///
+    /// Leaves that lie next to each other in one storage as they will on the host, as those that came to the device together
+    /// do, are one piece. Torch is asked little: where neighbours turn out to have storages of their own, the others next to
+    /// them are taken to have so too.
+    fn push_to_host(
+        &self,
+        pieces: &mut Pieces,
+        mut leaves: &[Leaf],
+        rooms: &[Room<'py>],
+        mut places: &[Place],
+    ) -> PyResult<()> {
+        // How many of the leaves are known to be neighbours of others that share no storage.
+        let mut loose = 0;
+        while let (Some(leaf), Some(&(room, offset))) = (leaves.first(), places.first()) {
+            let (mut count, mut bytes) = (1, self.forms.get(leaf.form).bytes);
+            if loose == 0 {
+                let (neighbours, _) = self.neighbours(leaves, places);
+                if neighbours > 1 {
+                    (count, bytes) = self.in_one_storage(&leaves[..neighbours])?;
+                }
+                if count < WORTH_ASKING_AGAIN {
+                    loose = neighbours;
+                }
+            }
+            loose = loose.saturating_sub(count);
+            let (from, room) = (DevicePtr(leaf.address as u64), &rooms[room]);
+            pieces.push(from, room.host_ptr(offset)?, bytes, room.pinned.is_some());
+            (leaves, places) = (&leaves[count..], &places[count..]);
+        }
+        Ok(())
+    }
+
+    /// How many of the leaves, from the first on, lie in the memory that torch knows as the first one's, and so in one
+    /// allocation; and the bytes from its beginning to the end of the last of them.
+    fn in_one_storage(&self, leaves: &[Leaf]) -> PyResult<(usize, usize)> {
+        let (py, first) = (self.py, &leaves[0]);
+        let alone = (1, self.forms.get(first.form).bytes);
+        let tensor = self.tree.get().leaves()[first.number].bind(py);
+        let Some(storage) = tensor.getattr_opt(intern!(py, "untyped_storage"))? else {
+            return Ok(alone);
+        };
+        let storage = storage.call0()?;
+        let start: usize = storage.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let end = start + storage.call_method0(intern!(py, "nbytes"))?.extract::<usize>()?;
+        if !(start..end).contains(&first.address) {
+            // What is moved instead of a leaf lies elsewhere.
+            return Ok(alone);
+        }
+        let ends = leaves
+            .iter()
+            .map(|leaf| leaf.address + self.forms.get(leaf.form).bytes);
+        let inside = ends.take_while(|&leaf_end| leaf_end <= end);
+        let (count, last) = inside.fold((0, first.address), |(count, _), leaf_end| (count + 1, leaf_end));
+        Ok((count.max(1), (last - first.address).max(alone.1)))
     }
 
     /// Pushes what goes from the host to a device; says what reads it there.

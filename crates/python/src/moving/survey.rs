@@ -87,8 +87,13 @@ impl<'py> Start<'_, 'py> {
             Space::Cuda(ordinal) => self.gpu(ordinal)?,
             Space::Host => simulated::device_of(address).unwrap_or_else(Device::host),
         };
-        if from == self.target {
+        if from == self.target && !self.wishes.copies {
             self.results[number] = Some(leaf.clone().unbind());
+            return Ok(true);
+        }
+        if from.is_host() && self.target.is_host() {
+            let copy = self.plan.call_method1(intern!(self.py, "copied"), (leaf,))?;
+            self.results[number] = Some(copy.unbind());
             return Ok(true);
         }
         if !from.is_host() && !self.forms.get(form).is_dense() {
