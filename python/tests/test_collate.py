@@ -111,7 +111,7 @@ def test_a_batch_in_a_pinned_slab_crosses_the_link_in_one_copy(device: str, tmp_
     with pinlane.profile(tmp_path / "trace.json"):
         there = pinlane.to(batch, device)
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    copies = [event for event in events if event["name"] == "copy"]
+    copies = [event for event in events if (event["name"], event.get("cat")) == ("copy", "device")]
     assert len(copies) == 1
     assert copies[0]["args"]["route"] == "direct"
     assert_same(pinlane.to(there, "cpu"), batch)
