@@ -79,11 +79,6 @@ pub trait Tree: Sized {
     ///
     /// As for [`transfer_with`](Self::transfer_with), and what fails while the bytes move.
     fn to(&self, device: &Device) -> Result<Self> {
-        if let Some(tensor) = only_leaf(self)
-            && let Some(moved) = short::move_to(tensor, device)
-        {
-            return moved.map(|moved| rebuild_around(self, moved));
-        }
         self.to_with(device, &TransferOptions::default())
     }
 
@@ -93,6 +88,11 @@ pub trait Tree: Sized {
     ///
     /// As for [`to`](Self::to).
     fn to_with(&self, device: &Device, options: &TransferOptions) -> Result<Self> {
+        if let Some(tensor) = only_leaf(self)
+            && let Some(moved) = short::move_to(tensor, device, options)
+        {
+            return moved.map(|moved| rebuild_around(self, moved));
+        }
         move_now(self, device, options)
     }
 

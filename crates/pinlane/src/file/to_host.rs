@@ -36,6 +36,9 @@ pub(crate) fn read_to_host(
     memory: HostMemory<'_>,
     placement: Placement,
 ) -> Result<Vec<Tensor>, Failure> {
+    if tensors.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut read = Vec::with_capacity(tensors.len());
     let mut ends = Vec::with_capacity(tensors.len());
     for &(leaf, tensor) in tensors {

@@ -9,7 +9,7 @@
 
 use pinlane_driver::{DeviceMemory, DevicePtr, ErrorKind, MemCopy, fork, sync::Arc};
 
-use super::{engine::Engine, into::put_out_of_reach};
+use super::{TransferOptions, engine::Engine, into::put_out_of_reach};
 use crate::{
     Device, Error, Result, Tensor,
     landing::{landing, span_bytes},
@@ -29,8 +29,9 @@ const LONGEST_EMPTIED: usize = 64 << 10;
 
 /// The tensor on `to`, where it goes the short way; the caller is about to wait for it. `None` also in a forked child: the
 /// long way says why.
-pub(crate) fn move_to(tensor: &Tensor, to: &Device) -> Option<Result<Tensor>> {
-    if fork::is_child() || !tensor.storage().has_landed() {
+pub(crate) fn move_to(tensor: &Tensor, to: &Device, options: &TransferOptions) -> Option<Result<Tensor>> {
+    let left_to_us = options.route.is_none() && options.after.is_none();
+    if !left_to_us || fork::is_child() || !tensor.storage().has_landed() {
         return None;
     }
     match (tensor.storage().place(), to.accelerator()) {
@@ -42,6 +43,9 @@ pub(crate) fn move_to(tensor: &Tensor, to: &Device) -> Option<Result<Tensor>> {
         (Place::Device(source), None) => {
             let engine = source.device.accelerator()?.running.engine();
             let (device, bytes) = device_end(tensor)?;
+            if options.pinned_result {
+                return (bytes <= LONGEST).then(|| download_pinned(tensor, device, bytes, engine));
+            }
             let short = bytes <= LONGEST_EMPTIED.min(engine.slots.slot_bytes());
             short.then(|| download(tensor, device, bytes, engine))
         }
@@ -173,6 +177,26 @@ fn download(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &Engine) -
     }
     // SAFETY: the buffer is initialised by the copy, and lives in the storage.
     let storage = unsafe { Storage::host(result.ptr(), bytes, None, true, Arc::new(result)) };
+    Ok(Tensor::new(tensor.dtype(), tensor.layout().at_start(), storage))
+}
+
+/// Into new pinned memory, where the device writes it and it stays.
+fn download_pinned(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &Engine) -> Result<Tensor> {
+    let result = engine.pool.lease(bytes)?;
+    let copy = MemCopy::to_host(result.ptr().as_ptr(), device, bytes);
+    // SAFETY: the lease is as long, and this call's alone; the tensor is borrowed. Both are kept for ever where the end of the
+    // copy can't be known.
+    if let Err(error) = unsafe { copy_and_wait(engine, copy) } {
+        if error.leaves_memory_in_use() {
+            engine.leaks.add(bytes as u64);
+            tensor.storage().leak();
+            std::mem::forget(result);
+        }
+        return Err(error);
+    }
+    let backend = engine.driver.properties().id.backend;
+    // SAFETY: the copy has written every byte of the lease that the storage has, and lives as long.
+    let storage = unsafe { Storage::host(result.ptr(), bytes, Some(backend), true, Arc::new(result)) };
     Ok(Tensor::new(tensor.dtype(), tensor.layout().at_start(), storage))
 }
 

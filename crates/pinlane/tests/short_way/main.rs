@@ -10,7 +10,7 @@ use std::fs;
 
 use counted::{Uncounted, allocations_of};
 use pinlane::{
-    DType, Device, DeviceOptions, HostMemory, Tensor, Tree,
+    DType, Device, DeviceOptions, Error, HostMemory, Tensor, TransferOptions, Tree,
     driver::{
         Driver,
         sim::{DeviceConfig, Machine, SimDriver, Step},
@@ -38,6 +38,13 @@ fn event_calls(sim: &SimDriver) -> u64 {
         Step::SynchronizeEvent,
     ];
     steps.into_iter().map(|step| sim.calls(step)).sum()
+}
+
+/// How often this thread has read a file so far.
+fn reads() -> u64 {
+    let counts = fs::read_to_string("/proc/thread-self/io").unwrap();
+    let reads = counts.lines().find_map(|line| line.strip_prefix("syscr: "));
+    reads.unwrap().parse().unwrap()
 }
 
 /// The names of this process's lanes.
@@ -93,6 +100,44 @@ fn a_small_tensor_that_is_moved_allocates_what_its_result_is_made_of_and_no_more
     // What owns the device's memory, and what tensors share; on the host the memory as well.
     assert_eq!(of_each(&|| here.to(&device).unwrap()), 2);
     assert_eq!(of_each(&|| there.to(&Device::host()).unwrap()), 3);
+    let pinned = TransferOptions::new().pinned_result();
+    let back = there.to_with(&Device::host(), &pinned).unwrap();
+    assert!(back.is_pinned());
+    assert_eq!(back.as_slice::<f32>().unwrap(), here.as_slice::<f32>().unwrap());
+    // Here the pool keeps a list of what is free in the memory that it has pinned.
+    assert_eq!(of_each(&|| there.to_with(&Device::host(), &pinned).unwrap()), 2);
     assert_eq!(event_calls(&sim), 0);
     assert_eq!(lanes(), [""; 0]);
+}
+
+#[test]
+fn a_tensor_that_finds_no_room_in_pinned_memory_stays_where_it_is() {
+    let options = DeviceOptions {
+        pinned_budget: Some(4 << 20),
+        ..DeviceOptions::default()
+    };
+    let device =
+        Device::with_options(Machine::new(DeviceConfig::default()).sim(0).unwrap(), &options).unwrap();
+    let there = Tensor::ones(DType::U8, &[8 << 20]).unwrap().to(&device).unwrap();
+    let refused = there.to_with(&Device::host(), &TransferOptions::new().pinned_result());
+    assert!(matches!(refused, Err(Error::PinnedBudget { .. })), "{refused:?}");
+    assert_eq!(device.stats().unwrap().leaked_bytes, 0);
+    let back = there.to(&Device::host()).unwrap();
+    assert!(back.as_slice::<u8>().unwrap().iter().all(|&byte| byte == 1));
+}
+
+#[test]
+fn a_small_tree_that_is_moved_reads_no_file_of_the_kernels() {
+    let (device, _) = device();
+    let here = vec![Tensor::rand(DType::F32, &[FLOATS], 1).unwrap(); 10];
+    let mut into = here.to(&device).unwrap();
+    let before = reads();
+    let of_counting = reads() - before;
+    let before = reads();
+    for _ in 0..COPIES / 10 {
+        let there = here.to(&device).unwrap();
+        there.to(&Device::host()).unwrap();
+        here.copy_into(&mut into).unwrap();
+    }
+    assert_eq!(reads() - before, of_counting);
 }
