@@ -106,6 +106,18 @@ fn what_a_large_result_leaves_is_not_cut_up_for_small_ones() {
 }
 
 #[test]
+fn long_results_are_pageable_however_much_room_there_is() {
+    let options = DeviceOptions {
+        pinned_budget: Some(64 << 20),
+        ..small_engine(1, 2, SLOT)
+    };
+    let rig = Rig::new(1, &options);
+    assert!(result(rig.device(), 8 << 20).is_pinned());
+    assert!(!result(rig.device(), (8 << 20) + 1).is_pinned());
+    rig.finish();
+}
+
+#[test]
 fn what_results_leave_is_given_back_by_trimming() {
     let rig = with_four_mebibytes();
     drop(result(rig.device(), 500_000));
