@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from . import _native, _trees
-from ._errors import OutOfMemoryError, UnsupportedLeafError, out_of_memory
+from ._errors import UnsupportedLeafError, out_of_memory
 
 #: Equal leaves one after the other: see `pinlane._torch.Run`.
 Run = tuple[Any, tuple[int, ...], tuple[int, ...], int, int, int]
@@ -120,23 +120,19 @@ class Plan:
         """Memory on the target GPU, out of torch's own allocator, as a tensor of bytes."""
         try:
             memory = self._room(bytes)
-        except self.torch.OutOfMemoryError as full:
-            # What was dropped may be kept for copies that are on their way.
-            if not _native.drain(self.target):
-                raise self._no_room(bytes, full) from full
+        except self.torch.OutOfMemoryError:
+            # What was dropped may be kept for copies that are on their way, or were a moment ago.
+            _native.drain(self.target)
             try:
                 memory = self._room(bytes)
-            except self.torch.OutOfMemoryError as still_full:
-                raise self._no_room(bytes, still_full) from still_full
+            except self.torch.OutOfMemoryError as full:
+                raise out_of_memory()(f"making room for {bytes} bytes of tensors on {self.target}: {full}") from full
         return memory, memory.data_ptr()
 
     def _room(self, bytes: int) -> Any:
         torch = self.torch.torch
         with self._in_order():
             return torch.empty(bytes, dtype=torch.uint8, device=self.target)
-
-    def _no_room(self, bytes: int, full: RuntimeError) -> OutOfMemoryError:
-        return out_of_memory()(f"making room for {bytes} bytes of tensors on {self.target}: {full}")
 
     def tensors(self, memory: Any, runs: Sequence[Run]) -> list[Any]:
         """Tensors over ``memory``, as the runs say."""

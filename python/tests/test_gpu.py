@@ -200,7 +200,7 @@ def test_results_on_the_host_are_pinned_where_asked_as_torch_sees_it() -> None:
 
 
 def test_memory_of_a_dropped_result_is_not_written_while_torch_still_reads_it_on_the_current_stream() -> None:
-    first, second = (pinlane.to([torch.full((1_500_000,), value)], DEVICE) for value in (1, 2))
+    first, second = (pinlane.to([torch.full((1_500_000,), float(value))], DEVICE) for value in (1, 2))
     pinlane.trim()
     host = pinlane.to(first, "cpu")[0]
     assert host.is_pinned(), "it has room in the budget"

@@ -34,22 +34,25 @@ pub(crate) fn make_memory(
 }
 
 /// Makes memory, detached. Where there is no room, once more when nothing that was dropped is on its way on `device`: what such
-/// transfers read and write is let go then.
+/// transfers read and write is let go then. Also where nothing is: the last may have landed since.
 pub(crate) fn made_or_drained(
     py: Python<'_>,
     device: &Device,
     make: impl Fn() -> Result<Memory, Error> + Send + Sync,
 ) -> Result<Memory, Error> {
     match py.detach(&make) {
-        Err(error) if errors::is_of_room(&error) && drained(py, device) => py.detach(&make),
+        Err(error) if errors::is_of_room(&error) => {
+            wait_for_dropped(py, device);
+            py.detach(&make)
+        }
         made => made,
     }
 }
 
-/// Waits for what was dropped and is on its way on `device`, for a while; says whether there was anything. Being attached
-/// again lets go of the objects that were kept for it.
-fn drained(py: Python<'_>, device: &Device) -> bool {
-    py.detach(|| device.drain(PATIENCE))
+/// Waits for what was dropped and is on its way on `device`, for a while. Being attached again lets go of the objects that
+/// were kept for it.
+fn wait_for_dropped(py: Python<'_>, device: &Device) {
+    py.detach(|| device.drain(PATIENCE));
 }
 
 /// How long to wait for room. A dropped transfer may be behind work that takes any time.
@@ -57,8 +60,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The same for who makes memory otherwise: by torch.
 #[pyfunction]
-pub(crate) fn drain(py: Python<'_>, device: &str) -> PyResult<bool> {
-    Ok(drained(py, &devices::open(py, device)?))
+pub(crate) fn drain(py: Python<'_>, device: &str) -> PyResult<()> {
+    wait_for_dropped(py, &devices::open(py, device)?);
+    Ok(())
 }
 
 /// A run of bytes that Python looks at.
