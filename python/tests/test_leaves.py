@@ -318,6 +318,7 @@ def test_older_torch_is_asked_by_attributes_and_all_of_this_holds() -> None:
         assert not hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
         return
     here = Path(__file__)
-    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", here, here.with_name("test_trees.py")]
+    alone = ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # that plugin warns where tests run side by side
+    command = [sys.executable, "-m", "pytest", "--quiet", *alone, here, here.with_name("test_trees.py")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, WITHOUT_TABLE: "1"})
     assert done.returncode == 0, done.stdout
