@@ -98,9 +98,9 @@ def to(
     :param slab: whether the results share one allocation. It is freed when the last of them is, and saving one of them with
         ``torch.save`` saves all; with ``False`` each has its own.
     :param pin: whether results on the host lie in pinned memory, out of the budget of the device that they come from. Unless
-        told, they do while they have room: in half of what the device's slots leave of its budget, if they are of 16 KiB to
-        8 MiB together. Keep what is pinned while a copy of torch's own (``non_blocking=True``) reads it on another stream than
-        the next call's: torch does not, as it does with its own.
+        told, they do while they have room: in half of what the device's slots leave of its budget, if they are of 16 KiB or
+        more together, and those of over 8 MiB not the first time. Keep what is pinned while a copy of torch's own
+        (``non_blocking=True``) reads it on another stream than the next call's: torch does not, as it does with its own.
     :raises NoSuchDeviceError: for a device that is not there.
     :raises TypeError: for a dtype that is not one of torch's for floating-point numbers.
     :raises ValueError: for a stream of a device that nothing comes from or goes to.

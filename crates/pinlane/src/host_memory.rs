@@ -33,8 +33,8 @@ pub enum HostMemory<'a> {
     ///
     /// They may have half of what the slots leave of the budget, and nothing is given up for them. Memory that such a result
     /// leaves is kept pinned for the next one of about its size, until pinned tensors want the room, or [`Device::trim`]
-    /// is called. Results under 16 KiB and over 8 MiB lie in ordinary memory always: they land there as fast, and long ones the
-    /// first time much faster.
+    /// is called. Results under 16 KiB or over 256 MiB lie in ordinary memory always, since they land there as fast; and so does
+    /// the first of over 8 MiB of about its size, which pinning would keep waiting.
     PinnedIfRoom(&'a Device),
 }
 

@@ -106,14 +106,22 @@ fn what_a_large_result_leaves_is_not_cut_up_for_small_ones() {
 }
 
 #[test]
-fn long_results_are_pageable_however_much_room_there_is() {
+fn a_long_result_is_pinned_when_one_of_its_size_has_come_before() {
     let options = DeviceOptions {
-        pinned_budget: Some(64 << 20),
+        pinned_budget: Some(128 << 20),
         ..small_engine(1, 2, SLOT)
     };
     let rig = Rig::new(1, &options);
-    assert!(result(rig.device(), 8 << 20).is_pinned());
-    assert!(!result(rig.device(), (8 << 20) + 1).is_pinned());
+    let long = (8 << 20) + 1;
+    assert!(result(rig.device(), long - 1).is_pinned());
+    assert!(!result(rig.device(), long).is_pinned());
+    assert!(!result(rig.device(), 3 * long).is_pinned());
+    let again = result(rig.device(), long);
+    assert!(again.is_pinned() && result(rig.device(), long + 1000).is_pinned());
+    drop(again);
+    // Who trims makes no such results for now.
+    rig.device().trim();
+    assert!(!result(rig.device(), long).is_pinned());
     rig.finish();
 }
 

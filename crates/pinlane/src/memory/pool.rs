@@ -13,7 +13,10 @@
 //!
 //! A lease that is leaked on purpose, because a lost device may still use it, keeps its region, and the pool, for ever.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
 
 use pinlane_driver::{
     Driver, fork,
@@ -36,9 +39,14 @@ const REGION_BYTES: usize = 2 << 20;
 const RESULTS_SHARE: usize = 2;
 /// The shortest such result. Copying a shorter one takes less time than it is worth to keep account of.
 const SMALLEST_RESULT: usize = 16 << 10;
-/// The longest. Through slots a longer one lands as fast in memory that the system may move, and the first time much faster:
-/// memory is pinned at 5 to 8 GB/s, its pages made and registered, where lanes write pages that nobody has touched at 25.
-const LONGEST_RESULT: usize = 8 << 20;
+/// The longest that is worth pinning at once. A longer one lands much faster the first time in memory that the system may move:
+/// memory is pinned at 5 to 8 GB/s, its pages made and registered, where lanes write pages that nobody has touched at 25. So
+/// that is where it lands, unless another of its size has come before, and more are likely to come.
+const PINNED_AT_ONCE: usize = 8 << 20;
+/// The longest that is pinned. Through slots longer ones land as fast in memory that has been touched.
+const LONGEST_RESULT: usize = 256 << 20;
+/// Of so many long results the sizes are remembered.
+const REMEMBERED: usize = 16;
 
 /// Page-locked memory under a byte budget.
 pub(crate) struct PinnedPool {
@@ -68,6 +76,8 @@ struct State {
     for_results: usize,
     /// Whether the system has refused to pin memory for such results: it is not asked again before something changes.
     refuses_results: bool,
+    /// The sizes of the last long ones, as powers of two; since memory was trimmed.
+    long_results: VecDeque<u32>,
     peak: usize,
 }
 
@@ -131,7 +141,9 @@ impl PinnedPool {
 
     /// Leases `bytes` bytes for a result that may as well lie in pageable memory; `None` where that is where it should lie.
     pub(crate) fn lease_for_result(self: &Arc<Self>, bytes: usize) -> Option<PinnedLease> {
-        if !(SMALLEST_RESULT..=LONGEST_RESULT).contains(&bytes) {
+        if !(SMALLEST_RESULT..=LONGEST_RESULT).contains(&bytes)
+            || bytes > PINNED_AT_ONCE && !lock(&self.state).comes_again(bytes)
+        {
             return None;
         }
         match self.lease_from(bytes, Purpose::Result) {
@@ -164,6 +176,7 @@ impl PinnedPool {
     pub(crate) fn trim(&self) -> usize {
         let mut state = lock(&self.state);
         state.refuses_results = false;
+        state.long_results.clear();
         state.release_idle(usize::MAX)
     }
 
@@ -341,6 +354,17 @@ impl PinnedPool {
 }
 
 impl State {
+    /// Whether a result of about this size has come before, as far as is remembered; it is from here on.
+    fn comes_again(&mut self, bytes: usize) -> bool {
+        let size = bytes.ilog2();
+        let again = self.long_results.contains(&size);
+        if !again {
+            self.long_results.truncate(REMEMBERED - 1);
+            self.long_results.push_front(size);
+        }
+        again
+    }
+
     /// What results may have of the budget that may as well be pageable, regions and all.
     fn share_of_results(&self) -> usize {
         self.budget.saturating_sub(self.reserved + self.slots) / RESULTS_SHARE
