@@ -18,7 +18,7 @@ use pinlane_driver::{
     },
 };
 
-use crate::{library::Api, status::Status};
+use crate::{library::Api, pool::Pool, status::Status};
 
 const CAPTURE_MODE_RELAXED: c_int = 2;
 const NOT_CAPTURING: c_int = 0;
@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) device: c_int,
     /// The `CUcontext`.
     pub(crate) handle: usize,
+    /// Where its memory comes from; `None` where that is CUDA's plain allocator.
+    pub(crate) pool: Option<Pool>,
     /// The error that lost the device, or zero.
     lost: AtomicI32,
     /// Peers whose memory was made, or can't be made, accessible: by ordinal.
@@ -49,12 +51,17 @@ impl Context {
             id,
             device,
             handle: 0,
+            pool: None,
             lost: AtomicI32::new(0),
             peers: Default::default(),
         };
         // SAFETY: a device of the initialised driver, and a valid place for the answer.
         let status = unsafe { (api.primary_context_retain)(&raw mut context.handle, device) };
         context.check(status, || "retaining the device's primary context".to_owned())?;
+        context.pool = {
+            let _current = context.enter()?;
+            Pool::new(&context)
+        };
         Ok(context)
     }
 
@@ -171,7 +178,12 @@ impl Context {
             return Err(Error::new(ErrorKind::Unsupported, self.id, message));
         }
         // SAFETY: the peer's context is retained for ever; the flags must be 0.
-        let status = unsafe { (self.api.enable_peer_access)(peer.handle, 0) };
+        let mut status = unsafe { (self.api.enable_peer_access)(peer.handle, 0) };
+        if let Status::SUCCESS | Status::PEER_ACCESS_ALREADY_ENABLED = status
+            && let Some(pool) = peer.pool
+        {
+            status = pool.open_to(self.api, self.device);
+        }
         self.check(status, || {
             format!("enabling direct access to the memory of {}", peer.id)
         })

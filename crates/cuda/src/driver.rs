@@ -16,7 +16,7 @@ use crate::{
     flags::Flags,
     library::{Api, CopyBatch},
     link,
-    memory::{BlockCache, Source},
+    memory::BlockCache,
     pinned::known_to_cuda,
     properties,
     scattered::Scattered,
@@ -242,20 +242,3 @@ unsafe impl Driver for CudaDriver {
 
 /// The address of an allocation of nothing.
 const NOWHERE: DevicePtr = DevicePtr(0);
-
-/// The driver's own allocator. The context is current.
-impl Source for Context {
-    fn take(&self, bytes: usize) -> Result<u64> {
-        let mut block = 0;
-        // SAFETY: a valid place for the answer.
-        let status = unsafe { (self.api.allocate)(&raw mut block, bytes) };
-        self.check(status, || format!("allocating {bytes} bytes of device memory"))?;
-        Ok(block)
-    }
-
-    fn give_back(&self, block: u64) -> Result<()> {
-        // SAFETY: `block` came from `take`, and nothing uses it any more. The call waits for the device all the same.
-        let status = unsafe { (self.api.free)(block) };
-        self.check(status, || format!("giving device memory at {block:#x} back"))
-    }
-}

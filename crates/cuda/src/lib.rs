@@ -29,6 +29,7 @@ mod library;
 mod link;
 mod memory;
 mod pinned;
+mod pool;
 mod properties;
 mod scattered;
 mod status;

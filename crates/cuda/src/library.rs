@@ -15,7 +15,10 @@ use std::{
 use libloading::Library;
 use pinlane_driver::{ErrorKind, sync::OnceLock};
 
-use crate::status::Status;
+use crate::{
+    pool::{Access, PoolProperties},
+    status::Status,
+};
 
 /// The oldest driver that is used, as `cuDriverGetVersion` tells it: CUDA 12.0.
 const OLDEST: c_int = 12_000;
@@ -80,6 +83,11 @@ functions! {
     memory_info = "cuMemGetInfo_v2" (*mut usize, *mut usize);
     allocate = "cuMemAlloc_v2" (*mut u64, usize);
     free = "cuMemFree_v2" (u64);
+    pool_create = "cuMemPoolCreate" (*mut usize, *const PoolProperties);
+    pool_set_access = "cuMemPoolSetAccess" (usize, *const Access, usize);
+    pool_trim = "cuMemPoolTrimTo" (usize, usize);
+    allocate_in_order = "cuMemAllocFromPoolAsync" (*mut u64, usize, usize, usize);
+    free_in_order = "cuMemFreeAsync" (u64, usize);
     host_register = "cuMemHostRegister_v2" (*mut c_void, usize, c_uint);
     host_unregister = "cuMemHostUnregister" (*mut c_void);
     pointer_attributes = "cuPointerGetAttributes" (c_uint, *mut c_int, *mut *mut c_void, u64);

@@ -16,6 +16,7 @@ impl Status {
     pub(crate) const OPERATING_SYSTEM: Self = Self(304);
     pub(crate) const INVALID_HANDLE: Self = Self(400);
     pub(crate) const NOT_READY: Self = Self(600);
+    pub(crate) const PEER_ACCESS_ALREADY_ENABLED: Self = Self(704);
     pub(crate) const NOT_PERMITTED: Self = Self(800);
     pub(crate) const UNKNOWN: Self = Self(999);
 

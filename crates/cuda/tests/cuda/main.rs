@@ -40,6 +40,7 @@ const TESTS: &[(&str, Test)] = tests![
     memory::a_device_describes_itself,
     memory::freed_memory_is_handed_out_again,
     memory::trimmed_memory_is_free_to_other_libraries,
+    memory::memory_that_is_not_kept_goes_back_while_the_device_works,
     memory::running_out_of_memory_is_an_error_with_cudas_name_and_passes,
     memory::memory_of_someone_else_is_not_freed,
     memory::pinning_a_range_twice_is_an_error_and_leaves_the_first_pin,

@@ -2,7 +2,10 @@
 
 use std::ptr::NonNull;
 
-use pinlane_driver::{DeviceMemory, DevicePtr, Driver, ErrorKind, MemCopy, Stream, sync::Arc};
+use pinlane_driver::{
+    DeviceMemory, DevicePtr, Driver, ErrorKind, MemCopy, Stream, Timing,
+    sync::{Arc, Duration},
+};
 
 use crate::{host::Host, other_library::OtherLibrary};
 
@@ -53,6 +56,35 @@ pub(crate) fn trimmed_memory_is_free_to_other_libraries(driver: &Arc<dyn Driver>
     assert_eq!((driver.idle_bytes(), driver.trim().unwrap()), (0, 0));
     let after = other.free_memory();
     assert!(after >= before, "{before} bytes were free, and {after} are");
+}
+
+pub(crate) fn memory_that_is_not_kept_goes_back_while_the_device_works(driver: &Arc<dyn Driver>) {
+    const STALL: Duration = Duration::from_millis(400);
+    driver.trim().unwrap();
+    // More than the cache keeps of any device.
+    let bytes = usize::try_from(driver.properties().memory_bytes / 16).unwrap();
+    let large = DeviceMemory::new(driver, bytes).unwrap();
+    let stream = Stream::new(driver).unwrap();
+    driver.busy(STALL, stream.raw()).unwrap();
+    drop(large);
+    let fired = stream.record(Timing::Disabled).unwrap();
+    assert!(!fired.query().unwrap(), "it was over before the device was");
+    assert_eq!(driver.idle_bytes(), 0);
+    // And comes again as well.
+    drop(DeviceMemory::new(driver, bytes).unwrap());
+    assert!(
+        !fired.query().unwrap(),
+        "memory was had only when the device was done"
+    );
+    let other = OtherLibrary::new();
+    let before = other.free_memory();
+    assert_eq!(driver.trim().unwrap(), 0);
+    assert!(other.free_memory() >= before);
+    stream.synchronize().unwrap();
+    assert!(
+        other.free_memory() as u64 >= driver.properties().memory_bytes / 16 * 12,
+        "the device's memory is there for others"
+    );
 }
 
 pub(crate) fn running_out_of_memory_is_an_error_with_cudas_name_and_passes(driver: &Arc<dyn Driver>) {
