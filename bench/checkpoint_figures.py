@@ -65,7 +65,9 @@ def _of_row(name: str, row: Row, by_id: dict[str, Row], link: dict[str, float]) 
         return [Figure(name, value, "GB/s", text, value >= INTO * beside, link["h2d"], peers)]
     limit = link["d2h" if name.startswith("save") else "h2d"]
     text = f"at least {RATES[name]:g} GB/s"
-    return [Figure(name, value, "GB/s", text, value >= RATES[name], limit, peers)]
+    one_file = by_id.get(f"{name} in one file")
+    detail = "" if one_file is None else f"in files of 0.6 GB; in one file {one_file['pinlane']['gb_per_s']:.1f} GB/s"
+    return [Figure(name, value, "GB/s", text, value >= RATES[name], limit, peers, detail)]
 
 
 def _of_memory(row: Row) -> list[Figure]:

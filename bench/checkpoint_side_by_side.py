@@ -46,7 +46,12 @@ SECONDS = {
     "load-cold-7gb": 7.0,
     "load-tmpfs-7gb": 2.0,
     "save-tmpfs-7gb": 4.0,
+    "save-tmpfs-7gb in one file": 4.0,
 }
+
+#: What is saved, and the bytes of a file where there are several: about twelve files for the model.
+SAVED = "saved.safetensors"
+SHARD = 600_000_000
 
 #: What a way is asked, or a function that does the work itself and gives the seconds.
 Ask = dict[str, Any]
@@ -244,34 +249,38 @@ class Bench:
             warm_up=False,
         )
 
-    def saves(self, name: str, folder: Path, bytes: int, *, raw: bool) -> None:
-        """What saving the tensors that are held takes."""
-        if not self.wants(name):
+    def save_to_disk(self, folder: Path, bytes: int) -> None:
+        if not self.wants("save-disk-7gb"):
             return
-        path = folder / "saved.safetensors"
-        beside = None
-        if raw:
-            depth = checkpoint_files.best_writes(str(path), bytes)
-            self.note("raw writes", depth.told())
-            beside = {"raw": lambda: checkpoint_files.write_raw(str(path), bytes, depth)}
-        self.compare(
-            name,
-            {"do": "save", "path": str(path)},
-            ["pinlane", "safetensors"],
-            bytes=bytes,
-            before=lambda: path.unlink(missing_ok=True),
-            beside=beside,
-            warm_up=not raw,
-        )
-        if not raw:
-            self._check_saved(path)
-        path.unlink(missing_ok=True)
+        path = folder / SAVED
+        depth = checkpoint_files.best_writes(str(path), bytes)
+        self.note("raw writes", depth.told())
+        raw = {"raw": lambda: checkpoint_files.write_raw(str(path), bytes, depth)}
+        self.saves("save-disk-7gb", path, ["pinlane", "safetensors"], bytes, beside=raw, warm_up=False)
 
-    def _check_saved(self, path: Path) -> None:
+    def save_to_memory(self, folder: Path, bytes: int) -> None:
+        """In several files, as large models are saved: those who write to one file in memory wait for each other in the kernel,
+        however they do it. And in one, for what that costs."""
+        if not self.wants("save-tmpfs-7gb"):
+            return
+        path = folder / SAVED
+        self.saves("save-tmpfs-7gb", path, ["pinlane", "safetensors"], bytes, shard=SHARD)
+        self._check_saved(path, SHARD)
+        self.saves("save-tmpfs-7gb in one file", path, ["pinlane"], bytes)
+        self._check_saved(path, None)
+
+    def saves(self, name: str, path: Path, ways: list[str], bytes: int, *, shard: int | None = None, **options: Any) -> None:
+        """What saving the tensors that are held takes."""
+        ask = {"do": "save", "path": str(path), "shard": shard}
+        self.compare(name, ask, ways, bytes=bytes, before=lambda: remove_saved(path), **options)
+        remove_saved(path)
+
+    def _check_saved(self, path: Path, shard: int | None) -> None:
         """Whether what pinlane saves is what was held: once, in memory."""
-        path.unlink(missing_ok=True)
-        told = self.ways["pinlane"].ask(do="save", path=str(path))
-        loaded = self.ways["pinlane"].ask(do="load", files=[str(path)], check=True)
+        told = self.ways["pinlane"].ask(do="save", path=str(path), shard=shard)
+        files = [str(file) for file in saved(path) if file.suffix == ".safetensors"]
+        loaded = self.ways["pinlane"].ask(do="load", files=files, check=True)
+        remove_saved(path)
         if loaded.get("digest") != self.digest:
             sys.exit(f"{path}: other bytes were saved, or none: {told}, {loaded}")
 
@@ -298,14 +307,24 @@ class Bench:
         self.wait()
         self.small_loads(disk)
         self.warm_loads(files, disk)
-        self.saves("save-disk-7gb", disk, files.bytes, raw=True)
+        self.save_to_disk(disk, files.bytes)
         self.cold_loads(files, disk)
         if shm is not None:
             if in_memory:
                 self.memory_loads(files, shm)
                 for path in files.within(shm):
                     os.unlink(path)
-            self.saves("save-tmpfs-7gb", shm, files.bytes, raw=False)
+            self.save_to_memory(shm, files.bytes)
+
+
+def saved(path: Path) -> list[Path]:
+    """What saving to `path` has left: a file, or several and an index."""
+    return list(path.parent.glob(f"{path.stem}*"))
+
+
+def remove_saved(path: Path) -> None:
+    for file in saved(path):
+        file.unlink()
 
 
 @contextlib.contextmanager

@@ -47,8 +47,8 @@ class Way(abc.ABC):
     stream: Callable[[list[str]], Iterator[tuple[str, torch.Tensor]]] | None = None
     #: Loads into tensors that are there.
     load_into: Callable[[Tensors, list[str]], Any] | None = None
-    #: Saves to one file, down to the disk.
-    save: Callable[[Tensors, str], Any] | None = None
+    #: Saves, down to the disk: to files of so many bytes, where that is told and the way can, else to one file.
+    save: Callable[[Tensors, str, int | None], Any] | None = None
 
 
 class Pinlane(Way):
@@ -63,8 +63,8 @@ class Pinlane(Way):
     def load_into(self, tensors: Tensors, files: list[str]) -> None:
         self.package.load_into(tensors, files)
 
-    def save(self, tensors: Tensors, path: str) -> None:
-        self.package.save(tensors, path)
+    def save(self, tensors: Tensors, path: str, shard: int | None) -> None:
+        self.package.save(tensors, path, max_shard_bytes=shard)
 
 
 class Safetensors(Way):
@@ -85,7 +85,7 @@ class Safetensors(Way):
             for name, tensor in self.package.load_file(file, device=self.device).items():
                 tensors[name].copy_(tensor)
 
-    def save(self, tensors: Tensors, path: str) -> None:
+    def save(self, tensors: Tensors, path: str, shard: int | None) -> None:
         self.package.save_file(tensors, path)
         with open(path, "rb+") as file:
             os.fsync(file)
@@ -224,10 +224,10 @@ class Process:
         seconds, _ = self._timed(lambda: self.way.load_into(self.held, files))  # type: ignore[misc]
         return {"seconds": seconds, "digest": digest(self.held) if check else None}
 
-    def save(self, path: str) -> dict[str, Any]:
+    def save(self, path: str, shard: int | None) -> dict[str, Any]:
         if self.way.save is None:
             return {"error": "it does not save"}
-        seconds, _ = self._timed(lambda: self.way.save(self.held, path))  # type: ignore[misc]
+        seconds, _ = self._timed(lambda: self.way.save(self.held, path, shard))  # type: ignore[misc]
         return {"seconds": seconds}
 
     def drop(self) -> dict[str, Any]:

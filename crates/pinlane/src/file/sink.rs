@@ -93,7 +93,7 @@ impl FileSink {
             FileAccess::Buffered => false,
             FileAccess::Direct => !in_memory,
         };
-        let mapped = if in_memory && bytes >= LONG {
+        let mapped = if in_memory && bytes >= LONG && access != FileAccess::Buffered {
             let processors = available_parallelism().map_or(1, usize::from);
             Mapped::of(&file, bytes).filter(|mapped| mapped.pays(processors))
         } else {

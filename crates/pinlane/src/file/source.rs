@@ -34,7 +34,7 @@ pub enum FileAccess {
     /// than 64 MiB are written past it.
     #[default]
     Auto,
-    /// Through the page cache, which then holds what was read or written.
+    /// Through the page cache, which then holds what was read or written, by plain calls.
     Buffered,
     /// Past the page cache, where the file system allows that.
     Direct,

@@ -32,6 +32,9 @@ struct Group<'a> {
     members: Vec<(usize, &'a Tensor, u64)>,
 }
 
+/// A tensor that no lane carries, with its number in the tree, its file, and where it goes there.
+type Loose<'a> = (usize, &'a Tensor, &'a FileSink, u64);
+
 /// Writes each tensor to its place, and returns when all is written.
 pub(crate) fn write(
     leaves: &[&Tensor],
@@ -51,7 +54,7 @@ pub(crate) fn write(
     }
     let named = |failure: Failure| failure.named(name);
     let mut groups: Vec<Group<'_>> = Vec::new();
-    let mut others = Vec::new();
+    let mut others: Vec<Loose<'_>> = Vec::new();
     for (index, (&tensor, (sink, offset))) in leaves.iter().zip(places).enumerate() {
         check(tensor, sink, *offset).map_err(|error| named(Failure::of(index, error)))?;
         let device = match tensor.storage().place() {
@@ -82,7 +85,7 @@ pub(crate) fn write(
             job.abort(error);
         }
     }
-    if let Err(failure) = write_others(&others) {
+    if let Err(failure) = write_others(&in_turns(others)) {
         flights.fail(failure);
     }
     flights.help();
@@ -158,8 +161,25 @@ fn prepare(group: &Group<'_>, name: &dyn Fn(usize) -> String, options: &Transfer
     ))
 }
 
+/// Tensors in an order in which their files take turns, where all of a file stand together.
+fn in_turns<'a>(tensors: Vec<Loose<'a>>) -> Vec<Loose<'a>> {
+    let (mut turn, mut last) = (0, None::<&FileSink>);
+    let number = |tensor: Loose<'a>| {
+        turn = if last.is_some_and(|last| last.is_same(tensor.2)) {
+            turn + 1
+        } else {
+            0
+        };
+        last = Some(tensor.2);
+        (turn, tensor)
+    };
+    let mut numbered: Vec<_> = tensors.into_iter().map(number).collect();
+    numbered.sort_by_key(|&(turn, _)| turn);
+    numbered.into_iter().map(|(_, tensor)| tensor).collect()
+}
+
 /// Writes tensors that are on the host or in files, and, one after the other by way of the host, views of a device.
-fn write_others(tensors: &[(usize, &Tensor, &FileSink, u64)]) -> Result<(), Failure> {
+fn write_others(tensors: &[Loose<'_>]) -> Result<(), Failure> {
     let mut outgoing = Vec::with_capacity(tensors.len());
     for &(index, tensor, sink, offset) in tensors {
         let failed = |error| Failure::of(index, error);

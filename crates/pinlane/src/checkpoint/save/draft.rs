@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::{Error, FileAccess, FileSink, Result};
+use crate::{Error, FileAccess, FileSink, Result, file::cached};
 
 /// What a new file may be, before the process's umask takes its part: as for files that are made in the usual way.
 const MODE: u32 = 0o666;
@@ -112,6 +112,11 @@ impl Draft {
         let file = self.file.as_file().try_clone();
         let file = file.map_err(|source| self.failed("opening again", source))?;
         FileSink::new(file, &self.path, bytes, access)
+    }
+
+    /// Whether the file is one in memory.
+    pub(super) fn is_in_memory(&self) -> bool {
+        cached::is_in_memory(self.file.as_file())
     }
 
     /// Writes `bytes` at `offset`.
