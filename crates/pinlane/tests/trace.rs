@@ -221,13 +221,13 @@ fn an_engine_that_its_copies_queue_for_is_busy_without_a_break() {
         // What time the device has is known from the first.
         drop(pinned[0].to(rig.device()).unwrap());
         // The others are enqueued before any of them begins, each on a stream of its own.
-        let records = sim.calls(Step::Record);
+        let copies = sim.calls(Step::Copy);
         let stall = sim.stall();
         std::thread::scope(|scope| {
             for tensor in &pinned {
                 scope.spawn(|| tensor.to(rig.device()).unwrap());
             }
-            rig::eventually("all are enqueued", || sim.calls(Step::Record) >= records + 8);
+            rig::eventually("all are enqueued", || sim.calls(Step::Copy) >= copies + 4);
             drop(stall);
         });
     });
@@ -320,7 +320,7 @@ fn sessions_that_overlap_get_what_happened_in_each() {
 }
 
 #[test]
-fn without_a_session_nothing_is_collected_and_no_event_is_recorded_for_it() {
+fn without_a_session_nothing_is_collected_and_with_one_a_chunk_needs_no_further_event() {
     let _turn = turn();
     let rig = slow_rig();
     let records = |work: &dyn Fn()| {
@@ -330,10 +330,13 @@ fn without_a_session_nothing_is_collected_and_no_event_is_recorded_for_it() {
     };
     let with = records(&|| drop(traced(|| there_and_back(&rig))));
     let without = records(&|| there_and_back(&rig));
-    // A chunk's own mark, and around it the two events of the trace, each way.
+    // A chunk's own mark each way, which tells the time as well in a session, and what sets that to the host's clock.
     let chunks = 2 * (BYTES / SLOT) as u64;
     assert_eq!(without, chunks);
-    assert!(with >= 3 * chunks, "{with} of {chunks} chunks");
+    assert!(
+        (chunks + 1..=chunks + 3).contains(&with),
+        "{with} of {chunks} chunks"
+    );
     assert!(traced(|| {}).is_empty());
     rig.finish();
 }

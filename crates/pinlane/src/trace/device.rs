@@ -1,19 +1,20 @@
 //! When the devices were busy with pinlane's copies, by their own clocks.
 //!
-//! While a session asks for it, a timed event is recorded on a stream before the copies of a chunk and one behind them. Nobody
-//! waits for them: they are looked at when others have to be made, and at the end of the session. What they tell is set to
-//! the host's clock by an *anchor*, an event on an idle stream that fired between two looks at that clock; a new one is made
-//! every other second, since the clocks drift apart.
+//! A lane marks the end of each chunk's copies by an event anyhow. While a session asks for it, that event tells the time too,
+//! and a thread of the log's own looks at it when it has fired: a chunk costs the device nothing more, and its lane a clock's
+//! look and a lock. What the events tell is set to the host's clock by an *anchor*, an event on an idle stream that fired
+//! between two looks at that clock; a new one is made every other second, since the clocks drift apart. The end of a copy
+//! that its caller waits for alone is the moment at which the caller sees it done, a microsecond or two later: an event for it
+//! would take longer than that.
 //!
-//! The first event fires when its stream gets there, though the copy behind it may still queue for an engine that another
-//! stream keeps busy. An engine does one copy at a time, so a copy has begun when its stream had got there and the engine was
-//! done with the copy before (see [`EngineKind`]): on the simulated device that is when its engine began, to the nanosecond.
+//! A copy has begun when it was enqueued and the engine was done with the copy before, since an engine does one at a time (see
+//! [`EngineKind`]). Only where its stream has to wait for somebody else's event, a second event tells when that was over.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Weak};
 
 use pinlane_driver::{
     Address, Driver, Event, MemCopy, Stream, Timing,
-    sync::{self, Arc, Duration, Instant, Mutex, OnceLock, lock},
+    sync::{self, Arc, Duration, Instant, Mutex, OnceLock, lock, thread},
 };
 
 use super::collected::{DeviceSpan, EngineKind, TracedDevice};
@@ -25,8 +26,10 @@ const ANCHOR_AGE: Duration = Duration::from_secs(2);
 const ANCHOR_PATIENCE: Duration = Duration::from_millis(1);
 /// Of so many anchors the one that took the shortest is kept.
 const ANCHOR_TRIES: usize = 3;
-/// From so many copies on that were not looked at, those that are done are looked at as another is added.
-const UNREAD: usize = 128;
+/// How often it is looked whether events have fired.
+const READ_EVERY: Duration = Duration::from_millis(2);
+/// The most copies that wait to be looked at.
+const MOST_UNREAD: usize = 1 << 16;
 /// The most copies of one device that are kept.
 const MOST_COPIES: usize = 1 << 20;
 /// How long the end of a session waits for copies under way.
@@ -51,11 +54,20 @@ struct Anchor {
     host: Instant,
 }
 
-/// Copies between two events.
+/// When copies could begin at the earliest, as far as their stream goes.
+#[derive(Debug)]
+enum Reached {
+    /// When they were enqueued.
+    At(Instant),
+    /// When this had fired.
+    Event(Arc<Event>),
+}
+
+/// Copies before an event.
 #[derive(Debug)]
 struct Unread {
-    start: Event,
-    end: Event,
+    reached: Reached,
+    end: Arc<Event>,
     anchor: Arc<Anchor>,
     work: Work,
 }
@@ -80,7 +92,8 @@ struct Log {
 #[derive(Debug, Default)]
 struct State {
     anchor: Option<Arc<Anchor>>,
-    spare: Vec<Event>,
+    /// Events that were looked at, those looked at last behind. A mark may still have them.
+    spare: VecDeque<Arc<Event>>,
     unread: VecDeque<Unread>,
     read: Vec<Read>,
     /// Copies of which nothing is known: they failed, or there was no room for them.
@@ -92,30 +105,46 @@ fn logs() -> &'static Mutex<Vec<Arc<Log>>> {
     LOGS.get_or_init(Mutex::default)
 }
 
-/// Copies that are being enqueued: the event before them.
+/// Copies that are being enqueued.
 #[derive(Debug)]
 pub(crate) struct Begun {
     log: Arc<Log>,
-    start: Event,
+    reached: Reached,
+    end: Arc<Event>,
     anchor: Arc<Anchor>,
 }
 
-/// Marks on `stream` where copies begin, if a session asks. A device that refuses goes without: its copies don't fail.
+/// Notes that copies begin on `stream`, if a session asks; `waits` says whether it waits for an event first. A device that
+/// refuses goes without: its copies don't fail.
 #[inline]
-pub(crate) fn begin(stream: &Stream) -> Option<Begun> {
-    super::devices_are_wanted().then(|| Begun::on(stream)).flatten()
+pub(crate) fn begin(stream: &Stream, waits: bool) -> Option<Begun> {
+    super::devices_are_wanted()
+        .then(|| Begun::on(stream, waits))
+        .flatten()
 }
 
-/// Marks where they end.
+/// When a copy begins that its caller waits for, if a session asks.
 #[inline]
-pub(crate) fn end(begun: Option<Begun>, stream: &Stream, work: impl FnOnce() -> Work) {
-    if let Some(begun) = begun {
-        begun.end(stream, work());
+pub(crate) fn begin_alone() -> Option<Instant> {
+    super::devices_are_wanted().then(Instant::now)
+}
+
+/// Notes that such a copy is over.
+#[cold]
+pub(crate) fn end_alone(driver: &Arc<dyn Driver>, copy: &MemCopy, begun: Instant) {
+    let end = Instant::now();
+    if let Some(log) = Log::of(driver) {
+        let work = lone_copy(driver, copy);
+        lock(&log.state).keep(Read {
+            reached: begun,
+            end,
+            work,
+        });
     }
 }
 
 /// What one copy between host and device is, that no lane has planned.
-pub(crate) fn lone_copy(driver: &Arc<dyn Driver>, copy: &MemCopy) -> Work {
+fn lone_copy(driver: &Arc<dyn Driver>, copy: &MemCopy) -> Work {
     let (direction, host) = match (copy.src, copy.dst) {
         (Address::Host(host), _) => (Direction::ToDevice, host),
         (_, Address::Host(host)) => (Direction::ToHost, host),
@@ -133,35 +162,33 @@ pub(crate) fn lone_copy(driver: &Arc<dyn Driver>, copy: &MemCopy) -> Work {
 
 impl Begun {
     #[cold]
-    fn on(stream: &Stream) -> Option<Self> {
+    fn on(stream: &Stream, waits: bool) -> Option<Self> {
         let log = Log::of(stream.driver())?;
-        let mut state = lock(&log.state);
-        let anchor = log.anchor(&mut state);
-        let start = log.event(&mut state).filter(|start| start.record(stream).is_ok());
-        let (Some(start), Some(anchor)) = (start, anchor) else {
-            state.missed += 1;
-            return None;
-        };
-        drop(state);
-        Some(Self { log, start, anchor })
+        let begun = log.begin(stream, waits);
+        if begun.is_none() {
+            lock(&log.state).missed += 1;
+        }
+        begun
     }
 
-    fn end(self, stream: &Stream, work: Work) {
+    /// The event to record where the copies end.
+    pub(crate) fn event(&self) -> Arc<Event> {
+        Arc::clone(&self.end)
+    }
+
+    /// Notes that it was recorded, and what the copies are.
+    pub(crate) fn end(self, work: Work) {
         let mut state = lock(&self.log.state);
-        let end = self.log.event(&mut state);
-        let Some(end) = end.filter(|end| end.record(stream).is_ok()) else {
+        if state.unread.len() >= MOST_UNREAD {
             state.missed += 1;
             return;
-        };
+        }
         state.unread.push_back(Unread {
-            start: self.start,
-            end,
+            reached: self.reached,
+            end: self.end,
             anchor: self.anchor,
             work,
         });
-        if state.unread.len() >= UNREAD {
-            state.read_fired();
-        }
     }
 }
 
@@ -182,17 +209,50 @@ impl Log {
             stream: Stream::new(driver).ok()?,
             state: Mutex::default(),
         });
+        let reader = Arc::downgrade(&log);
+        let spawned = thread::Builder::new().name("trace".to_owned());
+        if let Err(error) = spawned.spawn(move || serve(&reader)) {
+            tracing::debug!(%error, "events are looked at when the session ends");
+        }
         logs.push(Arc::clone(&log));
         Some(log)
     }
 
-    fn event(&self, state: &mut State) -> Option<Event> {
-        let spare = state.spare.pop();
-        spare.or_else(|| Event::new(&self.driver, Timing::Enabled).ok())
+    fn begin(self: &Arc<Self>, stream: &Stream, waits: bool) -> Option<Begun> {
+        let anchor = self.anchor()?;
+        let end = self.event()?;
+        let reached = if waits {
+            let event = self.event()?;
+            event.record(stream).ok()?;
+            Reached::Event(event)
+        } else {
+            Reached::At(Instant::now())
+        };
+        Some(Begun {
+            log: Arc::clone(self),
+            reached,
+            end,
+            anchor,
+        })
+    }
+
+    /// An event that nobody has.
+    fn event(&self) -> Option<Arc<Event>> {
+        let mut state = lock(&self.state);
+        if state
+            .spare
+            .front()
+            .is_some_and(|event| Arc::strong_count(event) == 1)
+        {
+            return state.spare.pop_front();
+        }
+        drop(state);
+        Event::new(&self.driver, Timing::Enabled).ok().map(Arc::new)
     }
 
     /// The anchor for copies that begin now.
-    fn anchor(&self, state: &mut State) -> Option<Arc<Anchor>> {
+    fn anchor(&self) -> Option<Arc<Anchor>> {
+        let mut state = lock(&self.state);
         let known = state
             .anchor
             .as_ref()
@@ -205,6 +265,46 @@ impl Log {
         let anchor = Arc::new(anchor);
         state.anchor = Some(Arc::clone(&anchor));
         Some(anchor)
+    }
+
+    /// Looks at the copies that are done, oldest first. No lane waits meanwhile.
+    fn read_fired(&self) {
+        while let Some(oldest) = self.take_oldest() {
+            // One that failed is looked at too: it is counted as missed.
+            if let Ok(false) = oldest.end.query() {
+                lock(&self.state).unread.push_front(oldest);
+                return;
+            }
+            self.read(oldest);
+        }
+    }
+
+    fn take_oldest(&self) -> Option<Unread> {
+        lock(&self.state).unread.pop_front()
+    }
+
+    fn read(&self, unread: Unread) {
+        let Unread {
+            reached,
+            end,
+            anchor,
+            work,
+        } = unread;
+        let on_the_host = |event: &Event| Some(anchor.host + event.elapsed_since(&anchor.event).ok()?);
+        let times = match &reached {
+            Reached::At(reached) => Some(*reached),
+            Reached::Event(event) => on_the_host(event),
+        };
+        let times = times.zip(on_the_host(&end));
+        let mut state = lock(&self.state);
+        match times {
+            Some((reached, end)) => state.keep(Read { reached, end, work }),
+            None => state.missed += 1,
+        }
+        state.spare.push_back(end);
+        if let Reached::Event(event) = reached {
+            state.spare.push_back(event);
+        }
     }
 
     /// An anchor, and how well it is known where it is.
@@ -220,38 +320,21 @@ impl Log {
 }
 
 impl State {
-    /// Looks at the copies that are done, oldest first.
-    fn read_fired(&mut self) {
-        while let Some(oldest) = self.unread.front() {
-            // One that failed is looked at too: it is counted as missed.
-            if let Ok(false) = oldest.end.query() {
-                return;
-            }
-            if let Some(oldest) = self.unread.pop_front() {
-                self.read(oldest);
-            }
+    fn keep(&mut self, read: Read) {
+        if self.read.len() < MOST_COPIES {
+            self.read.push(read);
+        } else {
+            self.missed += 1;
         }
     }
+}
 
-    fn read(&mut self, unread: Unread) {
-        let Unread {
-            start,
-            end,
-            anchor,
-            work,
-        } = unread;
-        match (
-            start.elapsed_since(&anchor.event),
-            end.elapsed_since(&anchor.event),
-        ) {
-            (Ok(reached), Ok(ended)) if self.read.len() < MOST_COPIES => self.read.push(Read {
-                reached: anchor.host + reached,
-                end: anchor.host + ended,
-                work,
-            }),
-            _ => self.missed += 1,
-        }
-        self.spare.extend([start, end]);
+/// What a log's thread does until the log is dropped.
+fn serve(log: &Weak<Log>) {
+    while let Some(log) = log.upgrade() {
+        log.read_fired();
+        drop(log);
+        sync::sleep(READ_EVERY);
     }
 }
 
@@ -261,12 +344,10 @@ pub(super) fn collect(began: Instant) -> Vec<TracedDevice> {
     let deadline = Instant::now() + END_PATIENCE;
     let collected = logs.iter().map(|log| {
         loop {
-            let mut state = lock(&log.state);
-            state.read_fired();
-            if state.unread.is_empty() || Instant::now() >= deadline {
+            log.read_fired();
+            if lock(&log.state).unread.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            drop(state);
             sync::sleep(Duration::from_micros(200));
         }
         let state = lock(&log.state);

@@ -9,8 +9,8 @@
 //! nothing is allocated.
 //!
 //! - `span` is a step of a thread; each thread writes its own down (`log`), so that they do not wait for each other.
-//! - `device` asks the devices, by timed events around the copies. They are looked at when they have fired: no copy waits for
-//!   its trace.
+//! - `device` asks the devices, by events that tell the time where copies end. They are looked at when they have fired: no
+//!   copy waits for its trace.
 //! - [`operations`] sums the steps up; [`collected`] is what a session has collected, `write` its file.
 //! - `environment`: with `PINLANE_TRACE=file.json` set, a process is traced from its first device to its exit.
 //!

@@ -26,7 +26,10 @@ use crate::{
         copying::{self, Stores},
         slots::Slot,
     },
-    trace::{self, span::engine_span},
+    trace::{
+        device::{self, Begun, Work},
+        span::engine_span,
+    },
 };
 
 /// A stream and the chunks from the device that are pending on it.
@@ -286,7 +289,7 @@ impl Lane {
             let waited = stream.wait(after);
             waited.map_err(|source| Error::driver("ordering a lane behind the caller's stream", source))?;
         }
-        let traced = trace::device::begin(stream);
+        let traced = device::begin(stream, job.unfired().is_some());
         let enqueued = match (self.copies.as_slice(), table) {
             // SAFETY: the job and the slot keep both ends of each copy, and the table, valid until the mark is reached;
             // the runs of one plan do not overlap, and the plan keeps the table behind them.
@@ -296,14 +299,17 @@ impl Lane {
             // SAFETY: as above, for each; the runs of one plan do not overlap.
             (copies, None) => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
-        trace::device::end(traced, stream, || trace::device::Work {
-            direction: job.plan.direction(),
-            bytes: chunk.bytes as u64,
-            route: chunk.route,
-            lane: Some(self.index),
-            by_kernel: table.is_some(),
-        });
-        enqueued.and_then(|()| lane.mark()).map_err(|source| {
+        let marked = enqueued.and_then(|()| lane.mark(traced.as_ref().map(Begun::event)));
+        if let (Ok(_), Some(traced)) = (&marked, traced) {
+            traced.end(Work {
+                direction: job.plan.direction(),
+                bytes: chunk.bytes as u64,
+                route: chunk.route,
+                lane: Some(self.index),
+                by_kernel: table.is_some(),
+            });
+        }
+        marked.map_err(|source| {
             let doing = format!(
                 "copying {} bytes ({}) {}",
                 chunk.bytes,

@@ -48,12 +48,19 @@ pub(crate) struct Events(Mutex<Vec<Event>>);
 /// A point in a lane's stream.
 #[derive(Debug)]
 pub(crate) struct Mark {
-    /// `None` only while dropping.
-    event: Option<Event>,
+    event: MarkEvent,
     stream: Arc<LaneStream>,
     generation: u64,
     /// Counts from 1 on in each generation.
     number: u32,
+}
+
+#[derive(Debug)]
+enum MarkEvent {
+    /// Out of the set. `None` only while dropping.
+    Own(Option<Event>),
+    /// One that tells the time too, for a trace, which has it back.
+    Traced(Arc<Event>),
 }
 
 impl LaneStream {
@@ -109,16 +116,18 @@ impl LaneStream {
         self.made.store(0, Ordering::Relaxed);
     }
 
-    /// Marks the end of what is enqueued so far. For who drives the lane.
-    pub(crate) fn mark(self: &Arc<Self>) -> Result<Arc<Mark>, pinlane_driver::Error> {
-        let known = lock(&self.events.0).pop();
-        let event = match known {
-            Some(event) => event,
-            None => Event::new(self.stream.driver(), Timing::Disabled)?,
+    /// Marks the end of what is enqueued so far, by a trace's event where there is one. For who drives the lane.
+    pub(crate) fn mark(
+        self: &Arc<Self>,
+        traced: Option<Arc<Event>>,
+    ) -> Result<Arc<Mark>, pinlane_driver::Error> {
+        let event = match traced {
+            Some(event) => MarkEvent::Traced(event),
+            None => MarkEvent::Own(Some(self.take_event()?)),
         };
         let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
         let mark = Arc::new(Mark {
-            event: Some(event),
+            event,
             stream: Arc::clone(self),
             generation: self.generation.load(Ordering::Relaxed),
             number,
@@ -129,11 +138,19 @@ impl LaneStream {
         mark.event().record(&self.stream)?;
         Ok(mark)
     }
+
+    fn take_event(&self) -> Result<Event, pinlane_driver::Error> {
+        let known = lock(&self.events.0).pop();
+        known.map_or_else(|| Event::new(self.stream.driver(), Timing::Disabled), Ok)
+    }
 }
 
 impl Mark {
     fn event(&self) -> &Event {
-        self.event.as_ref().expect("the event is there until drop")
+        match &self.event {
+            MarkEvent::Own(event) => event.as_ref().expect("the event is there until drop"),
+            MarkEvent::Traced(event) => event,
+        }
     }
 
     /// Whether this mark, once reached, says that `earlier` was reached too, and how that went.
@@ -202,7 +219,9 @@ impl Mark {
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        if let Some(event) = self.event.take() {
+        if let MarkEvent::Own(event) = &mut self.event
+            && let Some(event) = event.take()
+        {
             lock(&self.stream.events.0).push(event);
         }
     }

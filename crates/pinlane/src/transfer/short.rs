@@ -210,15 +210,15 @@ unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy) -> Result<()> {
     let stream = engine.take_quiet_stream()?;
     let doing = || format!("copying {} bytes", copy.bytes);
     let span = engine_span!("copy", copy.bytes);
-    let traced = trace::device::begin(stream.stream());
+    let traced = trace::device::begin_alone();
     // SAFETY: the caller's promise, kept until the wait below is over.
     let enqueued = unsafe { stream.stream().copy(copy) };
-    trace::device::end(traced, stream.stream(), || {
-        trace::device::lone_copy(&engine.driver, &copy)
-    });
     drop(span);
     let span = engine_span!("wait", copy.bytes);
     let ended = stream.finish();
+    if let (Some(begun), Ok(()), Ok(())) = (traced, &enqueued, &ended) {
+        trace::device::end_alone(&engine.driver, &copy, begun);
+    }
     drop(span);
     match (enqueued, ended) {
         (_, Err(error)) if error.kind() != ErrorKind::CopyFailed => Err(Error::waiting(doing(), error)),
