@@ -318,10 +318,21 @@ fn sanitised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use pinlane_driver::Link;
 
     use super::*;
     use crate::profile::tests::properties;
+
+    /// What older versions did not store.
+    const LATER: [&str; 5] = [
+        "short_copy_seconds",
+        "small_plain_bytes_per_second",
+        "staged_bytes_per_second",
+        "tensor_to_device_seconds",
+        "tensor_to_host_seconds",
+    ];
 
     fn gpu() -> Properties {
         properties(Link::new("PCIe Gen5 x16", Some(55e9)))
@@ -329,7 +340,12 @@ mod tests {
 
     fn measurement() -> Measurement {
         let mut profile = Profile::assumed(&gpu());
-        profile.latency = std::time::Duration::from_nanos(7_531);
+        profile.latency = Duration::from_nanos(7_531);
+        profile.short_copy = Duration::from_nanos(3_210);
+        profile.tensor_to_device = Duration::from_nanos(123);
+        profile.tensor_to_host = Duration::from_nanos(321);
+        profile.small_plain_bytes_per_second = 4.5e9;
+        profile.staged_bytes_per_second = 45e9;
         profile.link_bytes_per_second = 54.321e9;
         profile.slot_bytes = 2 << 20;
         Measurement {
@@ -428,11 +444,18 @@ mod tests {
     fn a_field_that_the_file_lacks_is_assumed_and_one_too_many_is_left_alone() {
         let loaded = changed(|document| {
             let profile = document["profile"].as_object_mut().unwrap();
-            profile.remove("latency_seconds").unwrap();
+            for field in LATER {
+                profile.remove(field).unwrap();
+            }
             profile.insert("of_a_later_version".to_owned(), 7.into());
         });
+        let assumed = Profile::assumed(&gpu());
         let expected = Profile {
-            latency: Profile::assumed(&gpu()).latency,
+            short_copy: assumed.short_copy,
+            small_plain_bytes_per_second: assumed.small_plain_bytes_per_second,
+            staged_bytes_per_second: assumed.staged_bytes_per_second,
+            tensor_to_device: assumed.tensor_to_device,
+            tensor_to_host: assumed.tensor_to_host,
             ..measurement().profile
         };
         assert_eq!(loaded.unwrap().unwrap(), expected);
