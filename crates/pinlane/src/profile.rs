@@ -4,6 +4,7 @@
 //! then stored for each device of a user (`store`). [`Profile::known`] gives the better of what there is; devices that
 //! are opened by name use it.
 
+mod document;
 mod elsewhere;
 mod error;
 mod known;
@@ -49,7 +50,7 @@ pub struct Profile {
     /// wait for it.
     #[serde(rename = "short_copy_seconds", with = "seconds")]
     pub short_copy: Duration,
-    /// What one more copy in a transfer costs, without its bytes.
+    /// What one more copy in a transfer costs, without its bytes and its tensors.
     #[serde(rename = "copy_call_seconds", with = "seconds")]
     pub copy_call: Duration,
     /// A transfer of the engine's, the long way, without its bytes and tensors: from the call that plans and enqueues it to

@@ -17,7 +17,7 @@ mod to_host;
 use pinlane_driver::{Driver, Properties, sync::Arc};
 use serde::Serialize;
 
-use super::{Profile, store::Document};
+use super::{Profile, document::Document};
 use crate::{Device, DeviceOptions, Result};
 
 /// What was measured on a device.
