@@ -12,7 +12,7 @@
 //! | `pin_memory().to`, non-blocking | the longer of filling (each: b/m, one more: c) and the link (each: b/B), one copy more, then L |
 //! | pinned before, `to` | each: L + b/B |
 //! | pinned before, non-blocking | the longer of the calls (one more: c) and the link (each: b/B), then L |
-//! | pinned by t threads | the longer of filling by all (each: b/mt) and the above, one fill more |
+//! | pinned by t threads | the longer of filling by all (each: b/mt, but no faster than the lanes of pinlane and the link do it together) and the above, one fill more |
 //! | to the host, `to` | each: L + b/P, and page faults that no profile knows |
 //! | to the host, non-blocking | as pinned before, non-blocking |
 //!
@@ -159,7 +159,7 @@ impl Plain {
             }
             Self::PinInThreads(threads) => {
                 let at_once = (threads as f64).min(tensors.max(1.0));
-                let fill = bytes / (memcpy * at_once);
+                let fill = bytes / (memcpy * at_once).min(profile.staged_bytes_per_second);
                 (
                     fill.max(load.enqueued()) + load.longest / memcpy + latency,
                     format!("{threads} threads copy with {} each; one enqueues", rate(memcpy)),
