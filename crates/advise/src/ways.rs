@@ -1,8 +1,8 @@
 //! The guide's ways to move tensors, and how long each should take by a profile.
 //!
 //! They are the driver's calls, without what torch does around each: no profile knows that. With n tensors of b bytes, the
-//! link's rate B, one thread's memcpy m, the driver's own way with pageable memory P, the latency of a copy L, and c for one more
-//! copy, which the first of n has in its latency:
+//! link's rate B, one thread's memcpy m, the driver's own way with pageable tensors of such a size P, a short copy and the wait for
+//! it L, and c for one more copy, which the first of n has in its L:
 //!
 //! | way | time |
 //! | --- | --- |
@@ -12,7 +12,7 @@
 //! | `pin_memory().to`, non-blocking | the longer of filling (each: b/m, one more: c) and the link (each: b/B), one copy more, then L |
 //! | pinned before, `to` | each: L + b/B |
 //! | pinned before, non-blocking | the longer of the calls (one more: c) and the link (each: b/B), then L |
-//! | pinned by t threads | the longer of filling by all (each: b/mt) and the above, one fill more |
+//! | pinned by t threads | the longer of filling by all (each: b/mt, but no faster than the lanes of pinlane and the link do it together) and the above, one fill more |
 //! | to the host, `to` | each: L + b/P, and page faults that no profile knows |
 //! | to the host, non-blocking | as pinned before, non-blocking |
 //!
@@ -112,32 +112,30 @@ impl Plain {
             bytes,
             latency,
             call,
+            plain,
             ..
         } = load;
-        let (link, memcpy, plain) = (
-            profile.link_bytes_per_second,
-            profile.memcpy_bytes_per_second,
-            profile.plain_bytes_per_second,
-        );
+        let (link, memcpy) = (profile.link_bytes_per_second, profile.memcpy_bytes_per_second);
+        let plain_rate = if plain > 0.0 { bytes / plain } else { 0.0 };
         let rate = |rate: f64| Amount::Rate(rate).to_string();
         let each_waits = format!(
             "each of {tensors} calls waits for its copy ({:.1?})",
-            profile.latency
+            profile.short_copy
         );
         let one_wait = "one wait at the end";
         let (seconds, reason) = match self {
             Self::To => (
-                tensors * latency + bytes / plain,
+                tensors * latency + plain,
                 format!(
                     "{each_waits}; the driver stages pageable memory with {}",
-                    rate(plain)
+                    rate(plain_rate)
                 ),
             ),
             Self::ToNonBlocking => (
-                more * call + bytes / plain + latency,
+                more * call + plain + latency,
                 format!(
                     "{one_wait}; but the driver stages pageable memory with {}, and the caller waits for that",
-                    rate(plain)
+                    rate(plain_rate)
                 ),
             ),
             Self::PinThenTo => (
@@ -161,7 +159,7 @@ impl Plain {
             }
             Self::PinInThreads(threads) => {
                 let at_once = (threads as f64).min(tensors.max(1.0));
-                let fill = bytes / (memcpy * at_once);
+                let fill = bytes / (memcpy * at_once).min(profile.staged_bytes_per_second);
                 (
                     fill.max(load.enqueued()) + load.longest / memcpy + latency,
                     format!("{threads} threads copy with {} each; one enqueues", rate(memcpy)),
@@ -186,10 +184,10 @@ impl Plain {
                 },
             ),
             Self::ToHost => (
-                tensors * latency + bytes / plain,
+                tensors * latency + plain,
                 format!(
                     "{each_waits}; the driver's own way with pageable memory is taken for {}; the faults of fresh pages come on top",
-                    rate(plain)
+                    rate(plain_rate)
                 ),
             ),
         };
@@ -212,6 +210,9 @@ struct Load {
     bytes: f64,
     /// The bytes of the largest tensor.
     longest: f64,
+    /// Seconds that the driver's own way takes for them in pageable memory, besides its calls.
+    plain: f64,
+    /// Seconds of one copy that is waited for, without its bytes.
     latency: f64,
     call: f64,
     link: f64,
@@ -221,12 +222,17 @@ impl Load {
     fn new(description: &Description, profile: &Profile) -> Self {
         let tensors = description.count() as f64;
         let longest = description.groups().iter().map(crate::Group::bytes).max();
+        let plain = description.groups().iter().map(|group| {
+            let (count, bytes) = (group.count() as f64, group.bytes());
+            count * bytes as f64 / profile.plain_rate(usize::try_from(bytes).unwrap_or(usize::MAX))
+        });
         Self {
             tensors,
+            plain: plain.sum(),
             more: (tensors - 1.0).max(0.0),
             bytes: description.bytes() as f64,
             longest: longest.unwrap_or_default() as f64,
-            latency: profile.latency.as_secs_f64(),
+            latency: profile.short_copy.as_secs_f64(),
             call: profile.copy_call.as_secs_f64(),
             link: profile.link_bytes_per_second,
         }
@@ -289,10 +295,14 @@ mod tests {
     fn rates_and_latencies_add_up_as_the_table_says() {
         let times = predicted("1000x1000 f32");
         let profile = profiles::named("h200").unwrap().profile;
-        let expected = 1000.0 * profile.latency.as_secs_f64() + 4e6 / profile.plain_bytes_per_second;
+        let expected = 1000.0 * profile.short_copy.as_secs_f64() + 4e6 / profile.small_plain_bytes_per_second;
         assert!((of(&times, Plain::To) / expected - 1.0).abs() < 1e-12);
-        let calls = 999.0 * profile.copy_call.as_secs_f64() + profile.latency.as_secs_f64();
+        let calls = 999.0 * profile.copy_call.as_secs_f64() + profile.short_copy.as_secs_f64();
         assert!((of(&times, Plain::PinnedToNonBlocking) / calls - 1.0).abs() < 1e-12);
+        let long = predicted("2x64MiB");
+        let expected =
+            2.0 * profile.short_copy.as_secs_f64() + 128.0 * 1048576.0 / profile.plain_bytes_per_second;
+        assert!((of(&long, Plain::To) / expected - 1.0).abs() < 1e-12);
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 impl Command {
@@ -49,7 +52,9 @@ impl Command {
             Self::Bench(args) => &args.trace,
             Self::Tune(args) => &args.trace,
             Self::Load(args) => &args.trace,
-            Self::Plan(_) | Self::Ls(_) | Self::Verify(_) | Self::Doctor(_) | Self::Advise(_) => return None,
+            Self::Doctor(args) => &args.trace,
+            Self::Advise(args) => &args.trace,
+            Self::Plan(_) | Self::Ls(_) | Self::Verify(_) => return None,
         };
         trace.trace.as_deref()
     }
@@ -220,6 +225,9 @@ pub(crate) struct AdviseArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// Measure what this machine can do, in a few seconds, and store it: devices that are opened from then on use it.

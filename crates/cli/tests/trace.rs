@@ -20,8 +20,12 @@ fn pinlane(arguments: &[&str], traced_to: Option<&Path>) -> Output {
 
 const EXPERIMENT: [&str; 6] = ["guide", "--quick", "--device", "sim", "--only", "one-sync"];
 
+fn document(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
 fn events(path: &Path) -> Vec<Value> {
-    let document: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let document = document(path);
     assert!(
         document["otherData"]["note"]
             .as_str()
@@ -99,6 +103,49 @@ fn a_command_is_traced_to_the_file_that_was_asked_for() {
         "{told}"
     );
     assert_tells(&events(&path));
+}
+
+#[test]
+fn what_doctor_looks_at_and_what_advise_measures_are_traced() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, names) in [
+        (
+            &["doctor", "--device", "sim", "--json"][..],
+            &[
+                "system",
+                "python",
+                "disk",
+                "memcpy",
+                "simulated link",
+                "simulated pinning",
+            ][..],
+        ),
+        (
+            &[
+                "advise",
+                "--describe",
+                "3x1000 f32",
+                "--device",
+                "sim",
+                "--measure",
+                "--json",
+            ],
+            &["plan", "fill", "copy", "wait", "to", "pin_memory"],
+        ),
+    ] {
+        let path = folder.path().join(arguments[0]);
+        let output = pinlane(&[arguments, &["--trace", path.to_str().unwrap()]].concat(), None);
+        // What doctor thinks of this machine is not the question.
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).expect("the trace does not get into the output");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("# of Calls"), "{told}");
+        let document = document(&path);
+        let events = document["traceEvents"].as_array().unwrap();
+        for name in names {
+            assert!(events.iter().any(|event| event["name"] == *name), "no {name}");
+        }
+    }
 }
 
 #[test]

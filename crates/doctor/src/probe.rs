@@ -40,14 +40,22 @@ const COPIES: usize = 3;
 #[must_use]
 pub fn probe(options: &Options) -> Facts {
     let started = Instant::now();
-    let mut facts = described(&System::this());
-    facts.python = python::find();
-    facts.io_uring = ring::tried();
-    facts.disk = disk::measure(&System::this(), &std::env::temp_dir());
+    let mut facts = traced("system", || described(&System::this()));
+    facts.python = traced("python", python::find);
+    facts.io_uring = traced("io_uring", ring::tried);
+    facts.disk = traced("disk", || disk::measure(&System::this(), &std::env::temp_dir()));
     // Rates that could not be measured are not there: a system that starts no thread shows itself elsewhere.
-    facts.memcpy = MemcpyRate::measure(COPIED, COPIES).unwrap_or_default();
+    facts.memcpy = traced("memcpy", || {
+        MemcpyRate::measure(COPIED, COPIES).unwrap_or_default()
+    });
     accelerators::measure(&mut facts.accelerators, options, started + PATIENCE);
     facts
+}
+
+/// Looks at one thing, as a step of a trace.
+fn traced<T>(name: &'static str, look: impl FnOnce() -> T) -> T {
+    let _span = pinlane::trace::span(name);
+    look()
 }
 
 /// What the kernel tells, without measuring anything.

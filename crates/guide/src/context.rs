@@ -1,6 +1,6 @@
 //! What an experiment works with: the device both ways, the tensors, the time it may take.
 
-use pinlane::{Device, Tensor, Tree as _};
+use pinlane::{Device, Tensor, TransferOptions, Tree};
 use pinlane_driver::{Driver, sync::Arc};
 
 use crate::{
@@ -121,6 +121,27 @@ impl Ways<'_> {
         self.measure(owner, way, run, landed)
     }
 
+    /// Times pinlane's way of moving `tree` to a device, as [`time`](Self::time) does, beside what its plan foresees.
+    ///
+    /// # Errors
+    ///
+    /// What the engine says, and what `check` does.
+    pub fn time_moving<T: Tree>(
+        &mut self,
+        way: &str,
+        tree: &T,
+        to: &Device,
+        check: impl FnOnce(&T) -> Result<bool>,
+    ) -> Result<Measurement> {
+        let plans = tree.plan(to, &TransferOptions::new())?;
+        let measured = self.time(Owner::Pinlane, way, || Ok(tree.to(to)?), check)?;
+        let predicted = plans.iter().map(|plan| plan.predicted().as_secs_f64()).sum();
+        if let Some(row) = self.rows.last_mut() {
+            row.predicted_seconds = Some(predicted);
+        }
+        Ok(measured)
+    }
+
     /// Times a way that moves no bytes, so that there is nothing to check.
     ///
     /// # Errors
@@ -162,6 +183,7 @@ impl Ways<'_> {
             owner,
             figure,
             landed,
+            predicted_seconds: None,
         });
     }
 

@@ -58,6 +58,7 @@ struct Way<'a> {
     figure: &'a Figure,
     landed: Landed,
     verified: Option<bool>,
+    predicted_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,6 +140,7 @@ impl<'a> Way<'a> {
             figure: &row.figure,
             landed: row.landed,
             verified: row.landed.verified(),
+            predicted_seconds: row.predicted_seconds,
         }
     }
 }
@@ -162,12 +164,16 @@ mod tests {
             owner: Owner::Guide,
             figure,
             landed,
+            predicted_seconds: None,
         };
         let rows = vec![
-            row(
-                Figure::Time(Measurement::of_samples(vec![0.5, 1.0, 1.5], 10)),
-                Landed::Right,
-            ),
+            Row {
+                predicted_seconds: Some(0.75),
+                ..row(
+                    Figure::Time(Measurement::of_samples(vec![0.5, 1.0, 1.5], 10)),
+                    Landed::Right,
+                )
+            },
             row(
                 Figure::Count {
                     count: 3,
@@ -218,10 +224,12 @@ mod tests {
         assert_eq!(experiment["ways"][0]["runs_per_measurement"], 10);
         assert_eq!(experiment["ways"][0]["landed"], "right");
         assert_eq!(experiment["ways"][0]["verified"], true);
+        assert_eq!(experiment["ways"][0]["predicted_seconds"], 0.75);
         assert_eq!(experiment["ways"][1]["count"], 3);
         assert_eq!(experiment["ways"][1]["of"], 100);
         assert_eq!(experiment["ways"][1]["landed"], "counted");
         assert!(experiment["ways"][1]["verified"].is_null());
+        assert!(experiment["ways"][1]["predicted_seconds"].is_null());
         assert_eq!(experiment["tables"][0]["title"], "both");
         assert_eq!(experiment["tables"][0]["operations"][0]["calls"], 2);
         assert_eq!(json["claims"][0]["id"], "pinned-faster");

@@ -112,6 +112,8 @@ pub struct Row {
     pub figure: Figure,
     /// What became of the bytes.
     pub landed: Landed,
+    /// The seconds that pinlane's plan foresees, for a way that is timed and has one.
+    pub predicted_seconds: Option<f64>,
 }
 
 /// How much host memory the process had more than at the start of a way, over its time.

@@ -188,6 +188,7 @@ mod tests {
             owner: Owner::Guide,
             figure: Figure::Time(Measurement::of_samples(vec![seconds], 1)),
             landed: Landed::of_check(right),
+            predicted_seconds: None,
         }
     }
 

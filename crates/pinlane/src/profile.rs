@@ -4,6 +4,7 @@
 //! then stored for each device of a user (`store`). [`Profile::known`] gives the better of what there is; devices that
 //! are opened by name use it.
 
+mod document;
 mod elsewhere;
 mod error;
 mod known;
@@ -37,14 +38,32 @@ pub struct Profile {
     pub link_bytes_per_second: f64,
     /// One thread copying between pageable and pinned memory, bytes per second.
     pub memcpy_bytes_per_second: f64,
+    /// Large pageable tensors through slots to the device, by all lanes, bytes per second: what is left where they fill slots
+    /// out of the memory that the link reads.
+    pub staged_bytes_per_second: f64,
     /// The driver's own way of copying pageable memory to the device, bytes per second.
     pub plain_bytes_per_second: f64,
-    /// What one more copy in a transfer costs, without its bytes.
+    /// The same for a tensor of up to `plain_bytes`, bytes per second: the driver's staging memory and the tensor are still in
+    /// the processor's caches.
+    pub small_plain_bytes_per_second: f64,
+    /// One tensor by the short way, for a caller who waits, without its bytes: room on the device, the driver's call, and the
+    /// wait for it.
+    #[serde(rename = "short_copy_seconds", with = "seconds")]
+    pub short_copy: Duration,
+    /// What one more copy in a transfer costs, without its bytes and its tensors.
     #[serde(rename = "copy_call_seconds", with = "seconds")]
     pub copy_call: Duration,
-    /// From enqueueing a copy to seeing it done, without its bytes.
+    /// A transfer of the engine's, the long way, without its bytes and tensors: from the call that plans and enqueues it to
+    /// seeing its last event.
     #[serde(rename = "latency_seconds", with = "seconds")]
     pub latency: Duration,
+    /// What one more tensor in a transfer to the device costs, without its bytes: it is planned, copied with others, and its
+    /// result is made.
+    #[serde(rename = "tensor_to_device_seconds", with = "seconds")]
+    pub tensor_to_device: Duration,
+    /// The same to the host, where it also has its entry in the table of the kernel that gathers.
+    #[serde(rename = "tensor_to_host_seconds", with = "seconds")]
+    pub tensor_to_host: Duration,
     /// Lanes to run at most that carry bytes to the device.
     pub lanes: usize,
     /// Lanes to run at most that carry bytes to the host, into fresh memory, whose pages the kernel makes as they are
@@ -82,6 +101,15 @@ pub struct Profile {
 const ASSUMED_LINK: f64 = 25e9;
 /// One core's memcpy out of cache on current servers. The driver's own way is one such memcpy.
 const ASSUMED_MEMCPY: f64 = 10e9;
+/// What calls and tensors cost on the processors of current servers, by the grid of `pinlane bench` on an H100 with 16 cores.
+const ASSUMED_SHORT_COPY: Duration = Duration::from_nanos(8_500);
+const ASSUMED_LATENCY: Duration = Duration::from_micros(25);
+const ASSUMED_TENSOR_TO_DEVICE: Duration = Duration::from_nanos(270);
+const ASSUMED_TENSOR_TO_HOST: Duration = Duration::from_nanos(320);
+/// One pageable tensor of 256 KiB by the driver alone, by the same.
+const ASSUMED_SMALL_PLAIN: f64 = 11e9;
+/// What is left of the link where slots are filled meanwhile: 0.87 on an H200, 0.80 on an H100 (`h2d-pageable-1gib`).
+const ASSUMED_STAGED: f64 = 0.85;
 /// What a lane fills slots with while others share the memory bus with it.
 const FILLING_AMONG_OTHERS: f64 = 7e9;
 /// What a lane empties slots into fresh memory with.
@@ -110,13 +138,19 @@ impl Profile {
     fn assumed_with(properties: &Properties, cores: usize) -> Self {
         let link = properties.link.bytes_per_second.unwrap_or(ASSUMED_LINK);
         let to_fill_the_link = |rate: f64| ((link / rate).ceil() as usize).clamp(1, cores.max(1));
+        let lanes = to_fill_the_link(FILLING_AMONG_OTHERS);
         Self {
             link_bytes_per_second: link,
             memcpy_bytes_per_second: ASSUMED_MEMCPY,
+            staged_bytes_per_second: (ASSUMED_STAGED * link).min(lanes as f64 * FILLING_AMONG_OTHERS),
             plain_bytes_per_second: ASSUMED_MEMCPY.min(link),
+            small_plain_bytes_per_second: ASSUMED_SMALL_PLAIN.min(link),
+            short_copy: ASSUMED_SHORT_COPY,
             copy_call: Duration::from_micros(2),
-            latency: Duration::from_micros(8),
-            lanes: to_fill_the_link(FILLING_AMONG_OTHERS),
+            latency: ASSUMED_LATENCY,
+            tensor_to_device: ASSUMED_TENSOR_TO_DEVICE,
+            tensor_to_host: ASSUMED_TENSOR_TO_HOST,
+            lanes,
             lanes_to_host: to_fill_the_link(EMPTYING_AMONG_OTHERS),
             lanes_from_files: to_fill_the_link(READING_AMONG_OTHERS).max(READS_AT_ONCE),
             slots_per_lane: 3,
@@ -145,6 +179,16 @@ impl Profile {
         (self.copy_call.as_secs_f64() * self.memcpy_bytes_per_second) as u64
     }
 
+    /// The rate of the driver's own way with a pageable tensor of so many bytes, in bytes per second.
+    #[must_use]
+    pub fn plain_rate(&self, bytes: usize) -> f64 {
+        if bytes <= self.plain_bytes {
+            self.small_plain_bytes_per_second
+        } else {
+            self.plain_bytes_per_second
+        }
+    }
+
     /// Lanes to run at most in a direction.
     pub(crate) fn lanes_for(&self, direction: Direction) -> usize {
         match direction {
@@ -166,7 +210,9 @@ impl Profile {
         let rates = [
             self.link_bytes_per_second,
             self.memcpy_bytes_per_second,
+            self.staged_bytes_per_second,
             self.plain_bytes_per_second,
+            self.small_plain_bytes_per_second,
         ];
         if rates.iter().any(|rate| !rate.is_finite() || *rate <= 0.0) {
             return Some("a rate is not above zero");

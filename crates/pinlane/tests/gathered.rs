@@ -114,6 +114,28 @@ fn small_tensors_in_pinned_memory_are_gathered_where_they_lie() {
 }
 
 #[test]
+fn pinned_tensors_are_packed_while_that_takes_less_than_a_launch_or_others_need_a_slot_anyway() {
+    let rig = rig_that(true);
+    let tensors = |count| (0..count).map(|seed| tensor(256, seed)).collect::<Vec<_>>();
+    let pinned = |count| tensors(count).pin_memory(rig.device()).unwrap();
+    let mut mixed = pinned(500);
+    mixed.extend(tensors(1));
+    for (tree, route) in [
+        (pinned(128), Route::Packed),
+        (pinned(129), Route::Gathered),
+        (mixed, Route::Packed),
+    ] {
+        let plan = plan(&tree, rig.device(), &TransferOptions::new());
+        assert_eq!(plan.chunks_by(route), plan.chunks(), "{plan}");
+        let there = tree.to(rig.device()).unwrap();
+        for (seed, back) in there.to(&Device::host()).unwrap().iter().enumerate().take(128) {
+            assert!(back.as_bytes().unwrap() == pattern(256, seed), "tensor {seed}");
+        }
+    }
+    rig.finish();
+}
+
+#[test]
 fn the_tables_of_many_pinned_pieces_take_several_slots() {
     const SMALL_SLOT: usize = 4096;
     let options = DeviceOptions {

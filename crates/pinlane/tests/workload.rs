@@ -3,7 +3,7 @@
 use pinlane::{
     DType, Device, DeviceOptions, Direction, Error, HostEnd, HostMemory, Placement, ProfileOrigin, Route,
     Tensor, TransferOptions, Tree, Workload,
-    driver::sim::{Alive, DeviceConfig, Machine},
+    driver::sim::{Alive, DeviceConfig, Machine, Step},
 };
 
 fn machine() -> Machine {
@@ -73,6 +73,54 @@ fn a_described_download_has_the_plan_of_a_real_one() {
             }
         }
     }
+}
+
+#[test]
+fn a_plan_is_short_exactly_where_a_caller_who_waits_has_no_event_recorded() {
+    let machine = machine();
+    let device = device(&machine);
+    let sim = machine.sim(0).unwrap();
+    let plainly = device.profile().unwrap().plain_bytes;
+    let one = |memory: HostMemory<'_>, size| bytes(1, size, memory);
+    let (pageable, pinned) = (HostMemory::Pageable, HostMemory::Pinned(&device));
+    let square = Tensor::zeros(DType::F32, &[16, 16]).unwrap();
+    let there = |size| one(pageable, size).to(&device).unwrap();
+    for (tensors, to_host, expected) in [
+        (one(pageable, 1), false, true),
+        (one(pageable, plainly), false, true),
+        (one(pageable, plainly + 1), false, false),
+        (one(pinned, 1), false, true),
+        (one(pinned, 1 << 20), false, true),
+        (bytes(2, 1, pageable), false, false),
+        (vec![square.transpose(0, 1).unwrap()], false, true),
+        (vec![square.slice(1, 0..8, 1).unwrap()], false, false),
+        (there(1), true, true),
+        (there(64 << 10), true, true),
+        (there((64 << 10) + 1), true, false),
+        (
+            vec![square.to(&device).unwrap().slice(1, 0..8, 1).unwrap()],
+            true,
+            false,
+        ),
+    ] {
+        let to = if to_host { Device::host() } else { device.clone() };
+        let plans = tensors.plan(&to, &TransferOptions::new()).unwrap();
+        let before = sim.calls(Step::Record);
+        drop(tensors.to(&to).unwrap());
+        let recorded = sim.calls(Step::Record) - before;
+        assert_eq!(plans[0].is_short(), expected, "{}", plans[0]);
+        assert_eq!(recorded == 0, expected, "{recorded} events; {}", plans[0]);
+        assert_eq!(plans[0].to_string().contains("the short way"), expected);
+    }
+    // Who asks for anything has a transfer made.
+    for options in [
+        TransferOptions::new().route(Route::Plain),
+        TransferOptions::new().placement(Placement::Separate),
+    ] {
+        assert!(!one(pageable, 1).plan(&device, &options).unwrap()[0].is_short());
+    }
+    let pinned_result = TransferOptions::new().pinned_result();
+    assert!(!there(1).plan(&Device::host(), &pinned_result).unwrap()[0].is_short());
 }
 
 #[test]

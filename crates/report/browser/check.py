@@ -69,6 +69,9 @@ def of_guide(document: dict[str, Any]) -> tuple[set[float], set[float]]:
         for way in experiment["ways"]:
             unseen = {"iqr_seconds", "threads"}
             must.update(numbers({field: value for field, value in way.items() if field not in unseen}))
+            predicted = way.get("predicted_seconds")
+            if predicted is not None:
+                derived.add(abs(predicted - way["median_seconds"]) / way["median_seconds"])
         for table in experiment["tables"]:
             must.update(numbers(table))
             derived.update(operation["total_seconds"] / operation["calls"] for operation in table["operations"])

@@ -14,6 +14,7 @@
 mod bench;
 mod chart;
 mod error;
+mod foresight;
 mod guide;
 mod number;
 mod page;

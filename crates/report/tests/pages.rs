@@ -90,11 +90,12 @@ fn bench(simulated: bool) -> Document {
 }
 
 fn guide(simulated: bool, way: &str) -> Value {
-    let time = |way: &str, owner: &str, seconds: f64| {
+    let time = |way: &str, owner: &str, seconds: f64, predicted: Option<f64>| {
         json!({
             "group": "1 Mi floats", "way": way, "owner": owner, "landed": "right", "verified": true,
             "median_seconds": seconds, "iqr_seconds": 0.0, "first_quartile_seconds": seconds * 0.9,
             "third_quartile_seconds": seconds * 1.25, "measurements": 17, "runs_per_measurement": 3, "threads": 1,
+            "predicted_seconds": predicted,
         })
     };
     json!({
@@ -105,7 +106,7 @@ fn guide(simulated: bool, way: &str) -> Value {
         "workload": "made-up tensors",
         "experiments": [
             { "id": "first", "claim": "A claim.", "shows": "What is done.", "seconds": 1.5,
-              "ways": [time(way, "guide", 0.002_75), time("to(device)", "pinlane", 0.001_125)],
+              "ways": [time(way, "guide", 0.002_75, None), time("to(device)", "pinlane", 0.001_125, Some(0.000_9))],
               "tables": [{ "title": "a way", "operations": [
                   { "name": "copy", "self_seconds": 0.25, "total_seconds": 0.5, "calls": 4 }] }],
               "pictures": [], "timelines": [], "memory_curves": [], "notes": ["A remark."],
@@ -203,6 +204,7 @@ fn a_page_of_the_guide_shows_every_number_of_its_ways_and_curves() {
         &[
             0.002_75,
             0.001_125,
+            0.000_9,
             0.002_75 * 0.9,
             0.75,
             0.001,
@@ -214,8 +216,9 @@ fn a_page_of_the_guide_shows_every_number_of_its_ways_and_curves() {
         ],
     );
     assert_stands_alone(&page);
-    assert_pictures_are_told_in_words_and_numbers(&page, 4);
+    assert_pictures_are_told_in_words_and_numbers(&page, 5);
     for expected in [
+        "Predicted against measured time of 1 ways of pinlane: 0 are off by 10% or less of what was measured, 1 by 25% or less.",
         "A claim.",
         "2.44x",
         "it broke",
@@ -225,6 +228,16 @@ fn a_page_of_the_guide_shows_every_number_of_its_ways_and_curves() {
     ] {
         assert!(page.contains(expected), "{expected} is missing");
     }
+}
+
+#[test]
+fn a_document_of_the_guide_that_predicts_nothing_is_shown_without_predictions() {
+    let mut document = guide(false, "way");
+    for way in document["experiments"][0]["ways"].as_array_mut().unwrap() {
+        way.as_object_mut().unwrap().remove("predicted_seconds").unwrap();
+    }
+    let page = pinlane_report::guide(&document).unwrap();
+    assert!(page.contains("A claim.") && !page.contains("picture-foresight"));
 }
 
 #[test]

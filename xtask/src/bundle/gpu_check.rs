@@ -178,6 +178,69 @@ fn the_figures_are_named_after_the_gpu_and_torch_is_skipped_where_it_is_not_ther
     assert!(!called.contains("--peers"), "{called}");
 }
 
+/// A `pinlane` whose doctor ends as the file `ends` beside it says, with the finding in `finds`.
+const PINLANE: &str = r#"here=$(dirname "$0")
+echo "$*" >> "$here/called"
+case "$1" in
+    doctor) cat "$here/finds"; exit "$(cat "$here/ends")" ;;
+    advise) echo '{"ways": []}' ;;
+esac"#;
+
+#[test]
+fn what_doctor_finds_is_kept_and_no_failure_whatever_is_wrong_with_the_machine() {
+    let bundle = Bundle::new("", &[("pinlane", PINLANE)]);
+    let sound = "{\n  \"findings\": []\n}\n";
+    let wrong = "{\n  \"findings\": [{\n  \"severity\": \"wrong\"\n}]\n}\n";
+    for (ends, finds, status, reason) in [
+        ("0", sound, "passed", ""),
+        (
+            "1",
+            wrong,
+            "passed",
+            "wrong with this machine: 1, see doctor.json",
+        ),
+        // It could not go on, or not begin.
+        ("1", "", "failed", "exit status 1"),
+        ("2", "", "failed", "exit status 2"),
+    ] {
+        fs::write(bundle.path().join("ends"), ends).unwrap();
+        fs::write(bundle.path().join("finds"), finds).unwrap();
+        let output = bundle.check(&["--only", "doctor"]);
+        assert_eq!(output.status.success(), status == "passed", "{output:?}");
+        let (found, why, _) = verdict(&bundle.report(), "doctor");
+        assert_eq!((found.as_str(), why.as_str()), (status, reason));
+        let kept = fs::read_to_string(bundle.path().join("results/doctor.json")).ok();
+        assert_eq!(kept.as_deref(), Some(finds).filter(|finds| !finds.is_empty()));
+    }
+}
+
+#[test]
+fn what_is_advised_is_measured_and_kept_as_json_and_a_quick_run_asks_once() {
+    let bundle = Bundle::new("", &[("pinlane", PINLANE)]);
+    for (arguments, kept) in [
+        (&["--only", "advise"][..], &["device", "host"][..]),
+        (&["--only", "advise", "--quick"], &["device"]),
+    ] {
+        let output = bundle.check(arguments);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        for end in ["device", "host"] {
+            let path = bundle.path().join(format!("results/advise-to-{end}.json"));
+            let content = fs::read(&path).ok();
+            assert_eq!(content.is_some(), kept.contains(&end), "{arguments:?}: {end}");
+            if let Some(content) = content {
+                serde_json::from_slice::<Value>(&content).expect("nothing but JSON is in the file");
+            }
+        }
+        let called = fs::read_to_string(bundle.path().join("called")).unwrap();
+        assert!(
+            called
+                .lines()
+                .all(|line| line.starts_with("advise --device cuda:0 --measure --json")),
+            "{called}"
+        );
+    }
+}
+
 /// A `python3` that has every module, says what pytest says, and writes down how it is called and what it is to import.
 const PYTHON: &str = r#"echo "$PYTHONPATH $*" >> "$(dirname "$0")/../called"
 case "$*" in

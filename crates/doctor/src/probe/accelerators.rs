@@ -11,7 +11,7 @@ use pinlane_bench::link;
 use pinlane_driver::{Driver, LinkState, Properties, sync::Arc};
 use pinlane_guide::device;
 
-use super::Options;
+use super::{Options, traced};
 use crate::{Accelerator, Accelerators, LinkRates, Pinning};
 
 /// Bytes of a copy that shows the link's rate.
@@ -67,7 +67,14 @@ fn one(name: &str, in_time: bool) -> pinlane_guide::Result<Accelerator> {
     let device::Accelerator { device, driver } = device::Accelerator::open(Some(name))?;
     let mut found = known(driver.properties());
     let copy = if found.simulated { SIMULATED_COPY } else { COPY };
-    match link::measure(&device, copy) {
+    // Without a copy by an engine, nothing else in a trace says what the device is.
+    let name = |name, simulated| if found.simulated { simulated } else { name };
+    let (link_step, pinning_step) = (
+        name("link", "simulated link"),
+        name("pinning", "simulated pinning"),
+    );
+    let limit = || link::measure(&device, copy).map_err(|error| error.to_string());
+    match traced(link_step, limit) {
         Ok(limit) => {
             found.measured = Some(LinkRates {
                 to_device: limit.h2d * 1e9,
@@ -75,13 +82,13 @@ fn one(name: &str, in_time: bool) -> pinlane_guide::Result<Accelerator> {
                 both: limit.both * 1e9,
             });
         }
-        Err(error) => found.refused.push(error.to_string()),
+        Err(error) => found.refused.push(error),
     }
-    match under_load(&device, &driver, copy) {
+    match traced("link under load", || under_load(&device, &driver, copy)) {
         Ok(state) => found.link_state = state,
         Err(error) => found.refused.push(error.to_string()),
     }
-    match pinning(&driver) {
+    match traced(pinning_step, || pinning(&driver)) {
         Ok(cost) => found.pinning = Some(cost),
         Err(error) => found.refused.push(error.to_string()),
     }

@@ -1,15 +1,10 @@
 //! Do many non-blocking copies with one synchronisation beat many blocking ones?
 
-use pinlane::Tree as _;
-
 use crate::{
     context::Context,
     error::Result,
     experiment::Experiment,
-    outcome::{
-        Outcome,
-        Owner::{Guide, Pinlane},
-    },
+    outcome::{Outcome, Owner::Guide},
     verdict::Judgement,
 };
 
@@ -37,10 +32,10 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         || context.plain.to_each_non_blocking(&sources),
         |landed| context.plain_holds(landed, &sources),
     )?;
-    let engine = ways.time(
-        Pinlane,
+    let engine = ways.time_moving(
         "to(device) of the list",
-        || Ok(list.tensors.to(context.device)?),
+        &list.tensors,
+        context.device,
         |landed| context.engine_holds(landed, &sources),
     )?;
     let judgement = Judgement::faster("non-blocking against blocking", &non_blocking, &blocking);

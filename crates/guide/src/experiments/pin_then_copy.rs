@@ -54,12 +54,9 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
             || context.plain.pinned_to(&context.plain.pin_memory(sources[0])?),
             |landed| context.plain_holds(slice::from_ref(landed), &sources),
         )?;
-        ways.time(
-            Pinlane,
-            "to(device)",
-            || Ok(tensor.to(context.device)?),
-            |landed| context.engine_holds(slice::from_ref(landed), &sources),
-        )?;
+        ways.time_moving("to(device)", tensor, context.device, |landed| {
+            context.engine_holds(slice::from_ref(landed), &sources)
+        })?;
         ways.time(
             Pinlane,
             "pin_memory().to(device)",

@@ -8,10 +8,7 @@ use crate::{
     context::Context,
     error::Result,
     experiment::Experiment,
-    outcome::{
-        Outcome,
-        Owner::{Guide, Pinlane},
-    },
+    outcome::{Outcome, Owner::Guide},
     verdict::Judgement,
 };
 
@@ -41,19 +38,13 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
             || context.plain.pinned_to(&block),
             |landed| context.plain_holds(slice::from_ref(landed), &sources),
         )?;
-        ways.time(
-            Pinlane,
-            "to(device), pageable",
-            || Ok(tensor.to(context.device)?),
-            |landed| context.engine_holds(slice::from_ref(landed), &sources),
-        )?;
+        ways.time_moving("to(device), pageable", tensor, context.device, |landed| {
+            context.engine_holds(slice::from_ref(landed), &sources)
+        })?;
         let tensor = tensor.pin_memory(context.device)?;
-        ways.time(
-            Pinlane,
-            "to(device), pinned",
-            || Ok(tensor.to(context.device)?),
-            |landed| context.engine_holds(slice::from_ref(landed), &sources),
-        )?;
+        ways.time_moving("to(device), pinned", &tensor, context.device, |landed| {
+            context.engine_holds(slice::from_ref(landed), &sources)
+        })?;
         parts.push(Judgement::faster(&single.label, &pinned, &pageable));
     }
     Ok(Outcome::new(

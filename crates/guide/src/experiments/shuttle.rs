@@ -1,16 +1,13 @@
 //! Do pinned buffers that are kept for ever, as a shuttle for pageable tensors, help?
 
-use pinlane::{Device, DeviceOptions, Tree as _};
+use pinlane::{Device, DeviceOptions};
 use pinlane_driver::{MemCopy, sync::Arc};
 
 use crate::{
     context::{Context, Ways},
     error::Result,
     experiment::Experiment,
-    outcome::{
-        Outcome,
-        Owner::{Guide, Pinlane},
-    },
+    outcome::{Outcome, Owner::Guide},
     plain::{DeviceBlock, PinnedBlock, Plain},
     verdict::{Judgement, Verdict},
     workload::Tensors,
@@ -55,18 +52,12 @@ fn shuttles(context: &Context<'_>, ways: &mut Ways<'_>, list: &Tensors) -> Resul
         ..DeviceOptions::default()
     };
     let one_lane = Device::with_options(Arc::clone(context.driver()), &one_lane)?;
-    ways.time(
-        Pinlane,
-        "to(device), 1 lane, 1 slot",
-        || Ok(list.tensors.to(&one_lane)?),
-        |landed| context.engine_holds(landed, &sources),
-    )?;
-    let lanes = ways.time(
-        Pinlane,
-        "to(device), all lanes",
-        || Ok(list.tensors.to(context.device)?),
-        |landed| context.engine_holds(landed, &sources),
-    )?;
+    ways.time_moving("to(device), 1 lane, 1 slot", &list.tensors, &one_lane, |landed| {
+        context.engine_holds(landed, &sources)
+    })?;
+    let lanes = ways.time_moving("to(device), all lanes", &list.tensors, context.device, |landed| {
+        context.engine_holds(landed, &sources)
+    })?;
     let helps = [
         Judgement::faster("one buffer against to(device)", &one, &plain),
         Judgement::faster("lanes against to(device)", &lanes, &plain),

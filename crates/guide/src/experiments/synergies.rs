@@ -6,10 +6,7 @@ use crate::{
     context::{Context, Ways},
     error::Result,
     experiment::Experiment,
-    outcome::{
-        Outcome,
-        Owner::{Guide, Pinlane},
-    },
+    outcome::{Outcome, Owner::Guide},
     plain::{DeviceBlock, Plain},
     verdict::Judgement,
     workload::Tensors,
@@ -59,17 +56,17 @@ fn six_ways(context: &Context<'_>, ways: &mut Ways<'_>, list: &Tensors) -> Resul
     })?;
     drop(blocks);
 
-    ways.time(
-        Pinlane,
+    ways.time_moving(
         "to(device) of the list",
-        || Ok(list.tensors.to(context.device)?),
+        &list.tensors,
+        context.device,
         |landed| context.engine_holds(landed, &sources),
     )?;
     let tensors = list.tensors.pin_memory(context.device)?;
-    ways.time(
-        Pinlane,
+    ways.time_moving(
         "pinned: to(device) of the list",
-        || Ok(tensors.to(context.device)?),
+        &tensors,
+        context.device,
         |landed| context.engine_holds(landed, &sources),
     )?;
 

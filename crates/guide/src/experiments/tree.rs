@@ -1,15 +1,12 @@
 //! Is a tree faster with one synchronisation at the end, and faster still when several threads pin it?
 
-use pinlane::{TensorMap, Tree as _};
+use pinlane::TensorMap;
 
 use crate::{
     context::Context,
     error::Result,
     experiment::Experiment,
-    outcome::{
-        Outcome,
-        Owner::{Guide, Pinlane},
-    },
+    outcome::{Outcome, Owner::Guide},
     timer::Measurement,
     verdict::Judgement,
 };
@@ -61,15 +58,10 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
     for (place, tensor) in list.tensors.iter().enumerate() {
         tree.insert(place.to_string(), tensor.clone())?;
     }
-    let engine = ways.time(
-        Pinlane,
-        "tree.to(device)",
-        || Ok(tree.to(context.device)?),
-        |landed| {
-            let leaves: Vec<_> = landed.flatten().map(|(_, tensor)| tensor.clone()).collect();
-            context.engine_holds(&leaves, &sources)
-        },
-    )?;
+    let engine = ways.time_moving("tree.to(device)", &tree, context.device, |landed| {
+        let leaves: Vec<_> = landed.flatten().map(|(_, tensor)| tensor.clone()).collect();
+        context.engine_holds(&leaves, &sources)
+    })?;
 
     let mut parts = vec![Judgement::faster(
         "one sync against blocking",

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pinlane_driver::{Backend, DeviceId, Link, Properties};
 
-use super::{Profile, ProfileError, store::Opened};
+use super::{Profile, ProfileError, document::Opened};
 
 /// A profile of a device that need not be here, to plan as if it were.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,10 +5,11 @@
 //! taken is given back when this returns, errors included. Times are medians of several runs after one to warm up; two ways
 //! that are compared take turns.
 //!
-//! [`clock`] times, [`rates`] finds rates and latencies, [`sizes`] tries lanes, slots and the sizes at which ways change,
+//! [`clock`] times, [`rates`] finds rates, [`costs`] what is paid for whatever the bytes, [`sizes`] tries lanes, slots and the sizes at which ways change,
 //! [`to_host`] what is left of that on the way back. [`Profile::quantities`] says which values nothing here measures.
 
 mod clock;
+mod costs;
 mod rates;
 mod sizes;
 mod to_host;
@@ -16,7 +17,7 @@ mod to_host;
 use pinlane_driver::{Driver, Properties, sync::Arc};
 use serde::Serialize;
 
-use super::{Profile, store::Document};
+use super::{Profile, document::Document};
 use crate::{Device, DeviceOptions, Result};
 
 /// What was measured on a device.
@@ -153,16 +154,19 @@ impl Profile {
 /// Measures something, and writes it down. Later steps build on what earlier ones found.
 type Step = fn(&Bench, &mut Profile, &mut Figures) -> Result<()>;
 
-const STEPS: [(&str, Step); 10] = [
+const STEPS: [(&str, Step); 13] = [
     ("the link to the device and back", rates::link),
-    ("the latency of one copy, and the cost of one more", rates::calls),
+    ("one copy by the short way and by the long way", costs::ways),
     ("copies within host memory", rates::memcpy),
+    ("the cost of one more tensor", costs::tensors_in_trees),
+    ("the cost of one more copy", costs::calls),
     ("the driver's own way with pageable memory", rates::plain),
     ("the number of lanes", sizes::lanes),
     ("the size of a slot", sizes::slots),
     ("the number of lanes to the host", to_host::lanes),
     ("what a kernel gathers", to_host::gathered),
     ("what is best left to the driver", sizes::plain),
+    ("the driver's own way with a small tensor", costs::small_plain),
     ("what the caller's thread does best", sizes::inline),
 ];
 
@@ -230,7 +234,21 @@ mod tests {
         assert_eq!(told, (0..STEPS.len()).collect::<Vec<_>>());
         assert!(measured.properties.simulated);
         assert_eq!(measured.profile.defect(), None, "{measured:?}");
-        assert!(measured.profile.latency.as_nanos() > 0);
+        let profile = &measured.profile;
+        for cost in [
+            profile.latency,
+            profile.short_copy,
+            profile.tensor_to_device,
+            profile.tensor_to_host,
+        ] {
+            assert!(cost.as_nanos() > 0, "{profile:?}");
+        }
+        for rate in [
+            profile.small_plain_bytes_per_second,
+            profile.staged_bytes_per_second,
+        ] {
+            assert!(rate <= profile.link_bytes_per_second, "{profile:?}");
+        }
         let figures = &measured.figures;
         assert!(figures.link_to_device_bytes_per_second > 0.0 && figures.link_to_host_bytes_per_second > 0.0);
         assert_eq!(figures.memcpy[0].threads, 1);

@@ -13,6 +13,7 @@ mod gathering;
 mod pace;
 mod packing;
 mod placing;
+mod prediction;
 mod workload;
 
 use std::{fmt, time::Duration};
@@ -147,6 +148,8 @@ pub struct Plan {
     segments: Vec<Segment>,
     runs: Vec<Run>,
     inline: bool,
+    /// Whether a caller who waits has the only tensor go the short way.
+    short: bool,
     /// Whether the result stays in the slot that it lands in.
     stays: bool,
     pub(crate) pace: Pace,
@@ -225,6 +228,14 @@ impl Plan {
         }
     }
 
+    /// Whether it is one tensor that a caller who waits for it ([`Tree::to`](crate::Tree::to)) has go the short way: by the
+    /// driver's calls alone. The predicted time is that of this way. A [`Transfer`](crate::Transfer) that nobody waits for
+    /// at once takes `latency` of the profile instead of `short_copy`.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.short
+    }
+
     /// The time it should take, by the profile.
     #[must_use]
     pub fn predicted(&self) -> Duration {
@@ -266,6 +277,9 @@ impl fmt::Display for Plan {
         }
         if self.stays {
             f.write_str("\n  the result stays in the pinned memory that it lands in")?;
+        }
+        if self.short {
+            f.write_str("\n  alone and waited for, so it goes the short way: the driver's calls, without lane or event")?;
         }
         Ok(())
     }

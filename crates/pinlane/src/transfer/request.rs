@@ -16,6 +16,7 @@ use super::{
     plan::{self, Direction, Leaf, Means, Plan, Regions},
     queue::Announcement,
     results::Results,
+    short,
     sources::Sources,
 };
 use crate::{
@@ -134,7 +135,8 @@ impl<'a, 'r> Request<'a, 'r> {
             let (device, mut sources) = self.take_sources(group, Kept::shared(0))?;
             let engine = device.require_accelerator("moving tensors")?.running.engine();
             let lent = self.may_stay_in_slot(group, &sources.leaves, engine) && engine.slots.lends();
-            self.plan_group(group, engine, &mut sources, lent)
+            let short = self.goes_short(group, &sources.leaves, engine);
+            self.plan_group(group, engine, &mut sources, lent, short)
         };
         groups.iter().map(plan).collect()
     }
@@ -264,13 +266,10 @@ impl<'a, 'r> Request<'a, 'r> {
         engine: &Engine,
         sources: &mut Sources,
         lent: bool,
+        short: bool,
     ) -> Result<Plan> {
         let mut span = engine_span!("plan", tensors: group.members.len());
-        let direction = match group.way {
-            Way::Upload => Direction::ToDevice,
-            Way::Between(_) => Direction::OnDevice,
-            Way::Download(_) => Direction::ToHost,
-        };
+        let direction = group.way.direction();
         let regions = if direction == Direction::ToHost || self.into.is_some() {
             Regions::Given(std::mem::take(&mut sources.regions))
         } else {
@@ -293,6 +292,7 @@ impl<'a, 'r> Request<'a, 'r> {
                     self.options.route,
                 ),
                 lent,
+                short,
                 fresh: self.lands_in_fresh_memory(direction, engine),
                 ..means(engine, direction, &sources.leaves)
             },
@@ -316,7 +316,7 @@ impl<'a, 'r> Request<'a, 'r> {
         } else {
             None
         };
-        let plan = self.plan_group(group, engine, &mut sources, lent.is_some())?;
+        let plan = self.plan_group(group, engine, &mut sources, lent.is_some(), false)?;
         let lent = lent.filter(|_| plan.stays_in_slot()).map(Arc::new);
         let _span = engine_span!("allocate", plan.bytes());
         let there = |into: Destinations<'r>| group.members.iter().map(move |&(index, _)| into.get(index));
@@ -369,6 +369,25 @@ impl<'a, 'r> Request<'a, 'r> {
             && is_worth_a_slot(engine, leaves)
     }
 
+    /// Whether the tree is one tensor that goes the short way if its caller waits, as [`Tree::to`](crate::Tree::to) does.
+    fn goes_short(&self, group: &Group<'_>, leaves: &[Leaf], engine: &Engine) -> bool {
+        let options = self.options;
+        let nothing_asked = self.into.is_none() && options.route.is_none() && options.after.is_none();
+        match (self.leaves, leaves) {
+            ([tensor], [leaf]) => {
+                nothing_asked
+                    && short::is_one_piece(tensor)
+                    && short::takes(
+                        group.way.direction(),
+                        leaf,
+                        &engine.profile,
+                        engine.slots.slot_bytes(),
+                    )
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the result of a leaf that comes from a device lies in memory that the device reaches by itself.
     fn lands_pinned(&self, index: usize, from: &Properties) -> bool {
         match self.into.map(|into| into.get(index).storage().place()) {
@@ -408,6 +427,16 @@ enum Way<'a> {
     Upload,
     Download(&'a Device),
     Between(&'a Device),
+}
+
+impl Way<'_> {
+    fn direction(self) -> Direction {
+        match self {
+            Way::Upload => Direction::ToDevice,
+            Way::Between(_) => Direction::OnDevice,
+            Way::Download(_) => Direction::ToHost,
+        }
+    }
 }
 
 /// A group with everything it needs to start.

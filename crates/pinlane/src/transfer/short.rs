@@ -9,9 +9,14 @@
 
 use pinlane_driver::{DeviceMemory, DevicePtr, ErrorKind, MemCopy, fork, sync::Arc};
 
-use super::{TransferOptions, engine::Engine, into::put_out_of_reach};
+use super::{
+    TransferOptions,
+    engine::Engine,
+    into::put_out_of_reach,
+    plan::{Direction, Kind, Leaf},
+};
 use crate::{
-    Device, Error, Result, Tensor,
+    Device, Error, Profile, Result, Tensor,
     landing::{landing, span_bytes},
     memory::{
         buffer::Buffer,
@@ -26,6 +31,27 @@ const LONGEST: usize = 64 << 20;
 
 /// The longest tensor that is copied out of a slot here: of longer ones, the long way copies a part while the rest lands.
 const LONGEST_EMPTIED: usize = 64 << 10;
+
+/// Up to how many bytes a tensor goes the short way whose host end is such memory.
+fn longest_of_host_end(pinned: bool, profile: &Profile) -> usize {
+    if pinned { LONGEST } else { profile.plain_bytes }
+}
+
+/// Up to how many bytes a tensor goes the short way that comes to new memory of the host.
+fn longest_emptied(slot_bytes: usize) -> usize {
+    LONGEST_EMPTIED.min(slot_bytes)
+}
+
+/// Whether a lone tensor goes the short way: to the device from such memory, or to such new memory of the host.
+pub(crate) fn takes(direction: Direction, leaf: &Leaf, profile: &Profile, slot_bytes: usize) -> bool {
+    let longest = match (direction, leaf.kind) {
+        (Direction::ToDevice | Direction::ToHost, Kind::Pinned) => longest_of_host_end(true, profile),
+        (Direction::ToDevice, Kind::Pageable) => longest_of_host_end(false, profile),
+        (Direction::ToHost, Kind::Pageable) => longest_emptied(slot_bytes),
+        _ => 0,
+    };
+    (1..=longest as u64).contains(&leaf.bytes)
+}
 
 /// The tensor on `to`, where it goes the short way; the caller is about to wait for it. `None` also in a forked child: the
 /// long way says why.
@@ -46,7 +72,7 @@ pub(crate) fn move_to(tensor: &Tensor, to: &Device, options: &TransferOptions) -
             if options.pinned_result {
                 return (bytes <= LONGEST).then(|| download_pinned(tensor, device, bytes, engine));
             }
-            let short = bytes <= LONGEST_EMPTIED.min(engine.slots.slot_bytes());
+            let short = bytes <= longest_emptied(engine.slots.slot_bytes());
             short.then(|| download(tensor, device, bytes, engine))
         }
         _ => None,
@@ -101,11 +127,7 @@ fn host_end(tensor: &Tensor, engine: &Engine) -> Option<(*mut u8, usize)> {
     };
     let pinned = host.pinned() == Some(engine.driver.properties().id.backend);
     let span = one_piece(tensor)?;
-    let longest = if pinned {
-        LONGEST
-    } else {
-        engine.profile.plain_bytes
-    };
+    let longest = longest_of_host_end(pinned, &engine.profile);
     // SAFETY: the layout was checked against the storage.
     (span.len() <= longest).then(|| (unsafe { host.ptr().as_ptr().add(span.start) }, span.len()))
 }
@@ -116,6 +138,11 @@ fn device_end(tensor: &Tensor) -> Option<(DevicePtr, usize)> {
     };
     let span = one_piece(tensor)?;
     Some((device.ptr().offset(span.start), span.len()))
+}
+
+/// Whether a tensor has bytes, and they lie in one piece.
+pub(super) fn is_one_piece(tensor: &Tensor) -> bool {
+    one_piece(tensor).is_some()
 }
 
 /// The bytes of a tensor, where they are some and lie in one piece.

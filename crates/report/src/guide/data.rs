@@ -46,6 +46,9 @@ pub(super) struct Way {
     #[serde(flatten)]
     pub(super) figure: Figure,
     pub(super) landed: String,
+    /// Documents of older versions have none.
+    #[serde(default)]
+    pub(super) predicted_seconds: Option<f64>,
 }
 
 /// What was found of a way. Which of these it is can be told by the names of the fields.

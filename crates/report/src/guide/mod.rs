@@ -1,6 +1,7 @@
 //! The page of a run of the guide: each claim, what was measured, and what it says of the claim.
 
 mod data;
+mod foresight;
 mod pictures;
 
 use pinlane::units;
@@ -21,6 +22,7 @@ pub(crate) fn page(json: &Value) -> Result<Page> {
     for experiment in &document.experiments {
         sections.push(section(experiment)?);
     }
+    sections.extend(foresight::section(&document)?);
     let quick = if document.quick {
         "; quick: small sizes, rough figures"
     } else {

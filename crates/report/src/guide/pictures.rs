@@ -149,6 +149,7 @@ fn table(group: &str, ways: &[&Way]) -> Table {
     });
     let columns: &[&str] = match ways[0].figure {
         Figure::Time { .. } => &[
+            "predicted",
             "median",
             "first quartile",
             "third quartile",
@@ -173,6 +174,7 @@ fn table(group: &str, ways: &[&Way]) -> Table {
                 measurements,
                 runs_per_measurement,
             } => {
+                row.push(Cell::maybe(way.predicted_seconds, units::time));
                 row.extend([
                     time(*median_seconds),
                     time(*first_quartile_seconds),

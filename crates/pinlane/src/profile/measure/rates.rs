@@ -1,4 +1,4 @@
-//! The rates and latencies of the link and of host memory.
+//! The rates of the link and of host memory.
 
 use pinlane_driver::sync::{Duration, available_parallelism, thread};
 
@@ -8,14 +8,10 @@ use super::{
 };
 use crate::{Direction, Error, HostMemory, Profile, Result, Route, TransferOptions};
 
-/// Bytes of a copy that is all latency.
-const TINY: usize = 64;
-/// How many more copies show what one more costs.
-const MORE: usize = 256;
 /// How often each thread copies its share: starting the thread must not count.
 const PASSES: usize = 2;
 
-fn rate(bytes: usize, time: Duration) -> f64 {
+pub(super) fn rate(bytes: usize, time: Duration) -> f64 {
     // A clock that is too coarse for it must not make a rate infinite.
     bytes as f64 / time.max(Duration::from_nanos(1)).as_secs_f64()
 }
@@ -24,7 +20,7 @@ fn rate(bytes: usize, time: Duration) -> f64 {
 pub(super) fn link(bench: &Bench, profile: &mut Profile, figures: &mut Figures) -> Result<()> {
     let device = bench.device(profile)?;
     // Half of the budget, at most, is there for pinned tensors; one goes and one comes.
-    let bytes = (bench.large / 4).min(bench.budget / 4).max(TINY);
+    let bytes = (bench.large / 4).min(bench.budget / 4).max(1);
     let direct = || Some(TransferOptions::new().route(Route::Direct).pinned_result());
     let pinned = HostMemory::Pinned(&device);
     let there = Move::new(&device, Direction::ToDevice, tensors(pinned, 1, bytes)?, direct())?;
@@ -38,22 +34,6 @@ pub(super) fn link(bench: &Bench, profile: &mut Profile, figures: &mut Figures) 
     figures.link_to_device_bytes_per_second = rate(bytes, there);
     figures.link_to_host_bytes_per_second = rate(bytes, back);
     profile.link_bytes_per_second = rate(bytes, there.max(back));
-    Ok(())
-}
-
-/// The time of a copy without bytes, and what one more adds to it.
-pub(super) fn calls(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
-    let device = bench.device(profile)?;
-    let pinned = HostMemory::Pinned(&device);
-    let of = |count| {
-        let direct = TransferOptions::new().route(Route::Direct);
-        let tensors = tensors(pinned, count, TINY)?;
-        Move::new(&device, Direction::ToDevice, tensors, Some(direct))
-    };
-    let (one, many) = (of(1)?, of(1 + MORE)?);
-    let [one, many] = medians(8 * bench.runs, [&mut || one.time(), &mut || many.time()])?;
-    profile.latency = one;
-    profile.copy_call = many.saturating_sub(one) / MORE as u32;
     Ok(())
 }
 

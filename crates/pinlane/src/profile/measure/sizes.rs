@@ -25,8 +25,7 @@ pub(super) fn lanes(bench: &Bench, profile: &mut Profile, figures: &mut Figures)
         ..profile.clone()
     });
     let best = best_of(bench, profile, makes.collect(), figures)?;
-    profile.lanes = best.lanes;
-    profile.slot_bytes = best.slot_bytes;
+    settle(profile, &best);
     Ok(())
 }
 
@@ -43,9 +42,16 @@ pub(super) fn slots(bench: &Bench, profile: &mut Profile, figures: &mut Figures)
         return Ok(());
     }
     let best = best_of(bench, profile, makes, figures)?;
-    profile.lanes = best.lanes;
-    profile.slot_bytes = best.slot_bytes;
+    settle(profile, &best);
     Ok(())
+}
+
+/// Goes on with the make of a trial.
+fn settle(profile: &mut Profile, trial: &Trial) {
+    profile.lanes = trial.lanes;
+    profile.slot_bytes = trial.slot_bytes;
+    // Of two measurements the link's may be the slower, by noise.
+    profile.staged_bytes_per_second = trial.bytes_per_second.min(profile.link_bytes_per_second);
 }
 
 /// Tries each make, the cheapest first, and gives the assumed one if it is among the best, else the cheapest of them.

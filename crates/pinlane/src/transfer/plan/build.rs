@@ -32,6 +32,8 @@ pub(crate) struct Means<'a> {
     pub(crate) lent: bool,
     /// Whether results on the host lie in memory that nobody has written yet.
     pub(crate) fresh: bool,
+    /// Whether a caller who waits has it go the short way, by the driver's calls alone.
+    pub(crate) short: bool,
     /// What the table of a kernel that moves scattered pieces takes, where the driver has one and it may be needed.
     pub(crate) scatter: Option<ScatterTable>,
 }
@@ -79,6 +81,7 @@ pub(crate) fn plan(
             segments: Vec::with_capacity(leaves.len()),
             runs: Vec::new(),
             inline: false,
+            short: false,
             stays: false,
             pace: Pace::new(0, direction, &means),
             predicted: Duration::ZERO,
@@ -139,7 +142,8 @@ pub(crate) fn plan(
     }
     plan.tally_slotted(first_slotted, leaves, &slotted, forced.is_some());
     plan.stays = means.lent && matches!(plan.chunks.as_slice(), [chunk] if chunk.is_staged());
-    plan.inline = plan.stays || plan.fits_inline(means.profile);
+    plan.short = means.short;
+    plan.inline = plan.stays || plan.short || plan.fits_inline(means.profile);
     plan.predicted = plan.predict(means.profile);
     Ok(plan)
 }
@@ -271,53 +275,5 @@ impl Plan {
             .map(|chunk| chunk.bytes)
             .sum();
         slotted <= profile.inline_bytes && self.chunks.len() <= INLINE_CHUNKS
-    }
-
-    fn predict(&self, profile: &Profile) -> Duration {
-        if self.chunks.is_empty() {
-            return Duration::ZERO;
-        }
-        let (mut slotted, mut alone, mut plain) = (0, 0, 0);
-        let mut blocked = 0;
-        for chunk in &self.chunks {
-            if chunk.is_staged() {
-                slotted += chunk.bytes;
-                alone = match self.direction {
-                    Direction::ToHost => chunk.bytes,
-                    _ if alone > 0 => alone,
-                    _ => chunk.bytes,
-                };
-            } else if chunk.route == Route::Plain {
-                plain += chunk.bytes as u64;
-                blocked += self.segments(chunk).len();
-            }
-        }
-        let calls: usize = self.chunks.iter().map(|chunk| self.calls(chunk)).sum();
-        let lanes = if self.inline { 1 } else { self.pace.lanes };
-        let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
-        // The link waits while the first chunk is filled, and the caller while the last one is emptied.
-        let fill = (slotted - alone) as f64 / (profile.memcpy_bytes_per_second * lanes as f64);
-        let ramp = alone as f64 / profile.memcpy_bytes_per_second;
-        let calls = calls as f64 * profile.copy_call.as_secs_f64();
-        // The driver stages by itself, one tensor after the other; towards the host each call waits for the device.
-        let plain = plain as f64 / profile.plain_bytes_per_second;
-        let blocked = match self.direction {
-            Direction::ToHost => blocked as f64 * profile.latency.as_secs_f64(),
-            Direction::ToDevice | Direction::OnDevice => 0.0,
-        };
-        let seconds = ramp + link.max(fill).max(calls) + plain + blocked;
-        // A rate next to nothing makes it longer than a duration can be.
-        profile
-            .latency
-            .saturating_add(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
-    }
-
-    /// How many pieces of work the device is given for a chunk.
-    fn calls(&self, chunk: &Chunk) -> usize {
-        match chunk.route {
-            Route::Gathered => 1,
-            Route::Staged | Route::Packed => self.runs(chunk).len(),
-            Route::Direct | Route::Plain => self.segments(chunk).len(),
-        }
     }
 }

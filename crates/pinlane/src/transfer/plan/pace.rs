@@ -167,6 +167,7 @@ mod tests {
             simulated: false,
             lent: false,
             fresh: false,
+            short: false,
             scatter: None,
         }
     }

@@ -3,7 +3,11 @@
 use super::{Direction, Explanation, Kind, Leaf, Means, Plan, Regions, placing::lay_out, plan};
 use crate::{
     Device, Error, Placement, Result, Route,
-    transfer::means::{check_fits, is_worth_a_slot, lies_in_fresh_memory, means, scatter_table},
+    transfer::{
+        engine::Engine,
+        means::{check_fits, is_worth_a_slot, lies_in_fresh_memory, means, scatter_table},
+        short,
+    },
 };
 
 /// The memory that described tensors lie in on the host, or land in.
@@ -123,6 +127,7 @@ impl Workload {
                 && engine.slots.lends(),
             fresh: self.direction == Direction::ToHost
                 && lies_in_fresh_memory(self.leaves.iter().map(|leaf| leaf.bytes)),
+            short: route.is_none() && self.goes_short(engine),
             ..means(engine, self.direction, &self.leaves)
         };
         let planned = planned.and_then(|regions| plan(self.direction, &self.leaves, regions, route, means));
@@ -130,6 +135,14 @@ impl Workload {
             path: format!("#{}", refused.leaf),
             source: refused.error,
         })
+    }
+
+    /// Whether there is one tensor, and whoever waits for it has it go the short way.
+    fn goes_short(&self, engine: &Engine) -> bool {
+        match self.leaves.as_slice() {
+            [leaf] => short::takes(self.direction, leaf, &engine.profile, engine.slots.slot_bytes()),
+            _ => false,
+        }
     }
 
     /// How `device` would move them, beside every other way, and by what it chooses.
