@@ -60,10 +60,9 @@ __device__ __forceinline__ u64 narrow(u64 bits) {
     const int exponent = (biased > 1 ? biased : 1) - BIAS + B;
     const int wanted = MANTISSA - M + (exponent < 1 ? 1 - exponent : 0);
     const int shift = wanted < MANTISSA + 2 ? wanted : MANTISSA + 2;
-    const u64 rest = significand & ((1ull << shift) - 1);
     const u64 half = 1ull << (shift - 1);
-    const u64 kept = significand >> shift;
-    const u64 rounded = kept + (rest > half || (rest == half && (kept & 1)) ? 1 : 0);
+    const u64 odd = significand >> shift & 1;
+    const u64 rounded = (significand + (half - 1) + odd) >> shift;
     const u64 code = (static_cast<u64>((exponent > 1 ? exponent : 1) - 1) << M) + rounded;
     if (S == IEEE) return sign | (code < largest ? code : largest);
     if (S == ONE_NAN) return sign | (code < (1ull << (E + M)) - 1 ? code : (1ull << (E + M)) - 1);
