@@ -3,6 +3,8 @@
 
 mod coding;
 mod conversion;
+mod host;
+mod single;
 
 use std::fmt;
 

@@ -1,17 +1,14 @@
-//! A pair of formats, and the conversion on the host.
+//! A pair of formats, and what becomes of elements of the one.
 
 use std::fmt;
 
-use super::{
-    Float,
-    coding::{BF16, Coding, F8E4M3, F8E4M3Fnuz, F8E5M2, F8E5M2Fnuz, F8E8M0, F16, F32, F64},
-};
+use super::{Float, host};
 
 /// Which format elements have, and which they are to get.
 ///
 /// The result is the nearest value that the new format has, rounded once, and of two that are as near that with an even
-/// mantissa. What is too large becomes infinity, or NaN in a format without infinities. NaN stays NaN, with its sign and as many upper bits of its mantissa as there is room
-/// for. Nothing is flushed to zero.
+/// mantissa. What is too large becomes infinity, or NaN in a format without infinities. NaN stays NaN, with its sign and as many
+/// upper bits of its mantissa as there is room for. Nothing is flushed to zero.
 ///
 /// ```
 /// use pinlane_driver::{Conversion, Float};
@@ -77,20 +74,8 @@ impl Conversion {
     ///
     /// `src` is valid for reads of so many elements and `dst` for writes of as many; they do not overlap.
     pub(crate) unsafe fn convert_at(self, src: *const u8, dst: *mut u8, elements: usize) {
-        // SAFETY: the caller's promise, for each.
-        unsafe {
-            match self.from {
-                Float::F64 => convert_to::<8>(F64::widen, self.to, src, dst, elements),
-                Float::F32 => convert_to::<4>(F32::widen, self.to, src, dst, elements),
-                Float::F16 => convert_to::<2>(F16::widen, self.to, src, dst, elements),
-                Float::BF16 => convert_to::<2>(BF16::widen, self.to, src, dst, elements),
-                Float::F8E4M3 => convert_to::<1>(F8E4M3::widen, self.to, src, dst, elements),
-                Float::F8E5M2 => convert_to::<1>(F8E5M2::widen, self.to, src, dst, elements),
-                Float::F8E8M0 => convert_to::<1>(F8E8M0::widen, self.to, src, dst, elements),
-                Float::F8E4M3Fnuz => convert_to::<1>(F8E4M3Fnuz::widen, self.to, src, dst, elements),
-                Float::F8E5M2Fnuz => convert_to::<1>(F8E5M2Fnuz::widen, self.to, src, dst, elements),
-            }
-        }
+        // SAFETY: the caller's promise.
+        unsafe { host::convert(self, src, dst, elements) };
     }
 }
 
@@ -100,63 +85,9 @@ impl fmt::Display for Conversion {
     }
 }
 
-/// Converts elements of `WIDTH` bytes each, which `widen` reads.
-///
-/// # Safety
-///
-/// As for [`Conversion::convert_at`].
-unsafe fn convert_to<const WIDTH: usize>(
-    widen: impl Fn(u64) -> u64,
-    to: Float,
-    src: *const u8,
-    dst: *mut u8,
-    elements: usize,
-) {
-    // SAFETY: the caller's promise, for each.
-    unsafe {
-        match to {
-            Float::F64 => each::<WIDTH, 8>(|code| F64::narrow(widen(code)), src, dst, elements),
-            Float::F32 => each::<WIDTH, 4>(|code| F32::narrow(widen(code)), src, dst, elements),
-            Float::F16 => each::<WIDTH, 2>(|code| F16::narrow(widen(code)), src, dst, elements),
-            Float::BF16 => each::<WIDTH, 2>(|code| BF16::narrow(widen(code)), src, dst, elements),
-            Float::F8E4M3 => each::<WIDTH, 1>(|code| F8E4M3::narrow(widen(code)), src, dst, elements),
-            Float::F8E5M2 => each::<WIDTH, 1>(|code| F8E5M2::narrow(widen(code)), src, dst, elements),
-            Float::F8E4M3Fnuz => each::<WIDTH, 1>(|code| F8E4M3Fnuz::narrow(widen(code)), src, dst, elements),
-            Float::F8E5M2Fnuz => each::<WIDTH, 1>(|code| F8E5M2Fnuz::narrow(widen(code)), src, dst, elements),
-            Float::F8E8M0 => unreachable!("no conversion is to it"),
-        }
-    }
-}
-
-/// Makes each element, of `FROM` bytes, another of `TO` bytes.
-///
-/// # Safety
-///
-/// As for [`Conversion::convert_at`].
-#[inline]
-unsafe fn each<const FROM: usize, const TO: usize>(
-    convert: impl Fn(u64) -> u64,
-    src: *const u8,
-    dst: *mut u8,
-    elements: usize,
-) {
-    for element in 0..elements {
-        let mut code = [0; 8];
-        // SAFETY: inside the range that the caller promises. Not by way of references: others may look at a simulated
-        // device's memory meanwhile, and get garbage.
-        let read = unsafe { src.add(element * FROM).cast::<[u8; FROM]>().read_unaligned() };
-        code[..FROM].copy_from_slice(&read);
-        let code = convert(u64::from_le_bytes(code)).to_le_bytes();
-        let mut write = [0; TO];
-        write.copy_from_slice(&code[..TO]);
-        // SAFETY: as above.
-        unsafe { dst.add(element * TO).cast::<[u8; TO]>().write_unaligned(write) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::host::WORTH_A_TABLE, *};
 
     fn converted(from: Float, to: Float, src: &[u8]) -> Vec<u8> {
         let mut dst = vec![0; src.len() / from.bytes() * to.bytes()];
@@ -233,6 +164,24 @@ mod tests {
                     assert_eq!(found.to_bits(), (double as f32).to_bits(), "{double:e}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_conversion_comes_to_the_same_by_way_of_doubles() {
+        let singles: Vec<u8> = singles().into_iter().flat_map(u32::to_le_bytes).collect();
+        let halves: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        // More than are worth a table.
+        let codes: Vec<u8> = (0..=u8::MAX).cycle().take(WORTH_A_TABLE).collect();
+        for conversion in Conversion::all() {
+            let Conversion { from, to } = conversion;
+            let src = match from.bytes() {
+                1 => &codes,
+                2 => &halves,
+                _ => &singles,
+            };
+            let by_way_of_doubles = converted(Float::F64, to, &converted(from, Float::F64, src));
+            assert!(converted(from, to, src) == by_way_of_doubles, "{conversion}");
         }
     }
 
