@@ -4,7 +4,7 @@
 //! once. `crates/cuda/kernels/convert.cu` takes the same steps; whoever changes one changes the other, and the conformance
 //! suite compares them.
 //!
-//! This is the rule. What else converts on the host, [`single`](super::single) and tables, comes to the same in less time.
+//! This is the rule. What else converts on the host, `single` and tables, comes to the same in less time.
 //!
 //! All of it is integer arithmetic. What processors do with a NaN, and whether they flush subnormals, differs; and an `f64`
 //! that is first rounded to `f32`, as is usual, may end at the wrong one of two neighbours.

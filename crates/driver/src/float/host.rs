@@ -1,7 +1,7 @@
 //! The host's loop over elements, made anew for each pair of formats.
 //!
-//! Between `F32` and the formats of 16 bits it does several elements at once ([`single`]). Of a format of 8 bits it converts every code that
-//! there is, and looks the others up. All else goes element by element ([`coding`](super::coding)), at two or three nanoseconds each.
+//! Between `F32` and the formats of 16 bits it does several elements at once (`single`). Of a format of 8 bits it converts every
+//! code that there is, and looks the others up. All else goes element by element (`coding`), at two or three nanoseconds each.
 
 use super::{
     Conversion, Float,

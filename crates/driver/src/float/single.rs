@@ -1,4 +1,4 @@
-//! The same steps as [`coding`](super::coding) by way of the bits of an `f32`, between that and the two formats of 16 bits, which
+//! The same steps as `coding` by way of the bits of an `f32`, between that and the two formats of 16 bits, which
 //! most models are of: without branches, and in 32 bits, so that the compiler makes vectors of it.
 //!
 //! Each bit of the result is the same, which the tests hold it to.

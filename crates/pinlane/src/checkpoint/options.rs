@@ -45,8 +45,8 @@ impl LoadOptions {
     /// else: [`DTypeError::NoConversion`](crate::DTypeError::NoConversion).
     ///
     /// A device holds the tensors once, as what they become. Beside them it holds what has just arrived: at most four groups of
-    /// 64 MiB, however large the model or its largest tensor. The host holds at most 4 MiB for each thread that reads. Driver that
-    /// can't convert refuse before anything moves, with an error that is
+    /// 64 MiB, however large the model or its largest tensor. The host holds at most 4 MiB for each thread that reads. A driver
+    /// that can't convert refuses before anything moves, with an error of kind
     /// [`Unsupported`](crate::driver::ErrorKind::Unsupported).
     #[must_use]
     pub fn dtype(mut self, dtype: DType) -> Self {

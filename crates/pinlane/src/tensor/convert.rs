@@ -15,8 +15,8 @@ use crate::{
 
 /// # Converting
 impl Tensor {
-    /// The same floating-point numbers as `dtype`, where the tensor is: on a device by a kernel, for which the caller waits. What is
-    /// still in a file is read to the host. A tensor that has the dtype already is given as it is.
+    /// The same floating-point numbers as `dtype`, where the tensor is: on a device by a kernel, for which the caller waits. What
+    /// is still in a file is read to the host. A tensor that has the dtype already is given as it is.
     ///
     /// What becomes of an element is told by [`Conversion`]: the same on every device and on the host. To convert a whole
     /// checkpoint while it is loaded, see [`LoadOptions`](crate::checkpoint::LoadOptions::dtype).
@@ -89,8 +89,8 @@ impl Tensor {
             bytes: span.len(),
             conversion: Some(conversion),
         };
-        // SAFETY: the tensor has landed, and its bytes don't change while it is borrowed; the block is new. Both are kept for ever
-        // where the end of the conversion can't be known.
+        // SAFETY: the tensor has landed, and its bytes don't change while it is borrowed; the block is new. Both are kept for
+        // ever where the end of the conversion can't be known.
         if let Err(error) = unsafe { recast_and_wait(engine, &[recast]) } {
             if error.leaves_memory_in_use() {
                 engine.leaks.add(span.len() as u64);
