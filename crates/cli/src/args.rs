@@ -278,6 +278,11 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
 
+    /// What tensors of floating-point numbers become where they are loaded to, such as bf16, f16 or f8_e4m3; others stay what
+    /// they are [default: what they are in the files]
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) dtype: Option<String>,
+
     /// How the files are read
     #[arg(long, value_enum, default_value_t = AccessArg::Auto)]
     pub(crate) access: AccessArg,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Context as _;
-use pinlane::{Checkpoint, Device, FileAccess};
+use pinlane::{Checkpoint, DType, Device, Error, FileAccess, checkpoint::LoadOptions};
 
 use crate::{
     args::{AccessArg, LoadArgs},
@@ -15,6 +15,8 @@ use crate::{
 pub(crate) struct Config {
     checkpoint: Checkpoint,
     device: Device,
+    /// What floating-point tensors become.
+    dtype: Option<DType>,
 }
 
 impl Config {
@@ -22,7 +24,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// As for [`checkpoint::open`]; [`Failure::Usage`] for an unknown device.
+    /// As for [`checkpoint::open`]; [`Failure::Usage`] for an unknown device or dtype.
     pub(crate) fn check(args: &LoadArgs) -> Result<Self, Failure> {
         let access = match args.access {
             AccessArg::Auto => FileAccess::Auto,
@@ -36,6 +38,7 @@ impl Config {
         Ok(Self {
             checkpoint: checkpoint::open(&args.checkpoint, access)?,
             device: device.map_err(Failure::usage)?,
+            dtype: args.dtype.as_deref().map(dtype).transpose()?,
         })
     }
 
@@ -43,8 +46,12 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Failure::Run`] for a tensor that does not get there, and when the output can't be written.
+    /// [`Failure::Usage`] for a dtype that no tensor can become; [`Failure::Run`] for a tensor that does not get there, or can't
+    /// become what was asked, and when the output can't be written.
     pub(crate) fn run(self) -> Result<bool, Failure> {
+        let options = self
+            .dtype
+            .map_or_else(LoadOptions::new, |dtype| LoadOptions::new().dtype(dtype));
         let bar = progress(self.checkpoint.bytes());
         let start = Instant::now();
         let mut first = None;
@@ -52,8 +59,12 @@ impl Config {
         let mut loaded = Vec::with_capacity(self.checkpoint.len());
         for landed in self
             .checkpoint
-            .stream(&self.device)
-            .map_err(|error| Failure::Run(error.into()))?
+            .stream_with(&self.device, &options)
+            .map_err(|error| match error {
+                // Nothing can become that, whatever the checkpoint.
+                Error::DType(_) => Failure::usage(error),
+                _ => Failure::Run(error.into()),
+            })?
         {
             let (name, tensor) = landed
                 .with_context(|| format!("could not load to {}", self.device))
@@ -65,10 +76,13 @@ impl Config {
             loaded.push(tensor);
         }
         let took = start.elapsed().as_secs_f64();
+        let became = self
+            .dtype
+            .map_or_else(String::new, |dtype| format!(" as {dtype}"));
         bar.finish_and_clear();
         let bytes = self.checkpoint.bytes();
         print(&format!(
-            "{}, {bytes} bytes to {} in {took:.3} s: {:.2} GB/s",
+            "{}, {bytes} bytes to {}{became} in {took:.3} s: {:.2} GB/s",
             counted(loaded.len(), "tensor"),
             self.device,
             bytes as f64 / 1e9 / took,
@@ -85,4 +99,9 @@ impl Config {
         }
         Ok(true)
     }
+}
+
+/// The dtype of that name, in small letters or large ones.
+fn dtype(name: &str) -> Result<DType, Failure> {
+    name.to_ascii_uppercase().parse().map_err(Failure::usage)
 }

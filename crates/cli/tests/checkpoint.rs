@@ -164,3 +164,19 @@ fn a_checkpoint_is_loaded_with_its_rate() {
     let unknown = shown(pinlane("load", &path, &["--device", "nowhere"]), 2);
     assert!(unknown.contains("nowhere"), "{unknown}");
 }
+
+#[test]
+fn a_checkpoint_is_loaded_as_what_its_tensors_are_to_become() {
+    let (_folder, path) = checkpoint();
+    for device in ["sim:0", "host"] {
+        let loaded = shown(pinlane("load", &path, &["--device", device, "--dtype", "f16"]), 0);
+        assert!(
+            loaded.starts_with(&format!("3 tensors, 516 bytes to {device} as F16 in ")),
+            "{loaded}"
+        );
+        for (dtype, told) in [("f33", "no dtype is called \"F33\""), ("i8", "were to become I8")] {
+            let refused = shown(pinlane("load", &path, &["--device", device, "--dtype", dtype]), 2);
+            assert!(refused.contains(told), "{refused}");
+        }
+    }
+}

@@ -3,14 +3,15 @@
 use std::{ffi::c_int, num::NonZeroU64, ptr::NonNull};
 
 use pinlane_driver::{
-    DeviceId, DevicePtr, Driver, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent,
-    RawStream, Result, ScatterTable, Timing, sync::Duration,
+    Conversion, DeviceId, DevicePtr, Driver, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties,
+    RawEvent, RawStream, Result, ScatterTable, Timing, sync::Duration,
 };
 
 use crate::{
     batches,
     busy::Busy,
     context::Context,
+    convert::Converter,
     copies::{self, Copies},
     events::Events,
     flags::Flags,
@@ -41,6 +42,7 @@ pub(crate) struct CudaDriver {
     copies: Copies,
     copy_batch: Option<CopyBatch>,
     scattered: Scattered,
+    converter: Converter,
     busy: Busy,
 }
 
@@ -56,6 +58,7 @@ impl CudaDriver {
             copies: Copies::new(&context),
             copy_batch: batches::usable(&context),
             scattered: Scattered::new(&context),
+            converter: Converter::new(),
             busy: Busy::new(),
             properties,
             context,
@@ -232,6 +235,22 @@ unsafe impl Driver for CudaDriver {
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe { copies::memset(&self.context, dst, value, bytes, handle(stream.as_raw())) }
+    }
+
+    unsafe fn convert(
+        &self,
+        conversion: Conversion,
+        dst: DevicePtr,
+        src: DevicePtr,
+        elements: usize,
+        stream: RawStream,
+    ) -> Result<()> {
+        let (context, stream) = (&self.context, handle(stream.as_raw()));
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.converter
+                .enqueue(context, conversion, [dst, src], elements, stream)
+        }
     }
 
     fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {

@@ -19,6 +19,7 @@
 mod batches;
 mod busy;
 mod context;
+mod convert;
 mod copies;
 mod devices;
 mod driver;

@@ -3,8 +3,8 @@
 use std::{fmt, ptr::NonNull, time::Duration};
 
 use crate::{
-    DevicePtr, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
-    ScatterTable, Timing,
+    Conversion, DevicePtr, Error, ErrorKind, LinkState, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
+    Result, ScatterTable, Timing,
 };
 
 /// One accelerator's verbs: allocate, pin, streams, events, copies.
@@ -186,6 +186,30 @@ pub unsafe trait Driver: fmt::Debug + Send + Sync + 'static {
     ///
     /// The range is device memory, valid until the write is done.
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()>;
+
+    /// Enqueues the conversion of `elements` elements from `src` on into as many from `dst` on, by the rule of
+    /// [`Conversion`]: bit by bit what the host would make of them. Both begin at a multiple of their element's size, which
+    /// [`ErrorKind::InvalidArgument`] insists on. With no elements nothing is done, but for the error where this driver can't.
+    ///
+    /// # Safety
+    ///
+    /// Both ranges are memory of this device, valid until the conversion is done, and do not overlap.
+    unsafe fn convert(
+        &self,
+        conversion: Conversion,
+        dst: DevicePtr,
+        src: DevicePtr,
+        elements: usize,
+        stream: RawStream,
+    ) -> Result<()> {
+        let _ = (dst, src, elements, stream);
+        let Properties { id, name, .. } = self.properties();
+        let message = format!(
+            "elements were to be converted from {conversion} on the device, and the driver of this one ({name}) has no \
+             kernel for that; convert them on the host"
+        );
+        Err(Error::new(ErrorKind::Unsupported, *id, message))
+    }
 
     /// Enqueues a task that keeps the device's compute, not its copy engines, busy for about `duration`: something for
     /// copies to overlap with in measurements.

@@ -3,6 +3,7 @@
 //! - [`Driver`] is the trait that an accelerator's crate implements: small, object-safe, enqueue-only. Its handles are
 //!   plain integers ([`RawStream`], [`RawEvent`], [`DevicePtr`]).
 //! - [`Stream`], [`Event`], [`DeviceMemory`] and [`PinnedRange`] wrap those integers and give them back on drop.
+//! - [`Conversion`] says what becomes of floating-point elements that get another format ([`Float`]), bit by bit.
 //! - [`sim`] is the simulated device: a real asynchronous machine in threads, with faults on demand.
 //! - [`fork`] knows a child of a process that uses devices, where all of this is refused.
 //! - [`conformance`] is the suite that every driver must pass.
@@ -13,6 +14,7 @@ pub mod conformance;
 mod driver;
 mod error;
 mod event;
+mod float;
 pub mod fork;
 mod memory;
 mod pcie;
@@ -27,6 +29,7 @@ pub mod sync;
 pub use driver::Driver;
 pub use error::{Code, Error, ErrorKind, Result};
 pub use event::{Event, Timing};
+pub use float::{Conversion, Float};
 pub use memory::DeviceMemory;
 pub use pcie::{LinkState, PcieLink};
 pub use pinned::PinnedRange;

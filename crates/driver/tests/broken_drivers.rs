@@ -5,8 +5,8 @@
 use std::{ptr::NonNull, sync::Arc, time::Duration};
 
 use pinlane_driver::{
-    DevicePtr, Driver, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, ScatterTable,
-    Timing,
+    Conversion, DevicePtr, Driver, ErrorKind, Float, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
+    Result, ScatterTable, Timing,
     conformance::{Report, Subject, run},
     sim::{DeviceConfig, Machine},
 };
@@ -21,6 +21,9 @@ enum Flaw {
     DropsTheLastScatteredPiece,
     ScattersPageableMemory,
     FillsOneByteTooMany,
+    ConvertsAllButTheLast,
+    CutsOffInsteadOfRounding,
+    ConvertsAtOnce,
     NeverFrees,
     PinsNothing,
 }
@@ -179,6 +182,35 @@ unsafe impl Driver for Broken {
         unsafe { self.inner.memset(dst, value, bytes, stream) }
     }
 
+    unsafe fn convert(
+        &self,
+        conversion: Conversion,
+        dst: DevicePtr,
+        src: DevicePtr,
+        elements: usize,
+        stream: RawStream,
+    ) -> Result<()> {
+        let other = self.inner.create_stream()?;
+        let (elements, stream) = match self.flaw {
+            Flaw::ConvertsAllButTheLast => (elements.saturating_sub(1), stream),
+            Flaw::ConvertsAtOnce => (elements, other),
+            _ => (elements, stream),
+        };
+        if self.flaw == Flaw::CutsOffInsteadOfRounding
+            && conversion == Conversion::new(Float::F32, Float::BF16).unwrap()
+        {
+            // The upper half of each element, and nothing else.
+            let halves = (0..elements)
+                .map(|element| MemCopy::on_device(dst.offset(2 * element), src.offset(4 * element + 2), 2));
+            return unsafe { self.inner.copy_batch(&halves.collect::<Vec<_>>(), stream) };
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            self.inner.convert(conversion, dst, src, elements, stream)?;
+            self.inner.destroy_stream(other)
+        }
+    }
+
     fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {
         self.inner.busy(duration, stream)
     }
@@ -231,6 +263,18 @@ fn every_flaw_fails_a_case_that_names_it() {
         (
             Flaw::FillsOneByteTooMany,
             "copies::memset_fills_its_range_and_nothing_else",
+        ),
+        (
+            Flaw::ConvertsAllButTheLast,
+            "conversions::elements_begin_anywhere_and_their_neighbours_stay",
+        ),
+        (
+            Flaw::CutsOffInsteadOfRounding,
+            "conversions::every_format_becomes_every_other_bit_by_bit_as_on_the_host",
+        ),
+        (
+            Flaw::ConvertsAtOnce,
+            "conversions::a_conversion_keeps_its_place_in_the_stream",
         ),
         (Flaw::NeverFrees, "allocations::memory_info_follows_an_allocation"),
         (

@@ -85,6 +85,19 @@ fn a_device_without_a_kernel_for_scattered_pieces_skips_only_what_needs_it() {
 }
 
 #[test]
+fn a_device_without_a_kernel_for_conversions_skips_only_what_needs_it() {
+    let machine = Machine::new(DeviceConfig {
+        converts: false,
+        ..small()
+    });
+    let report = run(&Subject::new(machine.device(0).unwrap()));
+    assert!(report.failed().is_empty(), "{report}");
+    let skipped = report.skipped();
+    let converted = skipped.iter().filter(|case| case.starts_with("conversions::"));
+    assert_eq!(converted.count(), 6, "{report}");
+}
+
+#[test]
 fn a_device_without_a_peer_skips_only_what_needs_one() {
     let machine = Machine::new(small());
     let report = run(&Subject::new(machine.device(0).unwrap()));

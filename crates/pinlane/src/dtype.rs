@@ -129,6 +129,18 @@ impl DType {
         self.bits() < 8
     }
 
+    /// Whether its elements are floating-point numbers. Complex ones are pairs of them, and don't count.
+    #[must_use]
+    pub const fn is_floating_point(self) -> bool {
+        match self {
+            Self::F16 | Self::BF16 | Self::F32 | Self::F64 => true,
+            Self::F8E4M3 | Self::F8E5M2 | Self::F8E8M0 | Self::F8E4M3Fnuz | Self::F8E5M2Fnuz => true,
+            Self::F4 | Self::F6E2M3 | Self::F6E3M2 => true,
+            Self::Bool | Self::U8 | Self::I8 | Self::I16 | Self::U16 | Self::I32 | Self::U32 => false,
+            Self::I64 | Self::U64 | Self::C64 | Self::C128 => false,
+        }
+    }
+
     /// The size in bytes of `elements` elements, packed.
     ///
     /// # Errors
@@ -271,6 +283,26 @@ pub enum DTypeError {
         index: usize,
         /// Its byte.
         value: u8,
+    },
+    /// A dtype that floating-point elements can't become.
+    #[error(
+        "floating-point elements were to become {dtype}, which would lose what they are; name F64, F32, F16, BF16, F8_E4M3, \
+         F8_E5M2, F8_E4M3FNUZ or F8_E5M2FNUZ, or leave the dtype as it is"
+    )]
+    NoTarget {
+        /// What they were to become.
+        dtype: DType,
+    },
+    /// Elements that are no floating-point numbers, or share bytes.
+    #[error(
+        "elements of {from} were to become {to}, and only floating-point ones of whole bytes can be converted; leave them as \
+         they are"
+    )]
+    NoConversion {
+        /// What they are.
+        from: DType,
+        /// What they were to become.
+        to: DType,
     },
     /// Something that this dtype can't do.
     #[error("{operation} does not work on elements of {dtype}")]

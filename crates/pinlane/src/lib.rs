@@ -22,6 +22,7 @@
 //! the copies need, and gives the result when it has landed.
 
 pub mod checkpoint;
+mod conversion;
 mod device;
 mod dtype;
 mod element;

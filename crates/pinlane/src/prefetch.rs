@@ -79,7 +79,8 @@ impl<I: Iterator> Prefetch<I>
 where
     I::Item: Fetch,
 {
-    fn top_up(&mut self) {
+    /// Has as many batches on their way as there may be.
+    pub(crate) fn top_up(&mut self) {
         while self.ahead.len() < self.depth
             && let Some(item) = self.source.next()
         {

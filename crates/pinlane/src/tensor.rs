@@ -1,6 +1,7 @@
 //! The tensor: a dtype, a layout, and shared bytes on the host, a device or in a file.
 
 mod access;
+mod convert;
 mod foreign;
 mod views;
 

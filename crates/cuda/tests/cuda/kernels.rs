@@ -3,7 +3,7 @@
 
 use std::{ptr::NonNull, time::Duration};
 
-use pinlane_driver::{Driver, Stream, Timing, sync::Arc};
+use pinlane_driver::{Conversion, DevicePtr, Driver, Float, Stream, Timing, sync::Arc};
 
 use crate::other_library::OtherLibrary;
 
@@ -22,6 +22,14 @@ pub(crate) fn the_kernel_for_scattered_pieces_loads(driver: &Arc<dyn Driver>) {
     // SAFETY: no copies, and a table of none: what is wrong with that is told after what is wrong with the kernel.
     let why = unsafe { driver.copy_scattered(&[], NonNull::dangling(), stream.raw()) };
     assert!(loaded.is_some(), "{why:?}");
+}
+
+pub(crate) fn the_kernel_for_conversions_loads(driver: &Arc<dyn Driver>) {
+    let stream = Stream::new(driver).unwrap();
+    let conversion = Conversion::new(Float::F32, Float::BF16).unwrap();
+    // SAFETY: no elements.
+    let loaded = unsafe { driver.convert(conversion, DevicePtr(0), DevicePtr(0), 0, stream.raw()) };
+    assert_eq!(loaded, Ok(()));
 }
 
 pub(crate) fn the_kernel_of_busy_tasks_runs_for_its_time(driver: &Arc<dyn Driver>) {

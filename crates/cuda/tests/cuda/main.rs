@@ -45,6 +45,7 @@ const TESTS: &[(&str, Test)] = tests![
     memory::memory_of_someone_else_is_not_freed,
     memory::pinning_a_range_twice_is_an_error_and_leaves_the_first_pin,
     kernels::the_kernel_for_scattered_pieces_loads,
+    kernels::the_kernel_for_conversions_loads,
     kernels::the_kernel_of_busy_tasks_runs_for_its_time,
     kernels::the_batch_call_is_found_where_the_driver_has_it,
     processes::a_lost_device_is_lost_for_every_later_call_and_the_process_ends_well,

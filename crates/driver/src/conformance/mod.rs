@@ -17,6 +17,7 @@
 mod allocations;
 mod batches;
 mod bytes;
+mod conversions;
 mod copies;
 mod errors;
 mod events;
@@ -188,6 +189,12 @@ pub fn cases() -> &'static [Case] {
         scattered::nothing_and_empty_pieces_are_fine,
         scattered::pieces_keep_their_place_in_the_stream,
         scattered::what_a_kernel_can_not_reach_is_refused,
+        conversions::every_format_becomes_every_other_bit_by_bit_as_on_the_host,
+        conversions::elements_begin_anywhere_and_their_neighbours_stay,
+        conversions::more_elements_than_a_device_has_threads_are_converted,
+        conversions::a_conversion_keeps_its_place_in_the_stream,
+        conversions::nothing_is_converted_where_there_are_no_elements,
+        conversions::elements_that_are_not_aligned_are_refused,
         pinning::a_pinned_range_is_pinned_in_all_its_parts,
         pinning::pinning_a_range_leaves_its_neighbour_alone,
         pinning::memory_that_was_unpinned_can_be_copied_and_pinned_again,

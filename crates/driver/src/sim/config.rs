@@ -65,6 +65,8 @@ pub struct DeviceConfig {
     pub poison: bool,
     /// Whether the device can do [`copy_scattered`](crate::Driver::copy_scattered). It can unless told.
     pub scatters: bool,
+    /// Whether the device can do [`convert`](crate::Driver::convert). It can unless told.
+    pub converts: bool,
     /// What goes wrong, and when. Nothing unless told.
     pub faults: FaultPlan,
 }
@@ -81,6 +83,7 @@ impl Default for DeviceConfig {
             bounce_bytes: 512 << 10,
             poison: true,
             scatters: true,
+            converts: true,
             faults: FaultPlan::new(),
         }
     }

@@ -13,8 +13,8 @@ use super::{
     work::{Job, Mishap, Work},
 };
 use crate::{
-    DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
-    ScatterTable, Timing, fork,
+    Conversion, DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
+    Result, ScatterTable, Timing, fork,
     sync::{self, Instant},
 };
 
@@ -425,6 +425,30 @@ unsafe impl Driver for SimDriver {
             if bytes > 0 {
                 let dst = state.device_range(self.ordinal, self.ordinal, dst.0, bytes)?;
                 let work = Work::Fill { dst, value, bytes };
+                state.enqueue(stream, Op::Run(job(stream, work, mishap)));
+            }
+            Ok(())
+        })
+    }
+
+    unsafe fn convert(
+        &self,
+        conversion: Conversion,
+        dst: DevicePtr,
+        src: DevicePtr,
+        elements: usize,
+        stream: RawStream,
+    ) -> Result<()> {
+        self.call(Step::Convert, |state, mishap| {
+            if !self.machine.0.config.devices[self.ordinal].converts {
+                let message = format!(
+                    "elements were to be converted from {conversion} on the device, and this one was made without the \
+                     kernel for that; convert them on the host"
+                );
+                return Err(self.error(ErrorKind::Unsupported, message));
+            }
+            let stream = state.stream(self.ordinal, stream.as_raw())?;
+            if let Some(work) = state.conversion(self.ordinal, conversion, [dst, src], elements)? {
                 state.enqueue(stream, Op::Run(job(stream, work, mishap)));
             }
             Ok(())

@@ -80,6 +80,10 @@ impl Engine {
                 unsafe { dst.ptr.write_bytes(*value, *bytes) };
                 None
             }
+            Work::Convert(elements) => {
+                elements.convert();
+                None
+            }
             Work::Busy(duration) => {
                 let due = start + *duration;
                 self.sleep_until(core, due);
@@ -146,6 +150,10 @@ impl Engine {
             }
             Work::Scatter { pieces, .. } => format!("moving {} scattered pieces", pieces.len()),
             Work::Fill { dst, bytes, .. } => format!("filling {bytes} bytes at {:p}", dst.ptr),
+            Work::Convert(elements) => format!(
+                "converting {} elements from {}",
+                elements.elements, elements.conversion
+            ),
             Work::Busy(duration) => format!("a busy task of {duration:?}"),
         };
         let message =

@@ -46,11 +46,13 @@ pub enum Step {
     Busy,
     /// [`Driver::copy_scattered`](crate::Driver::copy_scattered), with all of its copies.
     CopyScattered,
+    /// [`Driver::convert`](crate::Driver::convert).
+    Convert,
 }
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::MemoryInfo,
         Self::Allocate,
         Self::Free,
@@ -71,6 +73,7 @@ impl Step {
         Self::Memset,
         Self::Busy,
         Self::CopyScattered,
+        Self::Convert,
     ];
 
     /// Whether the call only gives something back. Such a call fails only with the device.
@@ -124,7 +127,10 @@ impl Fault {
             Self::PinLimit => step == Step::Pin,
             Self::Refused => !step.gives_back(),
             Self::CopyFailed | Self::Late(_) => {
-                matches!(step, Step::Copy | Step::CopyScattered | Step::Memset)
+                matches!(
+                    step,
+                    Step::Copy | Step::CopyScattered | Step::Memset | Step::Convert
+                )
             }
             Self::DeviceLost => true,
         }

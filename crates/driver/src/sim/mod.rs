@@ -16,6 +16,7 @@
 mod allocations;
 mod arena;
 mod config;
+mod convert;
 mod driver;
 mod engine;
 mod fault;

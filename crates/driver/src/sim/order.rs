@@ -187,7 +187,9 @@ impl State {
         let device = &mut self.devices[ordinal];
         let engine = match job.work {
             Work::Copy { direction, .. } => device.copy_engine(direction),
-            Work::Scatter { .. } | Work::Fill { .. } | Work::Busy(_) => device.compute_engine(),
+            Work::Scatter { .. } | Work::Fill { .. } | Work::Convert(_) | Work::Busy(_) => {
+                device.compute_engine()
+            }
         };
         let mailbox = &mut device.engines[engine];
         mailbox.queue.push_back(job);
@@ -263,6 +265,7 @@ impl State {
             Work::Copy { dst, src, .. } => lost(dst) || lost(src),
             Work::Scatter { pieces, .. } => pieces.iter().any(|piece| lost(&piece.dst) || lost(&piece.src)),
             Work::Fill { dst, .. } => lost(dst),
+            Work::Convert(elements) => lost(&elements.dst) || lost(&elements.src),
             Work::Busy(_) => false,
         }
     }
@@ -286,6 +289,10 @@ impl State {
                 }
             }
             Work::Fill { dst, bytes, .. } => hold(dst, *bytes),
+            Work::Convert(elements) => {
+                hold(&elements.dst, elements.dst_bytes());
+                hold(&elements.src, elements.src_bytes());
+            }
             Work::Busy(_) => {}
         }
     }
@@ -309,6 +316,11 @@ impl State {
                 }
             }
             Work::Fill { dst, bytes, .. } => release(dst, bytes),
+            Work::Convert(elements) => {
+                let [dst, src] = [elements.dst_bytes(), elements.src_bytes()];
+                release(elements.dst, dst);
+                release(elements.src, src);
+            }
             Work::Busy(_) => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{allocations::Block, arena::Key, scatter::Piece};
+use super::{allocations::Block, arena::Key, convert::Elements, scatter::Piece};
 use crate::sync::{Arc, Instant};
 
 /// What one end of a copy is, and so what is held while the copy is enqueued.
@@ -63,6 +63,7 @@ pub(super) enum Work {
         value: u8,
         bytes: usize,
     },
+    Convert(Elements),
     Busy(Duration),
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use pinlane_driver::{
-    DeviceMemory, Driver, ErrorKind, MemCopy, PinnedRange, Result, Stream, Timing,
+    Conversion, DeviceMemory, Driver, ErrorKind, Float, MemCopy, PinnedRange, Result, Stream, Timing,
     sim::{Alive, DeviceConfig, Fault, FaultPlan, Machine, SimDriver, Step},
 };
 
@@ -80,6 +80,8 @@ fn every_verb(device: &Arc<dyn Driver>, buffers: &mut Buffers) -> Result<()> {
             MemCopy::on_device(second.offset(100), first.offset(100), 100),
         ];
         device.copy_scattered(&halves, table, other.0.raw())?;
+        let widening = Conversion::new(Float::F8E4M3, Float::F32).unwrap();
+        device.convert(widening, first, second, BYTES / 8, other.0.raw())?;
     }
     let done = other.0.record(Timing::Disabled)?;
     done.query()?;

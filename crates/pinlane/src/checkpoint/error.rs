@@ -105,7 +105,7 @@ pub enum CheckpointError {
 pub struct Difference {
     /// Its name.
     pub tensor: String,
-    /// What the checkpoint has.
+    /// What the checkpoint has, or what becomes of that by [`LoadOptions`](super::LoadOptions).
     pub found: (DType, Vec<usize>),
     /// What the place takes.
     pub expected: (DType, Vec<usize>),

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use super::{Checkpoint, named::Named};
-use crate::{Device, Error, Result, Tensor, TensorMap, Tree};
+use super::{
+    Checkpoint, LoadOptions,
+    converting::{Converting, at},
+    named::Named,
+};
+use crate::{Device, Error, HostMemory, Placement, Result, Tensor, TensorMap, Tree};
 
 /// Loads the checkpoint at `path`, which is what [`Checkpoint::open`] takes, to a device or the host.
 ///
@@ -86,6 +90,113 @@ impl Checkpoint {
             .collect::<Result<Vec<_>>>()?;
         let named = places.into_iter().filter_map(|index| landed[index].next());
         Ok(TensorMap::of_unique(named))
+    }
+
+    /// As [`load`](Self::load), with what `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As for all; where tensors are to become another dtype, [`Error::DType`] for one that can't be had, and a driver's error
+    /// of kind [`Unsupported`](crate::driver::ErrorKind::Unsupported) where it can't convert.
+    pub fn load_with(&self, device: &Device, options: &LoadOptions) -> Result<TensorMap> {
+        self.check_names()?;
+        match self.converts(options)? {
+            false => self.load(device),
+            true => self.convert_to_each(|_| device.clone(), options),
+        }
+    }
+
+    /// As [`load_pinned`](Self::load_pinned), with what `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As for all; [`Error::PinnedBudget`]; [`Error::DType`] for a dtype that can't be had.
+    pub fn load_pinned_with(&self, device: &Device, options: &LoadOptions) -> Result<TensorMap> {
+        self.check_names()?;
+        if !self.converts(options)? {
+            return self.load_pinned(device);
+        }
+        let all = Named::of(self.entries())?;
+        let read = all.read_to_host(options, HostMemory::Pinned(device), Placement::Separate)?;
+        Ok(TensorMap::of_unique(read))
+    }
+
+    /// As [`load_to_each`](Self::load_to_each), with what `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load_with`](Self::load_with).
+    pub fn load_to_each_with(
+        &self,
+        place: impl FnMut(&str) -> Device,
+        options: &LoadOptions,
+    ) -> Result<TensorMap> {
+        self.check_names()?;
+        match self.converts(options)? {
+            false => self.load_to_each(place),
+            true => self.convert_to_each(place, options),
+        }
+    }
+
+    /// Whether any tensor becomes something else. Refuses what can't be.
+    pub(super) fn converts(&self, options: &LoadOptions) -> Result<bool> {
+        options.check()?;
+        let mut any = false;
+        for entry in self.entries() {
+            let becomes = options.becomes(entry.dtype());
+            any |= becomes.map_err(|error| at(entry.name(), error))?.is_some();
+        }
+        Ok(any)
+    }
+
+    fn convert_to_each(
+        &self,
+        mut place: impl FnMut(&str) -> Device,
+        options: &LoadOptions,
+    ) -> Result<TensorMap> {
+        let entries: Vec<_> = self.entries().collect();
+        let mut devices: Vec<(Device, Vec<usize>)> = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let device = place(entry.name());
+            match devices.iter_mut().find(|(known, _)| *known == device) {
+                Some((_, indices)) => indices.push(index),
+                None => devices.push((device, vec![index])),
+            }
+        }
+        let mut converting = Vec::new();
+        for (device, indices) in devices.iter().filter(|(device, _)| !device.is_host()) {
+            let chosen = indices.iter().map(|&index| (entries[index], None));
+            let mut on_device = Converting::new(chosen, device, options)?;
+            on_device.start();
+            converting.push((on_device, indices));
+        }
+        let mut loaded: Vec<Option<Tensor>> = vec![None; entries.len()];
+        // While the devices' own are on their way.
+        for (_, indices) in devices.iter().filter(|(device, _)| device.is_host()) {
+            let chosen = Named::of(indices.iter().map(|&index| entries[index]))?;
+            let read = chosen.read_to_host(options, HostMemory::Pageable, Placement::Slab)?;
+            for (&index, (_, tensor)) in indices.iter().zip(read) {
+                loaded[index] = Some(tensor);
+            }
+        }
+        // In turn, so that none waits for the end of another.
+        while !converting.is_empty() {
+            let mut going_on = Vec::with_capacity(converting.len());
+            for (mut on_device, indices) in converting {
+                let Some(group) = on_device.next_group() else {
+                    continue;
+                };
+                for (number, tensor) in group? {
+                    loaded[indices[number]] = Some(tensor);
+                }
+                going_on.push((on_device, indices));
+            }
+            converting = going_on;
+        }
+        let named = entries.iter().map(|entry| entry.name().to_owned()).zip(loaded);
+        Ok(TensorMap::of_unique(
+            named.filter_map(|(name, tensor)| Some((name, tensor?))),
+        ))
     }
 
     /// Refuses a name that no map can have.

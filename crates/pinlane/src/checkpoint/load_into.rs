@@ -2,8 +2,17 @@
 
 use std::collections::HashSet;
 
-use super::{Checkpoint, CheckpointError, Difference, named::Named};
-use crate::{DType, Device, Error, Result, Tensor, Tree};
+use super::{
+    Checkpoint, CheckpointError, Difference, LoadOptions,
+    converting::{Converting, at},
+    named::Named,
+};
+use crate::{
+    DType, Device, Error, Result, Tensor, Tree,
+    landing::span_bytes,
+    memory::storage::{DeviceBytes, Place},
+    transfer::into::{Destinations, Seized},
+};
 
 /// Whether a checkpoint has to have exactly the names of what it is loaded into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,15 +66,54 @@ impl Checkpoint {
     /// could not be read. What was to be written holds neither the old bytes nor the new after an error while bytes move, and
     /// can't be read.
     pub fn load_into<T: Tree>(&self, tree: &mut T, names: Names) -> Result<LeftOut> {
-        let (paths, left_out) = self.compare(tree, names)?;
+        self.load_into_with(tree, names, &LoadOptions::new())
+    }
+
+    /// As [`load_into`](Self::load_into), with what `options` say: the tensors of `tree` are compared with what those of the
+    /// checkpoint become.
+    ///
+    /// ```
+    /// use pinlane::{DType, Device, Tensor, TensorMap, Tree};
+    /// use pinlane::checkpoint::{self, Checkpoint, LoadOptions, Names, SaveOptions};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("model.safetensors");
+    /// let mut saved = TensorMap::new();
+    /// saved.insert("weight", Tensor::ones(DType::F32, &[4])?)?;
+    /// checkpoint::save(&saved, &path, &SaveOptions::default())?;
+    ///
+    /// let mut model = TensorMap::new();
+    /// model.insert("weight", Tensor::zeros(DType::F16, &[4])?)?;
+    /// let mut model = model.to(&Device::open("sim:0")?)?;
+    /// let halves = LoadOptions::new().dtype(DType::F16);
+    /// Checkpoint::open(&path)?.load_into_with(&mut model, Names::All, &halves)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`load_into`](Self::load_into) and [`load_with`](Self::load_with).
+    pub fn load_into_with<T: Tree>(
+        &self,
+        tree: &mut T,
+        names: Names,
+        options: &LoadOptions,
+    ) -> Result<LeftOut> {
+        options.check()?;
+        let (paths, left_out) = self.compare(tree, names, options)?;
         let mut tensors = take(tree)?;
-        let filled = self.fill(&mut tensors, &paths);
+        let filled = self.fill(&mut tensors, &paths, options);
         put_back(tree, tensors);
         filled.map(|()| left_out)
     }
 
     /// The tree's names where everything that has to fit does, and what does not have to.
-    fn compare<T: Tree>(&self, tree: &T, names: Names) -> Result<(Vec<String>, LeftOut)> {
+    fn compare<T: Tree>(
+        &self,
+        tree: &T,
+        names: Names,
+        options: &LoadOptions,
+    ) -> Result<(Vec<String>, LeftOut)> {
         let mut tensors = Vec::new();
         tree.visit(&mut |tensor| tensors.push(tensor));
         if !tree.has_names() && !tensors.is_empty() {
@@ -85,14 +133,18 @@ impl Checkpoint {
             if !known.insert(path.as_str()) {
                 return Err(Error::DuplicateName { path: path.clone() });
             }
-            match self.get(path) {
-                None => left_out.missing.push(path.clone()),
-                Some(entry) if entry.dtype() == tensor.dtype() && entry.shape() == tensor.shape() => {}
-                Some(entry) => different.push(Difference {
+            let Some(entry) = self.get(path) else {
+                left_out.missing.push(path.clone());
+                continue;
+            };
+            let becomes = options.becomes(entry.dtype()).map_err(|error| at(path, error))?;
+            let dtype = becomes.map_or(entry.dtype(), |becomes| becomes.dtype);
+            if (dtype, entry.shape()) != (tensor.dtype(), tensor.shape()) {
+                different.push(Difference {
                     tensor: path.clone(),
-                    found: (entry.dtype(), entry.shape().to_vec()),
+                    found: (dtype, entry.shape().to_vec()),
                     expected: (tensor.dtype(), tensor.shape().to_vec()),
-                }),
+                });
             }
         }
         let unexpected = self.entries().filter(|entry| !known.contains(entry.name()));
@@ -114,21 +166,22 @@ impl Checkpoint {
         Ok((paths, left_out))
     }
 
-    /// Moves into those of `tensors` that the checkpoint has, device by device.
-    fn fill(&self, tensors: &mut [Tensor], paths: &[String]) -> Result<()> {
-        let mut devices: Vec<(Device, Vec<usize>)> = Vec::new();
+    /// Moves into those of `tensors` that the checkpoint has, device by device; what becomes something else by itself.
+    fn fill(&self, tensors: &mut [Tensor], paths: &[String], options: &LoadOptions) -> Result<()> {
+        let mut groups: Vec<(Device, bool, Vec<usize>)> = Vec::new();
         for (index, (tensor, path)) in tensors.iter().zip(paths).enumerate() {
-            if self.get(path).is_none() {
-                continue;
-            }
-            let device = tensor.device();
-            match devices.iter_mut().find(|(known, _)| *known == device) {
-                Some((_, indices)) => indices.push(index),
-                None => devices.push((device, vec![index])),
+            let Some(entry) = self.get(path) else { continue };
+            let (device, converts) = (tensor.device(), entry.dtype() != tensor.dtype());
+            let known = groups
+                .iter_mut()
+                .find(|(known, also, _)| *known == device && *also == converts);
+            match known {
+                Some((.., indices)) => indices.push(index),
+                None => groups.push((device, converts, vec![index])),
             }
         }
         let stand_in = stand_in()?;
-        for (_, indices) in devices {
+        for (device, converts, indices) in groups {
             let names = || indices.iter().map(|&index| paths[index].clone());
             let from = indices.iter().map(|&index| self.tensor(&paths[index]));
             let from = Named::new(names().zip(from.collect::<Result<Vec<_>>>()?));
@@ -136,7 +189,11 @@ impl Checkpoint {
                 .iter()
                 .map(|&index| std::mem::replace(&mut tensors[index], stand_in.clone()));
             let mut into = Named::new(names().zip(taken.collect::<Vec<_>>()));
-            let copied = from.copy_into(&mut into);
+            let copied = if converts {
+                self.convert_into(&from, &mut into, &device, options)
+            } else {
+                from.copy_into(&mut into)
+            };
             for (&index, (_, tensor)) in indices.iter().zip(into) {
                 tensors[index] = tensor;
             }
@@ -144,6 +201,62 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+impl Checkpoint {
+    /// Converts tensors into others that have the same names, on one device or the host.
+    fn convert_into(
+        &self,
+        from: &Named,
+        into: &mut Named,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> Result<()> {
+        let seized = Seized::of(into)?;
+        let mut sources = Vec::new();
+        from.visit(&mut |tensor| sources.push(tensor));
+        if device.is_host() {
+            let numbered: Vec<_> = sources.iter().copied().enumerate().collect();
+            let filled = Destinations::new(&sources, seized.places(), None)?.fill_on_host(&numbered);
+            filled.map_err(|failure| failure.named(|index| from.path(index)))?;
+            seized.landing().set();
+            return Ok(());
+        }
+        let places = seized
+            .places()
+            .iter()
+            .map(device_bytes)
+            .collect::<Result<Vec<_>>>();
+        let names = (0..sources.len()).map(|index| from.path(index));
+        let entries = names.filter_map(|name| self.get(&name));
+        let started = places.and_then(|places| {
+            let entries = entries.zip(places.into_iter().map(Some));
+            Converting::new(entries, device, options)
+        });
+        let mut converting = match started {
+            Ok(converting) => converting,
+            Err(error) => {
+                seized.give_back(into);
+                return Err(error);
+            }
+        };
+        while let Some(group) = converting.next_group() {
+            group?;
+        }
+        seized.landing().set();
+        Ok(())
+    }
+}
+
+/// Where a contiguous tensor of a device lies.
+fn device_bytes(tensor: &Tensor) -> Result<DeviceBytes> {
+    let Place::Device(place) = tensor.storage().place() else {
+        unreachable!("grouped as on a device")
+    };
+    Ok(DeviceBytes {
+        offset: place.offset + span_bytes(tensor)?.start,
+        ..place.clone()
+    })
 }
 
 /// Takes the tensors out of a tree, which gets others until they are put back: a tree of any kind lends them in this way only.

@@ -3,6 +3,7 @@
 //! - [`load`] moves what is in files to a device, [`save`] what is on a device to files.
 //! - [`Checkpoint`] is the catalogue: what there is, without reading data; choosing by name, pattern or predicate; slices;
 //!   loading whole, tensor by tensor ([`Checkpoint::stream`]) or into tensors that exist ([`Checkpoint::load_into`]).
+//! - [`LoadOptions`] says what tensors of floating-point numbers become on their way, such as BF16.
 //! - [`verify`] reads everything and tells all that is wrong.
 //! - [`Header`] and [`ShardIndex`] are the two formats, read by the letter: what is a rule of the format is checked before
 //!   anything else is done with a file, and before anything is allocated that a file's claims decide.
@@ -12,6 +13,7 @@
 //! straight into pinned slots.
 
 mod catalogue;
+mod converting;
 mod error;
 mod fault;
 mod header;
@@ -21,6 +23,7 @@ mod load;
 mod load_into;
 mod map;
 mod named;
+mod options;
 mod save;
 mod shard;
 mod source;
@@ -34,6 +37,7 @@ pub use header::{Header, TensorInfo};
 pub use index::ShardIndex;
 pub use load::load;
 pub use load_into::{LeftOut, Names};
+pub use options::LoadOptions;
 pub use save::{SaveOptions, Saved, save};
 pub use shard::Shard;
 pub use stream::Stream;

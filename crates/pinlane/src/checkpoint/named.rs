@@ -2,7 +2,8 @@
 
 use pinlane_driver::sync::Arc;
 
-use crate::{Tensor, Tree};
+use super::{Entry, LoadOptions};
+use crate::{HostMemory, Placement, Result, Tensor, Tree, file::to_host::read_to_host_as};
 
 /// Tensors and their names, which the trees that this becomes by moving share.
 #[derive(Clone, Debug)]
@@ -19,6 +20,25 @@ impl Named {
             names: Arc::new(names),
             tensors,
         }
+    }
+
+    /// Tensors of a checkpoint, where they lie.
+    pub(super) fn of<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Result<Self> {
+        let named = entries.map(|entry| Ok((entry.name().to_owned(), entry.tensor()?)));
+        Ok(Self::new(named.collect::<Result<Vec<_>>>()?))
+    }
+
+    /// The tensors, which lie in files, in memory of the host, as what `options` say that they become.
+    pub(super) fn read_to_host(
+        self,
+        options: &LoadOptions,
+        memory: HostMemory<'_>,
+        placement: Placement,
+    ) -> Result<Self> {
+        let numbered: Vec<_> = self.tensors.iter().enumerate().collect();
+        let read = read_to_host_as(&numbered, |dtype| options.becomes(dtype), memory, placement);
+        let tensors = read.map_err(|failure| failure.named(|index| self.path(index)))?;
+        Ok(Self { tensors, ..self })
     }
 }
 

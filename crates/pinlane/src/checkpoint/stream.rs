@@ -1,9 +1,9 @@
 //! Tensors as they land, so that work on the first can begin before the last is read.
 
-use std::{iter::FusedIterator, vec};
+use std::{collections::VecDeque, fmt, iter::FusedIterator, vec};
 
-use super::{Checkpoint, named::Named};
-use crate::{Device, Prefetch, Result, Tensor, prefetch};
+use super::{Checkpoint, LoadOptions, converting::Converting, named::Named};
+use crate::{Device, HostMemory, Placement, Prefetch, Result, Tensor, prefetch};
 
 /// The bytes of the first group. It is small, so that the first tensors are there soon.
 const FIRST_GROUP: u64 = 16 << 20;
@@ -41,10 +41,27 @@ impl Checkpoint {
     ///
     /// None that a header leaves possible. Those of the iterator's items are those of [`load`](Self::load).
     pub fn stream(&self, device: &Device) -> Result<Stream> {
-        Ok(Stream {
-            groups: prefetch(self.groups()?, device, AHEAD),
-            landed: Vec::new().into_iter().zip(Vec::new()),
-        })
+        let groups = prefetch(self.groups()?, device, AHEAD);
+        Ok(Stream::of(Groups::AsTheyAre(groups)))
+    }
+
+    /// As [`stream`](Self::stream), with what `options` say. Where tensors become another dtype, a device's groups are of up to
+    /// 64 MiB, and a tensor that is larger comes in several; to the host nothing is read ahead.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load_with`](Self::load_with), as far as nothing has to be read to find it out.
+    pub fn stream_with(&self, device: &Device, options: &LoadOptions) -> Result<Stream> {
+        if !self.converts(options)? {
+            return self.stream(device);
+        }
+        let groups = if device.is_host() {
+            Groups::OnHost(self.groups()?.into_iter(), options.clone())
+        } else {
+            let entries = self.entries().map(|entry| (entry, None));
+            Groups::OnDevice(Converting::new(entries, device, options)?)
+        };
+        Ok(Stream::of(groups))
     }
 
     /// The tensors in groups that move as one.
@@ -68,10 +85,46 @@ impl Checkpoint {
 }
 
 /// The iterator that [`Checkpoint::stream`] makes.
-#[derive(Debug)]
 pub struct Stream {
-    groups: Prefetch<vec::IntoIter<Named>>,
-    landed: std::iter::Zip<vec::IntoIter<String>, vec::IntoIter<Tensor>>,
+    groups: Groups,
+    landed: VecDeque<(String, Tensor)>,
+}
+
+/// Where groups come from.
+enum Groups {
+    /// From files, as they lie there.
+    AsTheyAre(Prefetch<vec::IntoIter<Named>>),
+    /// As what they become on a device.
+    OnDevice(Converting),
+    /// As what they become on the host.
+    OnHost(vec::IntoIter<Named>, LoadOptions),
+}
+
+impl Groups {
+    fn next(&mut self) -> Option<Result<VecDeque<(String, Tensor)>>> {
+        Some(match self {
+            Self::AsTheyAre(groups) => groups.next()?.map(|group| group.into_iter().collect()),
+            Self::OnDevice(converting) => {
+                let group = converting.next_group()?;
+                let named = |(number, tensor)| (converting.name(number).to_owned(), tensor);
+                group.map(|group| group.into_iter().map(named).collect())
+            }
+            Self::OnHost(groups, options) => {
+                let group = groups.next()?;
+                let read = group.read_to_host(options, HostMemory::Pageable, Placement::Slab);
+                read.map(|group| group.into_iter().collect())
+            }
+        })
+    }
+}
+
+impl Stream {
+    fn of(groups: Groups) -> Self {
+        Self {
+            groups,
+            landed: VecDeque::new(),
+        }
+    }
 }
 
 impl Iterator for Stream {
@@ -79,11 +132,11 @@ impl Iterator for Stream {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(named) = self.landed.next() {
+            if let Some(named) = self.landed.pop_front() {
                 return Some(Ok(named));
             }
             match self.groups.next()? {
-                Ok(group) => self.landed = group.into_iter(),
+                Ok(group) => self.landed = group,
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -91,3 +144,13 @@ impl Iterator for Stream {
 }
 
 impl FusedIterator for Stream {}
+
+impl fmt::Debug for Stream {
+    /// What has landed: the names of all that is to come would bury what else is printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let landed = self.landed.iter().map(|(name, _)| name);
+        f.debug_struct("Stream")
+            .field("landed", &landed.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

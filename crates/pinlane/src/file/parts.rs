@@ -10,7 +10,7 @@ use pinlane_driver::sync::{
 
 use crate::error::Failure;
 
-/// What a thread does before it looks for more, in bytes.
+/// The most that a thread does before it looks for more, in bytes. Items of one tensor begin at multiples of it.
 const PART: usize = 4 << 20;
 /// More threads than this wait for memory, or for the disk, rather than for a processor.
 const MOST_THREADS: usize = 12;

@@ -12,6 +12,7 @@ use pinlane_driver::sync::Arc;
 
 use crate::{
     Device, Error, Layout, Result, Tensor, Tree,
+    conversion::Becomes,
     error::Failure,
     file::to_host::{Destined, end_of, read_all},
     landing::{packing, span_bytes},
@@ -198,7 +199,8 @@ impl<'a> Destinations<'a> {
         })
     }
 
-    /// Copies tensors that are on the host, or in files, into their destinations there; each comes with its number.
+    /// Copies tensors that are on the host, or in files, into their destinations there; each comes with its number. Those in files
+    /// become what their destinations are.
     pub(crate) fn fill_on_host(self, sources: &[(usize, &Tensor)]) -> Result<(), Failure> {
         let mut in_files = Vec::new();
         for &(index, source) in sources {
@@ -217,7 +219,15 @@ impl<'a> Destinations<'a> {
         if let Place::File(_) = source.storage().place() {
             let end = end_of(source, index, true)?;
             let place = NonNull::from(bytes).cast();
-            in_files.push(Destined { end, place });
+            let becomes = match source.dtype() == into.dtype() {
+                true => None,
+                false => Becomes::of(source.dtype(), into.dtype())?,
+            };
+            in_files.push(Destined {
+                end,
+                place,
+                conversion: becomes.map(|becomes| becomes.conversion),
+            });
             return Ok(());
         }
         match packing(source)?.1 {

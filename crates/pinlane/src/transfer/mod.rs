@@ -12,6 +12,7 @@
 //! - [`reactor`] looks after what nobody blocks on; [`leaks`] counts what a lost device may still use.
 
 mod ahead;
+pub(crate) mod convert;
 pub(crate) mod engine;
 pub(crate) mod flights;
 pub(crate) mod into;

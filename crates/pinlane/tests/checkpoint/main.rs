@@ -2,6 +2,7 @@
 
 #![cfg(not(shuttle))]
 
+mod converting;
 mod corpus;
 mod differential;
 mod finding;

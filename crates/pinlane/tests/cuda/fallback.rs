@@ -12,7 +12,8 @@ use std::{
 use pinlane::{
     DType, Device, DeviceOptions, Placement, Route, Tensor, TransferOptions, Tree,
     driver::{
-        DevicePtr, Driver, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, ScatterTable, Timing,
+        Conversion, DevicePtr, Driver, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
+        ScatterTable, Timing,
     },
 };
 
@@ -168,6 +169,17 @@ unsafe impl Driver for WithoutKernel {
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         unsafe { self.inner.memset(dst, value, bytes, stream) }
+    }
+
+    unsafe fn convert(
+        &self,
+        conversion: Conversion,
+        dst: DevicePtr,
+        src: DevicePtr,
+        elements: usize,
+        stream: RawStream,
+    ) -> Result<()> {
+        unsafe { self.inner.convert(conversion, dst, src, elements, stream) }
     }
 
     fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {

@@ -54,7 +54,7 @@ fn run(rig: &Rig) -> Vec<(&'static str, Error)> {
 
 /// The steps of the driver that the program reaches where nothing fails: all that the engine ever takes, but for giving
 /// pinned slabs back, which is for the end.
-const REACHED: [Step; 15] = [
+const REACHED: [Step; 16] = [
     Step::Allocate,
     Step::Free,
     Step::Pin,
@@ -70,6 +70,7 @@ const REACHED: [Step; 15] = [
     Step::Copy,
     Step::CopyBatch,
     Step::CopyScattered,
+    Step::Convert,
 ];
 
 /// How often the program calls each step. Fails unless these are exactly the steps of [`REACHED`]: a program that

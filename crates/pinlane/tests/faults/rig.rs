@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
@@ -9,6 +10,7 @@ use std::{
 
 use pinlane::{
     DType, Device, DeviceOptions, Profile, Tensor, TensorMap, Tree,
+    checkpoint::{SaveOptions, save},
     driver::{
         Driver, ErrorKind,
         sim::{Alive, DeviceConfig, FaultPlan, Machine, MachineConfig, SimDriver},
@@ -174,6 +176,8 @@ pub(crate) struct Tensors {
     pub(crate) large: Tensor,
     pub(crate) small: Tensor,
     pub(crate) tiny: Tensor,
+    /// A checkpoint of tensors that can become another dtype, and of some that stay what they are.
+    pub(crate) singles: PathBuf,
     _folder: TempDir,
 }
 
@@ -204,11 +208,25 @@ impl Tensors {
         }
         mixed.insert("large", large.clone()).unwrap();
         mixed.insert("empty", bytes(0, 0)).unwrap();
+        let singles = folder.path().join("singles.safetensors");
+        let mut state = TensorMap::new();
+        for (name, dtype, elements) in [
+            ("long", DType::F32, SLOT),
+            ("odd", DType::F32, 7),
+            ("steps", DType::I64, 3),
+            ("none", DType::F32, 0),
+        ] {
+            let bytes = pattern(dtype.bytes_for(elements).unwrap(), 6);
+            let tensor = Tensor::from_bytes(bytes, dtype, &[elements]).unwrap();
+            state.insert(name, tensor).unwrap();
+        }
+        save(&state, &singles, &SaveOptions::new()).unwrap();
         Self {
             mixed,
             large,
             small: bytes(SLOT + 77, 4),
             tiny: bytes(99, 5),
+            singles,
             _folder: folder,
         }
     }
@@ -228,9 +246,13 @@ pub(crate) fn assert_same<T: Tree>(expected: &T, found: &T) {
     let mut expected = tensors.into_iter();
     found.visit(&mut |found| {
         let expected = expected.next().expect("as many tensors as there were");
-        assert_eq!(expected.shape(), found.shape());
+        assert_eq!(
+            (expected.dtype(), expected.shape()),
+            (found.dtype(), found.shape())
+        );
+        let [expected, found] = [expected, found].map(|tensor| tensor.contiguous().unwrap());
         assert!(
-            expected.to_vec::<u8>().unwrap() == found.to_vec::<u8>().unwrap(),
+            expected.as_bytes().unwrap() == found.as_bytes().unwrap(),
             "a tensor of shape {:?} arrived with other bytes than it left with",
             found.shape()
         );

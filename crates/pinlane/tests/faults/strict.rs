@@ -10,8 +10,8 @@ use std::{
 };
 
 use pinlane::driver::{
-    DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
-    ScatterTable, Timing, sim::SimDriver,
+    Conversion, DevicePtr, Driver, Error, ErrorKind, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
+    Result, ScatterTable, Timing, sim::SimDriver,
 };
 
 /// Counts calls with handles or ranges that are not, or no longer, the driver's own: what is released twice, or used
@@ -140,6 +140,17 @@ unsafe impl Driver for Strict {
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         self.watch(unsafe { self.sim.memset(dst, value, bytes, stream) })
+    }
+
+    unsafe fn convert(
+        &self,
+        conversion: Conversion,
+        dst: DevicePtr,
+        src: DevicePtr,
+        elements: usize,
+        stream: RawStream,
+    ) -> Result<()> {
+        self.watch(unsafe { self.sim.convert(conversion, dst, src, elements, stream) })
     }
 
     fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {

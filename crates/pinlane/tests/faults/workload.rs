@@ -9,7 +9,9 @@ use std::{
 };
 
 use pinlane::{
-    DType, Device, Error, HostMemory, Placement, Result, Route, Tensor, Transfer, TransferOptions, Tree,
+    Checkpoint, DType, Device, Error, HostMemory, Placement, Result, Route, Tensor, Transfer,
+    TransferOptions, Tree,
+    checkpoint::{LoadOptions, Names},
     driver::{Stream, Timing},
     prefetch,
 };
@@ -19,7 +21,7 @@ use crate::rig::{Rig, Tensors, assert_same};
 type Operation = fn(&Rig, &Tensors) -> Result<()>;
 
 /// By name, in the order in which they run.
-pub(crate) const OPERATIONS: [(&str, Operation); 14] = [
+pub(crate) const OPERATIONS: [(&str, Operation); 15] = [
     ("pinned", pinned),
     ("mixed tree", mixed_tree),
     ("forced routes", forced_routes),
@@ -27,6 +29,7 @@ pub(crate) const OPERATIONS: [(&str, Operation); 14] = [
     ("inline", inline),
     ("alone", alone),
     ("into what exists", into_what_exists),
+    ("converted", converted),
     ("between devices", between_devices),
     ("from two places", from_two_places),
     ("prefetch", prefetched),
@@ -139,6 +142,21 @@ fn copy_into<T: Tree>(source: &T, into: &mut T) -> Result<()> {
 
 fn zeros(like: &Tensor) -> Tensor {
     Tensor::zeros(DType::U8, like.shape()).expect("a small tensor of the host")
+}
+
+/// From files, as another dtype: to new tensors and to some that exist.
+fn converted(rig: &Rig, tensors: &Tensors) -> Result<()> {
+    let narrow = LoadOptions::new().dtype(DType::F16);
+    let checkpoint = Checkpoint::open(&tensors.singles)?;
+    let expected = checkpoint.load_with(&Device::host(), &narrow)?;
+    let mut there = checkpoint.load_with(&rig.devices[0], &narrow)?;
+    assert_same(&expected, &there.to(&Device::host())?);
+    checkpoint.load_into_with(&mut there, Names::All, &narrow)?;
+    assert_same(&expected, &there.to(&Device::host())?);
+    let wide = there.get("odd").expect("it was loaded").to_dtype(DType::F64)?;
+    let expected = expected.get("odd").expect("it was loaded").to_dtype(DType::F64)?;
+    assert_same(&expected, &wide.to(&Device::host())?);
+    Ok(())
 }
 
 fn between_devices(rig: &Rig, tensors: &Tensors) -> Result<()> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use pinlane::driver::{
-    DevicePtr, Driver, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, ScatterTable, Timing,
-    sim::SimDriver, sync::Arc,
+    Conversion, DevicePtr, Driver, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result,
+    ScatterTable, Timing, sim::SimDriver, sync::Arc,
 };
 
 thread_local! {
@@ -176,6 +176,17 @@ unsafe impl Driver for Uncounted {
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         self.call(|sim| unsafe { sim.memset(dst, value, bytes, stream) })
+    }
+
+    unsafe fn convert(
+        &self,
+        conversion: Conversion,
+        dst: DevicePtr,
+        src: DevicePtr,
+        elements: usize,
+        stream: RawStream,
+    ) -> Result<()> {
+        self.call(|sim| unsafe { sim.convert(conversion, dst, src, elements, stream) })
     }
 
     fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What a transfer promises, whatever the moment at which it is waited for, awaited, fenced or dropped.
 
+mod converting;
 mod dropping;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -23,6 +24,8 @@ use rig::pattern;
 
 const TESTS: &[Test] = tests![
     Device: {
+        converting::a_tensor_becomes_another_dtype_where_it_is_whatever_its_shape_and_strides,
+        converting::a_tensor_that_has_the_dtype_is_shared_and_one_that_can_not_have_it_refused,
         into::bytes_land_in_tensors_that_exist_in_every_direction,
         into::a_tree_lands_in_place_and_keeps_its_addresses,
         into::a_strided_source_lands_in_its_logical_order,
@@ -37,6 +40,7 @@ const TESTS: &[Test] = tests![
         waiting::a_transfer_can_be_sent_to_another_thread_and_waited_for_there,
     }
     Simulator: {
+        converting::a_conversion_that_fails_is_told_and_leaves_nothing_behind,
         dropping::a_transfer_that_is_dropped_in_flight_keeps_its_memory_until_the_device_is_done,
         dropping::who_drains_a_device_waits_for_what_was_dropped_and_no_longer_than_told,
         dropping::a_staged_transfer_that_is_dropped_in_flight_lets_go_of_its_source_and_its_slots_only_then,
