@@ -86,7 +86,7 @@ unsafe impl Driver for CudaDriver {
         link::state(self.properties.pci_address.as_deref()?)
     }
 
-    /// What lies idle in the cache counts as free: the next allocation can have it.
+    /// What lies idle in the cache, or unused in the pool behind it, counts as free: the next allocation can have it.
     fn memory_info(&self) -> Result<MemoryInfo> {
         let _current = self.context.enter()?.beside_captures()?;
         let (mut free, mut total) = (0, 0);
@@ -94,7 +94,12 @@ unsafe impl Driver for CudaDriver {
         let status = unsafe { (self.context.api.memory_info)(&raw mut free, &raw mut total) };
         self.context
             .check(status, || "asking for the free memory".to_owned())?;
-        let free = free.saturating_add(self.memory.idle_bytes()).min(total);
+        let unused = self
+            .context
+            .pool
+            .map_or(Ok(0), |pool| pool.unused(&self.context))?;
+        let idle = self.memory.idle_bytes().saturating_add(unused);
+        let free = free.saturating_add(idle).min(total);
         Ok(MemoryInfo {
             free: free as u64,
             total: total as u64,

@@ -86,6 +86,7 @@ functions! {
     pool_create = "cuMemPoolCreate" (*mut usize, *const PoolProperties);
     pool_set_access = "cuMemPoolSetAccess" (usize, *const Access, usize);
     pool_trim = "cuMemPoolTrimTo" (usize, usize);
+    pool_attribute = "cuMemPoolGetAttribute" (usize, c_int, *mut u64);
     allocate_in_order = "cuMemAllocFromPoolAsync" (*mut u64, usize, usize, usize);
     free_in_order = "cuMemFreeAsync" (u64, usize);
     host_register = "cuMemHostRegister_v2" (*mut c_void, usize, c_uint);

@@ -94,7 +94,10 @@ impl BlockCache {
         state.keep(block, size);
         let surplus = state.shrink_to(self.bound);
         drop(state);
-        give_back(surplus, source)?;
+        if !surplus.is_empty() {
+            give_back(surplus, source)?;
+            source.settle()?;
+        }
         Ok(true)
     }
 
