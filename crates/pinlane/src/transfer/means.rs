@@ -92,6 +92,7 @@ pub(super) fn means<'a>(engine: &'a Engine, direction: Direction, leaves: &[Leaf
         simulated: engine.driver.properties().simulated,
         lent: false,
         fresh: false,
+        behind_event: false,
         scatter: None,
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Means<'a> {
     pub(crate) lent: bool,
     /// Whether results on the host lie in memory that nobody has written yet.
     pub(crate) fresh: bool,
+    /// Whether the copies come after an event, which may not have fired.
+    pub(crate) behind_event: bool,
     /// What the table of a kernel that moves scattered pieces takes, where the driver has one and it may be needed.
     pub(crate) scatter: Option<ScatterTable>,
 }
@@ -86,7 +88,7 @@ pub(crate) fn plan(
             tallies: Vec::new(),
         },
     };
-    let choice = Choice::new(direction, leaves.len() == 1, forced, gathering, means.profile);
+    let choice = Choice::new(direction, leaves.len() == 1, forced, gathering, &means);
     // What is copied or gathered from or to where it lies comes first: it keeps the link busy while the first slots are
     // filled.
     let mut pieces = Vec::new();

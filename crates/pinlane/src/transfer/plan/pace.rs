@@ -167,6 +167,7 @@ mod tests {
             simulated: false,
             lent: false,
             fresh: false,
+            behind_event: false,
             scatter: None,
         }
     }
