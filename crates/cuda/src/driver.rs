@@ -50,6 +50,7 @@ impl CudaDriver {
         let context = Context::retain(api, id, device)?;
         let idle = usize::try_from(properties.memory_bytes / IDLE_PART).unwrap_or(usize::MAX);
         let scattered = Scattered::new(&context);
+        scattered.load(&context);
         Ok(Self {
             memory: BlockCache::new(idle),
             events: Events::default(),
