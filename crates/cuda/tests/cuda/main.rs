@@ -71,6 +71,7 @@ const TESTS: &[(&str, Test)] = tests![
     processes::a_process_may_exit_with_work_in_flight,
     processes::handles_may_be_dropped_when_cuda_is_gone,
     processes::a_forked_child_gets_an_error_that_says_so,
+    processes::a_child_forked_from_one_where_another_library_uses_cuda_is_told_so,
 ];
 
 fn main() {
