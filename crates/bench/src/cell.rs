@@ -20,7 +20,9 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Memory {
-    /// Ordinary memory; towards the host, fresh.
+    /// Ordinary memory. Towards the host, new results, as a program gets them that makes them again and again: pinlane keeps the
+    /// memory of results that were dropped for the next ones, from 1 MiB on, where the plain way has new memory from the
+    /// allocator each time.
     Pageable,
     /// Page-locked memory.
     Pinned,

@@ -1,5 +1,5 @@
-//! One cell after the other: plan, race, check. Cells that seem to fall short are measured once more, for longer, and only
-//! that counts: what the worst of hundreds of cells shows would otherwise be noise.
+//! One cell after the other: plan, race, check. Cells that seem to fall short, or nearly so, are measured once more, for longer,
+//! and only that counts: what the worst of hundreds of cells shows would otherwise be noise, whichever way that goes.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use pinlane::{Plan, Route};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cell::{Cell, Direction, Memory},
+    cell::Cell,
     document::Failure,
     error::Result,
     rig::Rig,
@@ -82,7 +82,9 @@ impl CellReport {
 
 /// The ratio to the plain way or to the best route that is still noise.
 pub const NOISE: f64 = 1.05;
-/// How much longer a cell is measured that seems to fall short.
+/// The ratio from which on a cell is measured once more: what is a little below [`NOISE`] may be above it as well.
+const DOUBTFUL: f64 = 1.03;
+/// How much longer such a cell is measured.
 const LONGER: u32 = 5;
 
 /// What became of a grid.
@@ -128,7 +130,7 @@ pub fn measure_all(
     let mut doubtful: Vec<&mut CellReport> = outcome
         .reports
         .iter_mut()
-        .filter(|report| report.shortfall() > NOISE)
+        .filter(|report| report.shortfall() > DOUBTFUL)
         .collect();
     doubtful.sort_by(|a, b| b.shortfall().total_cmp(&a.shortfall()));
     for report in doubtful {
@@ -154,11 +156,6 @@ pub fn measure(rig: &Rig, cell: Cell, effort: Effort) -> Result<CellReport> {
     let plans = sources.plans(None)?;
     let (route, reason) = described(&plans);
     let same = chosen_anyway(&sources, &plans);
-    let effort = Effort {
-        // Fresh pageable memory is never warm.
-        first_run_counts: cell.direction == Direction::D2h && cell.memory == Memory::Pageable,
-        ..effort
-    };
     let check = |way: &str, landed| rig.check(&sources, way, landed);
     let mut ways = sources.ways();
     ways.retain(|way| !same.contains(&way.name));

@@ -2,7 +2,8 @@
 //!
 //! The first run of each way does not count: it warms caches and pools, and its bytes are checked. Then come rounds in which
 //! every way runs once, in an order drawn anew, so that none always runs behind the same other one. What a run returns is dropped outside the time taken. A
-//! way's time is the median of its runs.
+//! way's time is the median of its runs. The bytes of its last run are checked too, and so are those of a first timed run that
+//! may turn out to be the only one.
 
 use std::time::{Duration, Instant};
 
@@ -31,15 +32,17 @@ pub struct Effort {
     /// A way that takes longer than the fastest by this factor in the first round, and a good part of the budget, is left
     /// alone after it. Pinlane's own choice never is.
     pub hopeless: Option<f64>,
-    /// Whether the first run is as good as any other, because no way leaves anything warm behind. Then a hopeless way is
-    /// not run a second time.
-    pub first_run_counts: bool,
 }
 
 impl Effort {
     /// Whether there is another round after `rounds` of them.
     pub(crate) fn goes_on(&self, rounds: usize, began: Instant) -> bool {
         rounds < self.least || (rounds < self.most && began.elapsed() < self.budget)
+    }
+
+    /// The part of the budget that one run has to take before its way may be left alone.
+    fn long(&self) -> f64 {
+        (self.budget / GOOD_PART).as_secs_f64()
     }
 }
 
@@ -56,7 +59,7 @@ pub struct Timing {
     pub runs: usize,
 }
 
-/// Races `ways`. `check` takes the result of each way's first run.
+/// Races `ways`. `check` takes the result of each way's first run, which is not timed, and of its last.
 ///
 /// # Errors
 ///
@@ -68,38 +71,36 @@ pub fn race(
 ) -> Result<Vec<Timing>> {
     let mut runners = Vec::with_capacity(ways.len());
     for way in ways {
-        let start = Instant::now();
-        let landed = way.run();
-        let first = start.elapsed().as_secs_f64();
-        match landed {
+        match way.run() {
             Ok(landed) => check(&way.name, landed)?,
             Err(error) if does_not_apply(&error) => continue,
             Err(error) => return Err(error),
         }
         runners.push(Runner {
             way,
-            first,
             seconds: Vec::new(),
             retired: false,
         });
-    }
-    if effort.first_run_counts {
-        retire(&mut runners, effort, |runner| runner.first);
     }
     // The same orders in every race: one that is repeated is the same race.
     let mut random = StdRng::seed_from_u64(0);
     let mut order: Vec<usize> = (0..runners.len()).collect();
     let began = Instant::now();
     let mut round = 0;
-    while effort.goes_on(round, began) {
+    let mut is_last = false;
+    while !is_last {
+        // Settled before the round, whose bytes are checked if it is: one may follow when the time is up.
+        is_last = !effort.goes_on(round + 1, began);
         order.shuffle(&mut random);
         for &place in &order {
-            runners[place].run()?;
+            let runner = &mut runners[place];
+            let Some(landed) = runner.run()? else { continue };
+            if is_last || round == 0 && runner.may_be_hopeless(effort) {
+                check(&runner.way.name, landed)?;
+            }
         }
         if round == 0 {
-            retire(&mut runners, effort, |runner| {
-                runner.seconds.first().copied().unwrap_or(runner.first)
-            });
+            retire(&mut runners, effort);
         }
         round += 1;
     }
@@ -108,28 +109,29 @@ pub fn race(
 
 struct Runner<'a> {
     way: Way<'a>,
-    /// What its first run took.
-    first: f64,
-    /// What the others took.
+    /// What each run but the first took.
     seconds: Vec<f64>,
     retired: bool,
 }
 
 impl Runner<'_> {
-    fn run(&mut self) -> Result<()> {
-        if !self.retired {
-            let start = Instant::now();
-            let landed = self.way.run()?;
-            self.seconds.push(start.elapsed().as_secs_f64());
-            drop(landed);
+    /// Runs it once more, unless it is left alone.
+    fn run(&mut self) -> Result<Option<Landed>> {
+        if self.retired {
+            return Ok(None);
         }
-        Ok(())
+        let start = Instant::now();
+        let landed = self.way.run()?;
+        self.seconds.push(start.elapsed().as_secs_f64());
+        Ok(Some(landed))
+    }
+
+    /// Whether it may be left alone after the run that it has had.
+    fn may_be_hopeless(&self, effort: Effort) -> bool {
+        effort.hopeless.is_some() && self.way.name != PINLANE && self.seconds[0] > effort.long()
     }
 
     fn timing(mut self) -> Timing {
-        if self.seconds.is_empty() {
-            self.seconds.push(self.first);
-        }
         self.seconds.sort_by(f64::total_cmp);
         Timing {
             seconds: median(&self.seconds),
@@ -140,15 +142,15 @@ impl Runner<'_> {
     }
 }
 
-/// Leaves the hopeless alone from here on.
-fn retire(runners: &mut [Runner<'_>], effort: Effort, took: impl Fn(&Runner<'_>) -> f64) {
+/// Leaves the hopeless alone after the first round.
+fn retire(runners: &mut [Runner<'_>], effort: Effort) {
     let Some(factor) = effort.hopeless else {
         return;
     };
-    let fastest = runners.iter().map(&took).fold(f64::INFINITY, f64::min);
-    let long = (effort.budget / GOOD_PART).as_secs_f64();
+    let took = runners.iter().map(|runner| runner.seconds[0]);
+    let fastest = took.fold(f64::INFINITY, f64::min);
     for runner in runners {
-        runner.retired |= runner.way.name != PINLANE && took(runner) > (factor * fastest).max(long);
+        runner.retired = runner.may_be_hopeless(effort) && runner.seconds[0] > factor * fastest;
     }
 }
 
@@ -254,7 +256,7 @@ pub fn median(sorted: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, rc::Rc, thread};
+    use std::thread;
 
     use crate::{error::Error, ways::PLAIN};
 
@@ -265,7 +267,6 @@ mod tests {
         least: 3,
         most: 3,
         hopeless: Some(3.0),
-        first_run_counts: false,
     };
 
     fn nothing() -> Landed {
@@ -308,23 +309,34 @@ mod tests {
     }
 
     #[test]
-    fn a_first_run_that_counts_is_the_only_one_of_a_hopeless_way() {
-        let count = Rc::new(Cell::new(0));
-        let counted = Rc::clone(&count);
-        let ways = vec![
-            way("fast", || Ok(nothing())),
-            way(PLAIN, move || {
-                counted.set(counted.get() + 1);
-                thread::sleep(Duration::from_millis(100));
-                Ok(nothing())
-            }),
-        ];
-        let effort = Effort {
-            first_run_counts: true,
-            ..EFFORT
-        };
-        assert_eq!(runs(ways, effort)[1], (PLAIN.to_owned(), 1));
-        assert_eq!(count.get(), 1);
+    fn what_each_way_lands_first_and_last_is_checked_and_the_only_timed_run_of_a_hopeless_way() {
+        let ways = vec![slow(PINLANE), way("fast", || Ok(nothing())), slow(PLAIN)];
+        let mut checked: Vec<String> = Vec::new();
+        let timings = race(ways, EFFORT, |way, _| {
+            checked.push(way.to_owned());
+            Ok(())
+        });
+        assert_eq!(timings.unwrap()[2].runs, 1);
+        let times = |name| checked.iter().filter(|checked| *checked == name).count();
+        assert_eq!([PINLANE, "fast", PLAIN].map(times), [2, 3, 2]);
+    }
+
+    #[test]
+    fn wrong_bytes_of_a_last_run_end_the_race() {
+        let mut checks = 0;
+        let raced = race(vec![way(PLAIN, || Ok(nothing()))], EFFORT, |way, _| {
+            checks += 1;
+            match checks {
+                1 => Ok(()),
+                _ => Err(Error::WrongBytes {
+                    cell: "a cell".to_owned(),
+                    way: way.to_owned(),
+                    tensor: 0,
+                    count: 1,
+                }),
+            }
+        });
+        assert!(matches!(raced, Err(Error::WrongBytes { .. })), "{raced:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A run: the link's limit, the figures, the grid, and the figures that follow from it.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use jiff::Timestamp;
 use pinlane::ProfileOrigin;
@@ -158,7 +158,7 @@ impl Bench {
             |cell, done| observer.started(&cell.to_string(), before + done, steps),
         );
         failures.extend(failed);
-        let planned = self.selection.cells.len();
+        let planned = self.selection.cells.len() + self.left_out();
         let over = figures::ALL.iter().filter(|spec| self.selection.has(spec));
         found.extend(over.filter_map(|spec| spec.over(&cells, planned)));
         let order = |figure: &Figure| figures::ALL.iter().position(|spec| spec.id == figure.id);
@@ -196,13 +196,22 @@ impl Bench {
         Rig::new(&self.accelerator, &largest)
     }
 
+    /// How many cells of the whole grid were not asked for: what follows from all of them does not follow from a part.
+    fn left_out(&self) -> usize {
+        let simulated = self.accelerator.driver.properties().simulated;
+        let whole = AxesOptions::default()
+            .settle(simulated, self.options.quick)
+            .cells();
+        let chosen: HashSet<Cell> = self.selection.cells.iter().copied().collect();
+        whole.iter().filter(|cell| !chosen.contains(cell)).count()
+    }
+
     fn cell_effort(&self) -> Effort {
         Effort {
             budget: Duration::from_millis(if self.options.quick { 30 } else { 200 }),
             least: 3,
             most: 500,
             hopeless: Some(3.0),
-            first_run_counts: false,
         }
     }
 
@@ -212,7 +221,6 @@ impl Bench {
             least: if self.options.quick { 3 } else { 5 },
             most: 2000,
             hopeless: None,
-            first_run_counts: false,
         }
     }
 

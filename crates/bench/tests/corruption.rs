@@ -280,7 +280,6 @@ fn figure(id: &str, flaw: Flaw) -> (Result<(), Error>, u64) {
             least: 1,
             most: 1,
             hopeless: None,
-            first_run_counts: false,
         },
         scale: SCALE,
         peak_bytes: 8 * FIGURE_BYTES as u64,

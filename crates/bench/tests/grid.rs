@@ -72,6 +72,16 @@ fn every_cell_has_pinlane_the_plain_way_and_a_route_and_every_byte_landed() {
 }
 
 #[test]
+fn what_follows_from_the_whole_grid_does_not_follow_from_a_part_of_it() {
+    let document = run(tiny());
+    for id in ["never-slower", "regret"] {
+        let figure = document.figures.iter().find(|figure| figure.id == id).unwrap();
+        // Of the three sizes, only 4 bytes are one of the whole grid, and so is only one of the counts.
+        assert!(figure.detail.ends_with("cells were not measured"), "{figure:?}");
+    }
+}
+
+#[test]
 fn the_document_comes_back_from_json_as_it_went() {
     let document = run(tiny());
     let json = serde_json::to_value(&document).unwrap();

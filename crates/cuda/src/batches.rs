@@ -10,10 +10,15 @@
 //! - everything where the device knows registered host memory by another address than the host does (WSL).
 //!
 //! A call takes no more than [`MOST`] copies: larger ones were seen to crash. Copies of nothing are left out.
+//!
+//! A driver that has the call and then does not support it, on this device or here, gets single copies from there on.
 
 use std::ffi::c_uint;
 
-use pinlane_driver::{MemCopy, Result};
+use pinlane_driver::{
+    ErrorKind, MemCopy, Result,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use crate::{
     context::Context,
@@ -34,49 +39,83 @@ const LONGEST: usize = 256 << 10;
 /// the device read it at once.
 const ORDER_STREAM: c_uint = 1;
 
-/// The driver's batch call for this device, where it can be used.
-pub(crate) fn usable(context: &Context) -> Option<CopyBatch> {
-    context
-        .api
-        .copy_batch
-        .filter(|_| devices::knows_host_addresses(context))
+/// The driver's batch call for one device.
+#[derive(Debug)]
+pub(crate) struct Batches {
+    /// `None` where it can't be used.
+    call: Option<CopyBatch>,
+    /// It was not supported when it was called: it is not called again.
+    refused: AtomicBool,
 }
 
-/// Enqueues all of `copies`; see [`Driver::copy_batch`](pinlane_driver::Driver::copy_batch).
-///
-/// # Safety
-///
-/// As there.
-pub(crate) unsafe fn copy_batch(
-    copies: &Copies,
-    context: &Context,
-    call: Option<CopyBatch>,
-    batch: &[MemCopy],
-    stream: usize,
-) -> Result<()> {
-    let legacy = matches!(stream, streams::LEGACY_DEFAULT | streams::LEGACY);
-    let call = call.filter(|_| !legacy && batch.len() > 1);
-    let mut pending = Pending::default();
-    for copy in batch {
-        let way = way_of(context, copy)?;
-        if copy.bytes == 0 {
-            continue;
-        }
-        match call {
-            Some(call) if is_batchable(copies, context, way, copy.bytes)? => {
-                // SAFETY: the caller's promise, for each copy of the batch.
-                pending.add(way, copy.bytes, |full| unsafe {
-                    submit(context, call, full, stream)
-                })?;
-            }
-            // SAFETY: the caller's promise.
-            _ => unsafe { copies.enqueue(context, way, copy.bytes, stream)? },
+impl Batches {
+    pub(crate) fn new(context: &Context) -> Self {
+        let usable = |_: &CopyBatch| devices::knows_host_addresses(context);
+        Self {
+            call: context.api.copy_batch.filter(usable),
+            refused: AtomicBool::new(false),
         }
     }
-    match call {
+
+    /// Enqueues all of `batch`; see [`Driver::copy_batch`](pinlane_driver::Driver::copy_batch).
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    pub(crate) unsafe fn copy(
+        &self,
+        copies: &Copies,
+        context: &Context,
+        batch: &[MemCopy],
+        stream: usize,
+    ) -> Result<()> {
+        let legacy = matches!(stream, streams::LEGACY_DEFAULT | streams::LEGACY);
+        let is_refused = self.refused.load(Ordering::Relaxed);
+        let call = self.call.filter(|_| !legacy && !is_refused && batch.len() > 1);
         // SAFETY: the caller's promise, for each copy of the batch.
-        Some(call) => pending.flush(|rest| unsafe { submit(context, call, rest, stream) }),
-        None => Ok(()),
+        let one = |way: Way, bytes: usize| unsafe { copies.enqueue(context, way, bytes, stream) };
+        let all = |call: CopyBatch, pending: &mut Pending| {
+            // SAFETY: the same.
+            let all = |pending: &mut Pending| unsafe { submit(context, call, pending, stream) };
+            self.submit(pending, all, one)
+        };
+        let mut pending = Pending::default();
+        for copy in batch {
+            let way = way_of(context, copy)?;
+            if copy.bytes == 0 {
+                continue;
+            }
+            match call {
+                Some(call) if is_batchable(copies, context, way, copy.bytes)? => {
+                    pending.add(way, copy.bytes, |full| all(call, full))?;
+                }
+                _ => one(way, copy.bytes)?,
+            }
+        }
+        match call {
+            Some(call) => pending.flush(|rest| all(call, rest)),
+            None => Ok(()),
+        }
+    }
+
+    /// Enqueues what is pending by `all` or, where that is not supported, each by `one`, from then on.
+    fn submit(
+        &self,
+        pending: &mut Pending,
+        all: impl FnOnce(&mut Pending) -> Result<()>,
+        mut one: impl FnMut(Way, usize) -> Result<()>,
+    ) -> Result<()> {
+        if !self.refused.load(Ordering::Relaxed) {
+            match all(pending) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    tracing::warn!(%error, "copying one by one from here on");
+                    self.refused.store(true, Ordering::Relaxed);
+                }
+                submitted => return submitted,
+            }
+        }
+        let mut copies = pending.ways.iter().zip(&pending.sizes);
+        copies.try_for_each(|(&way, &bytes)| one(way, bytes))
     }
 }
 
@@ -98,6 +137,7 @@ fn is_batchable(copies: &Copies, context: &Context, way: Way, bytes: usize) -> R
 /// Copies that wait for one call: their arguments.
 #[derive(Debug, Default)]
 struct Pending {
+    ways: Vec<Way>,
     dsts: Vec<u64>,
     srcs: Vec<u64>,
     sizes: Vec<usize>,
@@ -114,6 +154,7 @@ impl Pending {
                 (dst, src)
             }
         };
+        self.ways.push(way);
         self.dsts.push(dst);
         self.srcs.push(src);
         self.sizes.push(bytes);
@@ -129,6 +170,7 @@ impl Pending {
             return Ok(());
         }
         let submitted = submit(self);
+        self.ways.clear();
         self.dsts.clear();
         self.srcs.clear();
         self.sizes.clear();
@@ -140,7 +182,7 @@ impl Pending {
 ///
 /// # Safety
 ///
-/// As for [`copy_batch`], for what is pending.
+/// As for [`Batches::copy`], for what is pending.
 unsafe fn submit(context: &Context, call: CopyBatch, pending: &mut Pending, stream: usize) -> Result<()> {
     let _current = context.enter_stream(stream)?;
     let count = pending.sizes.len();
@@ -173,7 +215,12 @@ unsafe fn submit(context: &Context, call: CopyBatch, pending: &mut Pending, stre
 
 #[cfg(test)]
 mod tests {
-    use std::ptr;
+    use std::{
+        cell::{Cell, RefCell},
+        ptr,
+    };
+
+    use pinlane_driver::Error;
 
     use super::*;
 
@@ -209,6 +256,37 @@ mod tests {
     fn an_empty_batch_makes_no_call() {
         let mut pending = Pending::default();
         pending.flush(|_| unreachable!("nothing is pending")).unwrap();
+    }
+
+    #[test]
+    fn a_call_that_is_not_supported_is_replaced_by_single_copies_and_not_made_again() {
+        let batches = Batches {
+            call: None,
+            refused: AtomicBool::new(false),
+        };
+        let refuse = |kind| Err(Error::new(kind, devices::id(0), "no batch"));
+        let (calls, singles) = (Cell::new(0), RefCell::new(Vec::new()));
+        let submit = |kind| {
+            let mut pending = Pending::default();
+            let never = |_: &mut Pending| unreachable!("far from full");
+            pending.add(copy(1), 8, never).unwrap();
+            pending.add(copy(2), 16, never).unwrap();
+            let all = |_: &mut Pending| {
+                calls.set(calls.get() + 1);
+                refuse(kind)
+            };
+            batches.submit(&mut pending, all, |way, bytes| {
+                singles.borrow_mut().push((way, bytes));
+                Ok(())
+            })
+        };
+        submit(ErrorKind::OutOfMemory).unwrap_err();
+        assert_eq!(singles.borrow().len(), 0, "any other error is the caller's");
+        for calls_made in [2, 2] {
+            submit(ErrorKind::Unsupported).unwrap();
+            assert_eq!(calls.get(), calls_made);
+            assert_eq!(singles.take(), [(copy(1), 8), (copy(2), 16)]);
+        }
     }
 
     #[test]

@@ -75,13 +75,14 @@ impl Context {
         self.check(status, || "asking for the thread's CUDA context".to_owned())?;
         let pushed = current != self.handle;
         if pushed {
+            let doing = "making the device's context current";
             // SAFETY: the handle was retained and is never released.
             let status = unsafe { (self.api.context_push)(self.handle) };
             if status == Status::INVALID_CONTEXT {
                 // Only a reset of the device, by someone else, makes a retained context invalid.
-                self.lost.store(status.0, Ordering::Relaxed);
+                return Err(self.failure(status, ErrorKind::DeviceLost, doing));
             }
-            self.check(status, || "making the device's context current".to_owned())?;
+            self.check(status, || doing.to_owned())?;
         }
         Ok(Current {
             context: self,

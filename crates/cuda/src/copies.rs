@@ -5,7 +5,7 @@
 //!
 //! - *a pageable source is free when the call returns.* The driver copies it into memory of its own before it returns,
 //!   except where the device reads pageable memory in place, through the host's page tables (Grace and its kind): there
-//!   the call waits for the stream.
+//!   the call waits for the stream. It does too where the source is managed memory, which the device reads in place.
 //! - *a pageable destination is filled when the call returns.* The call waits for the stream, as torch does. Where the
 //!   driver has waited already, that costs little.
 
@@ -16,7 +16,7 @@ use pinlane_driver::{Address, Backend, DevicePtr, Error, ErrorKind, MemCopy, Res
 use crate::{
     context::Context,
     devices,
-    pinned::{PinnedRanges, known_to_cuda},
+    pinned::{Known, PinnedRanges, known, known_to_cuda},
     streams::wait_until_drained,
 };
 
@@ -159,7 +159,12 @@ impl Copies {
         }
         let _current = current.beside_captures()?;
         context.check(enqueue(), doing)?;
-        if self.reads_pageable_in_place && !known_to_cuda(context, src, bytes) {
+        let is_read_in_place = match known(context, src, bytes) {
+            Known::Pinned => false,
+            Known::Managed => true,
+            Known::Nothing => self.reads_pageable_in_place,
+        };
+        if is_read_in_place {
             return wait_until_drained(context, stream);
         }
         Ok(())

@@ -8,14 +8,14 @@ use pinlane_driver::{
 };
 
 use crate::{
-    batches,
+    batches::Batches,
     busy::Busy,
     context::Context,
     convert::Converter,
     copies::{self, Copies},
     events::Events,
     flags::Flags,
-    library::{Api, CopyBatch},
+    library::Api,
     link,
     memory::BlockCache,
     pinned::known_to_cuda,
@@ -40,7 +40,7 @@ pub(crate) struct CudaDriver {
     events: Events,
     flags: Flags,
     copies: Copies,
-    copy_batch: Option<CopyBatch>,
+    batches: Batches,
     scattered: Scattered,
     converter: Converter,
     busy: Busy,
@@ -51,13 +51,15 @@ impl CudaDriver {
         let properties = properties::of(api, id, device)?;
         let context = Context::retain(api, id, device)?;
         let idle = usize::try_from(properties.memory_bytes / IDLE_PART).unwrap_or(usize::MAX);
+        let scattered = Scattered::new(&context);
+        scattered.load(&context);
         Ok(Self {
             memory: BlockCache::new(idle),
             events: Events::default(),
             flags: Flags::new(&context),
             copies: Copies::new(&context),
-            copy_batch: batches::usable(&context),
-            scattered: Scattered::new(&context),
+            batches: Batches::new(&context),
+            scattered,
             converter: Converter::new(),
             busy: Busy::new(),
             properties,
@@ -222,9 +224,9 @@ unsafe impl Driver for CudaDriver {
     }
 
     unsafe fn copy_batch(&self, copies: &[MemCopy], stream: RawStream) -> Result<()> {
-        let (call, stream) = (self.copy_batch, handle(stream.as_raw()));
+        let stream = handle(stream.as_raw());
         // SAFETY: the caller's promise.
-        unsafe { batches::copy_batch(&self.copies, &self.context, call, copies, stream) }
+        unsafe { self.batches.copy(&self.copies, &self.context, copies, stream) }
     }
 
     fn scatter_table(&self) -> Option<ScatterTable> {

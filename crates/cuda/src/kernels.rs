@@ -1,4 +1,4 @@
-//! Kernels: PTX in this crate, which the driver compiles at the first use.
+//! Kernels: PTX in this crate, which the driver compiles at the first use, or before where that must not wait for the device.
 //!
 //! A kernel that this driver can't load at all is not asked for again. One that it has just refused, for lack of memory say,
 //! is: the next use may find it better disposed.

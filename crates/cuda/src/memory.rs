@@ -76,7 +76,9 @@ impl BlockCache {
             return Ok(block);
         }
         let block = match source.take(size) {
-            Err(error) if error.kind() == ErrorKind::OutOfMemory && self.trim(source)? > 0 => {
+            // Also where nothing is idle here: another thread may be giving back what was.
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => {
+                self.trim(source)?;
                 source.take(size)?
             }
             taken => taken?,
@@ -285,6 +287,31 @@ mod tests {
         let full = cache.allocate(60 << 20, &fake).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::OutOfMemory);
         cache.allocate(1 << 20, &fake).unwrap();
+    }
+
+    #[test]
+    fn a_device_that_another_thread_has_just_made_room_on_is_tried_once_more() {
+        /// Full at the first call, as while another thread gives memory back.
+        struct Busy(Fake, RefCell<usize>);
+        impl Source for Busy {
+            fn take(&self, bytes: usize) -> Result<u64> {
+                *self.1.borrow_mut() += 1;
+                let bytes = if *self.1.borrow() == 1 { usize::MAX } else { bytes };
+                self.0.take(bytes)
+            }
+            fn give_back(&self, block: u64) -> Result<()> {
+                self.0.give_back(block)
+            }
+            fn settle(&self) -> Result<()> {
+                self.0.settle()
+            }
+        }
+        let (busy, cache) = (
+            Busy(Fake::new(1 << 20), RefCell::new(0)),
+            BlockCache::new(1 << 20),
+        );
+        cache.allocate(4096, &busy).unwrap();
+        assert_eq!(*busy.1.borrow(), 2);
     }
 
     #[test]

@@ -101,6 +101,23 @@ fn why_not_pinned(context: &Context, status: Status, start: NonNull<u8>, bytes: 
 ///
 /// The context is current.
 pub(crate) fn known_to_cuda(context: &Context, start: *const u8, bytes: usize) -> bool {
+    known(context, start, bytes) == Known::Pinned
+}
+
+/// What CUDA knows of a range of the host's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing: it is pageable, at least in part.
+    Nothing,
+    /// All of it is pinned.
+    Pinned,
+    /// It is managed memory, which moves between host and device: not pinned even where it lies on the host, and never
+    /// staged.
+    Managed,
+}
+
+/// What CUDA knows of the range. The context is current.
+pub(crate) fn known(context: &Context, start: *const u8, bytes: usize) -> Known {
     let (mut kind, mut managed, mut first, mut length): (c_uint, c_uint, u64, usize) = (0, 0, 0, 0);
     let mut attributes = [
         ATTRIBUTE_MEMORY_TYPE,
@@ -119,13 +136,18 @@ pub(crate) fn known_to_cuda(context: &Context, start: *const u8, bytes: usize) -
     // for several attributes at once, CUDA answers with zeros for memory that it does not know.
     let status =
         unsafe { (context.api.pointer_attributes)(4, attributes.as_mut_ptr(), answers.as_mut_ptr(), start) };
-    // Managed memory moves between host and device: it is not pinned even where it lies on the host.
-    let pinned = status == Status::SUCCESS && kind == MEMORY_TYPE_HOST && managed == 0;
-    pinned
+    if status != Status::SUCCESS {
+        return Known::Nothing;
+    }
+    if managed != 0 {
+        return Known::Managed;
+    }
+    let pinned = kind == MEMORY_TYPE_HOST
         && start
             .checked_sub(first)
             .and_then(|offset| (length as u64).checked_sub(offset))
-            .is_some_and(|rest| bytes as u64 <= rest && rest > 0)
+            .is_some_and(|rest| bytes as u64 <= rest && rest > 0);
+    if pinned { Known::Pinned } else { Known::Nothing }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::{
     devices,
     kernels::Kernel,
     pinned::{PinnedRanges, known_to_cuda},
+    streams,
 };
 
 /// A PTX image ends in a zero.
@@ -66,6 +67,32 @@ impl Scattered {
         Self {
             kernel: Kernel::new(IMAGE, ENTRY),
             same_address: devices::knows_host_addresses(context),
+        }
+    }
+
+    /// Loads the kernel, all the way to the device. CUDA loads only when the device has nothing else to do, so a transfer that
+    /// was not to wait would wait for all that is on the device. Where it can't be had, the first use says so once more.
+    pub(crate) fn load(&self, context: &Context) {
+        let loaded = self.function(context).and_then(|function| {
+            let stream = streams::create(context)?;
+            // What CUDA has put off until a kernel's first launch is done now: one that finds no pieces.
+            let started = context.enter_stream(stream).and_then(|current| {
+                let _current = current.beside_captures()?;
+                // SAFETY: no entries.
+                unsafe {
+                    start(
+                        context,
+                        function,
+                        NonNull::slice_from_raw_parts(NonNull::dangling(), 0),
+                        stream,
+                    )
+                }
+            });
+            // SAFETY: made above, and used for that alone.
+            started.and(unsafe { streams::destroy(context, stream) })
+        });
+        if let Err(error) = loaded {
+            tracing::debug!(%error, "the kernel for scattered pieces was not loaded");
         }
     }
 
@@ -170,7 +197,7 @@ unsafe fn start(context: &Context, function: usize, entries: NonNull<[Entry]>, s
         ptr::from_mut(&mut address).cast(),
         ptr::from_mut(&mut count).cast(),
     ];
-    let blocks = entries.len().div_ceil(WARPS).min(MOST_BLOCKS) as c_uint;
+    let blocks = entries.len().div_ceil(WARPS).clamp(1, MOST_BLOCKS) as c_uint;
     // SAFETY: the kernel takes the entries' address and number, and touches what they name; by the caller's promise.
     let status = unsafe { context.launch(function, [blocks, THREADS], arguments, stream) };
     context.check(status, || {

@@ -68,19 +68,32 @@ impl Status {
         Some(match self.0 {
             2 => "free device memory, in this process or another",
             4 => "the process is exiting",
-            3 | 34 => "install the NVIDIA driver on this machine",
+            3 => {
+                "this process was forked from one that uses CUDA: start it by spawn, or use CUDA only after the fork"
+            }
+            34 => "install the NVIDIA driver on this machine",
             36 => "update the NVIDIA driver",
             46 => "another process has the device to itself, or its compute mode forbids work",
             100 | 101 => "see `nvidia-smi -L` and CUDA_VISIBLE_DEVICES",
-            214 | 220 => "the hardware failed; see `nvidia-smi -q` and the kernel's log",
-            700 | 714..=719 => {
+            // A context that is retained becomes invalid by a reset alone.
+            201 | 709 => "someone reset the device; only a new process can use it again",
+            214 | 220 | 226 => {
+                "the hardware failed; see `nvidia-smi -q` and the kernel's log, and use the device in a new process"
+            }
+            700 | 702 | 710 | 714..=719 | 721 => {
                 "work on the device broke, in this library's or another's kernel; only a new process can use the \
                  device again"
             }
-            709 => "someone reset the device; only a new process can use it again",
             802 => "start the NVIDIA fabric manager",
             803 => "the NVIDIA kernel module and library differ in version; reboot after an update",
             805 | 807..=809 => "see the state of the MPS server",
+            806 | 810 => {
+                "the MPS server is gone, or has ended this process's work; only a new process can use the device again"
+            }
+            911 => "a device outside this process failed; only a new process can use this one again",
+            999 => {
+                "see `nvidia-smi` and the kernel's log for what broke; only a new process can use the device again"
+            }
             900..=908 => "copies can't become part of a CUDA graph; call before or after the capture",
             _ => return None,
         })
@@ -133,8 +146,20 @@ mod tests {
 
     #[test]
     fn errors_that_users_meet_come_with_advice() {
-        for number in [2, 36, 46, 100, 700, 802, 803, 900] {
+        for number in [2, 3, 36, 46, 100, 700, 802, 803, 900] {
             assert!(Status(number).advice().is_some(), "{number}");
         }
+    }
+
+    #[test]
+    fn every_error_that_loses_the_device_comes_with_advice() {
+        for number in (0..2000).filter(|number| Status(*number).kind() == ErrorKind::DeviceLost) {
+            assert!(Status(number).advice().is_some(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_process_forked_from_one_that_uses_cuda_is_told_so() {
+        assert!(Status(3).advice().unwrap().contains("forked"));
     }
 }

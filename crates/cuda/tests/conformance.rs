@@ -11,7 +11,7 @@ fn main() {
         Ok(count) => (0..count).flat_map(trials_on).collect(),
         Err(_) => cases()
             .iter()
-            .map(|case| harness::without_device(format!("cuda::{}", case.name())))
+            .map(|case| harness::without_device(format!("cuda::{}", case.name()), &arguments))
             .collect(),
     };
     harness::run(&arguments, trials).exit();

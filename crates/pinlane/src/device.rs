@@ -90,7 +90,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// As for [`open`](Self::open).
+    /// As for [`open`](Self::open). A GPU that there is and that can't be used, as in a process forked from one that uses it, is
+    /// an error: nothing stands in for it.
     pub fn preferred() -> Result<Self> {
         registry::preferred()
     }
@@ -178,9 +179,12 @@ impl Device {
         Some(&self.accelerator()?.origin)
     }
 
-    /// What the engine holds; `None` for the host.
+    /// What the engine holds; `None` for the host, and in a process forked from the one that uses the device.
     #[must_use]
     pub fn stats(&self) -> Option<DeviceStats> {
+        if fork::is_child() {
+            return None;
+        }
         let engine = self.accelerator()?.running.engine();
         Some(DeviceStats {
             pinned: engine.pool.usage(),
@@ -215,11 +219,15 @@ impl Device {
     }
 
     /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory and the device
-    /// memory of an accelerator, or what the host keeps of pageable results.
+    /// memory of an accelerator, or what the host keeps of pageable results. A process forked from the one that uses the
+    /// accelerator has none of it to give.
     pub fn trim(&self) -> usize {
         let Some(accelerator) = self.accelerator() else {
             return recycled::trim();
         };
+        if fork::is_child() {
+            return 0;
+        }
         let engine = accelerator.running.engine();
         let idle = engine.driver.trim().unwrap_or_else(|error| {
             tracing::warn!(%error, "idle memory of the device stays with it");

@@ -96,7 +96,8 @@ pub enum Error {
     },
     /// Every slot was in use by a device that is now lost.
     #[error(
-        "waiting for a slot: all {bytes} bytes of slots may still be in use by a lost device; open it again"
+        "waiting for a slot: all {bytes} bytes of slots may still be in use by a lost device; only a new process \
+         can use it again"
     )]
     SlotsLost {
         /// What is lost, in bytes.

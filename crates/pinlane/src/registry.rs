@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pinlane_driver::{
-    Backend, DeviceId, Driver, Properties, fork,
+    Backend, DeviceId, Driver, ErrorKind, Properties, fork,
     sim::{DeviceConfig, Machine, MachineConfig},
     sync::{Arc, Mutex, OnceLock, lock},
 };
@@ -22,17 +22,23 @@ struct Registry {
 
 static REGISTRY: OnceLock<Mutex<Registry>> = OnceLock::new();
 
-/// Opens the first GPU, or a simulated device where there is none.
+/// Opens the first GPU, or a simulated device where there is none. One that there is and that can't be used is an error.
 pub(crate) fn preferred() -> Result<Device> {
-    let backend = match pinlane_cuda::device_count() {
-        Ok(_) => Backend::Cuda,
-        Err(reason) => {
-            tracing::debug!(%reason, "no GPU: the simulated device is used");
-            Backend::Sim
-        }
-    };
+    let backend = backend_for(pinlane_cuda::device_count())?;
     let id = DeviceId { backend, ordinal: 0 };
     open_id(&id.to_string(), id)
+}
+
+/// The backend for who has counted the GPUs with this outcome.
+fn backend_for(counted: Result<u32, pinlane_driver::Error>) -> Result<Backend> {
+    match counted {
+        Ok(_) => Ok(Backend::Cuda),
+        Err(reason) if reason.kind() == ErrorKind::NoSuchDevice => {
+            tracing::debug!(%reason, "no GPU: the simulated device is used");
+            Ok(Backend::Sim)
+        }
+        Err(source) => Err(Error::driver("looking for a GPU", source)),
+    }
 }
 
 /// What each GPU is.
@@ -88,6 +94,33 @@ impl Registry {
                     || Machine::new(MachineConfig::equal_devices(SIMULATED, DeviceConfig::default()));
                 self.machine.get_or_insert_with(simulated).device(id.ordinal)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_simulated_device_stands_in_only_where_there_is_no_gpu() {
+        let refused = |kind| {
+            let id = DeviceId {
+                backend: Backend::Cuda,
+                ordinal: 0,
+            };
+            backend_for(Err(pinlane_driver::Error::new(kind, id, "why")))
+        };
+        assert_eq!(backend_for(Ok(1)).unwrap(), Backend::Cuda);
+        assert_eq!(refused(ErrorKind::NoSuchDevice).unwrap(), Backend::Sim);
+        for kind in [
+            ErrorKind::Forked,
+            ErrorKind::Refused,
+            ErrorKind::DeviceLost,
+            ErrorKind::Unsupported,
+        ] {
+            let error = refused(kind).unwrap_err();
+            assert_eq!(error.driver_kind(), Some(kind), "{error}");
         }
     }
 }

@@ -9,6 +9,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     process::ExitCode,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
@@ -16,7 +21,7 @@ use std::{
 
 use libtest_mimic::{Arguments, Trial};
 use pinlane::{
-    DType, Device, DeviceOptions, Error, Tensor, Tree,
+    AdoptedPin, DType, Device, DeviceOptions, Error, Tensor, Tree,
     driver::{ErrorKind, Stream},
 };
 use rig::Rig;
@@ -36,6 +41,8 @@ const TESTS: &[(&str, fn())] = tests![
     a_child_that_moves_what_its_own_thread_would_copy_is_refused,
     a_child_can_not_wait_for_a_transfer_of_its_parent,
     a_child_drops_what_it_inherited_in_peace,
+    a_child_drops_results_that_stay_in_slots_and_memory_that_is_pinned_for_others,
+    a_child_is_told_nothing_of_what_its_parent_holds,
     a_child_opens_no_device,
     a_child_goes_on_with_tensors_of_the_host,
 ];
@@ -205,6 +212,60 @@ fn a_child_drops_what_it_inherited_in_peace() {
     drop(pinned);
     used.unwrap().finish();
     unused.unwrap().finish();
+}
+
+fn a_child_drops_results_that_stay_in_slots_and_memory_that_is_pinned_for_others() {
+    let used = Used::new();
+    let device = used.rig.device();
+    // Many enough, and large enough together, for their result to stay in a slot.
+    let small = Tensor::full(DType::U8, &[400], 1).unwrap();
+    let there = vec![small; 100].to(device).unwrap();
+    let mut lent = Some(there.to(&Device::host()).unwrap());
+    assert!(lent.as_ref().unwrap()[0].is_pinned(), "the result is in a slot");
+    let theirs = Arc::new(AlignedPages([7; 4096]));
+    let start = NonNull::from(&theirs.0[0]);
+    // SAFETY: the owner keeps the page where it is, and no transfer uses it.
+    let pin = unsafe { AdoptedPin::new(device, start, 4096, theirs) }.unwrap();
+    let mut pin = Some(pin);
+    in_child(|| drop((lent.take(), pin.take())));
+    assert_eq!(lent.unwrap()[7].as_bytes().unwrap(), [1; 400]);
+    drop((pin, there));
+    used.finish();
+}
+
+/// A page of memory, where a page begins.
+#[repr(align(4096))]
+struct AlignedPages([u8; 4096]);
+
+fn a_child_is_told_nothing_of_what_its_parent_holds() {
+    let used = Used::new();
+    // Whoever holds the locks at the fork holds them in the child for ever.
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let device = used.rig.device();
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                assert!(device.stats().is_some());
+            }
+        });
+        for _ in 0..20 {
+            in_child(|| {
+                assert!(device.stats().is_none());
+                assert_eq!(device.trim(), 0);
+            });
+        }
+    });
+    used.finish();
+}
+
+/// Tells a thread to stop when it is dropped, which it is in a panic too.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn a_child_opens_no_device() {

@@ -21,9 +21,11 @@ pub(super) fn bidirectional(context: &Context<'_>) -> Result<Draft> {
     let back = rig.sources(back, rig.device())?;
     let touched = into_touched(context, &there, &back)?;
     let fresh = into_fresh(context, &there, &back)?;
-    let rate = |seconds: f64| (there.cell.total() + back.cell.total()) as f64 / seconds / 1e9;
+    let bytes = there.cell.total() + back.cell.total();
+    let rate = |seconds: f64| bytes as f64 / seconds / 1e9;
     Ok(Draft::new(rate(touched), Unit::GigabytesPerSecond)
         .limit(context.link.both)
+        .peers(context.peers, "bidirectional", bytes)
         .asked([OfLimit(0.9)])
         .detail(format!(
             "into touched pageable memory; {:.1} GB/s into fresh memory",

@@ -77,7 +77,7 @@ pub struct Spec {
 enum Work {
     /// Measured by itself.
     Alone(fn(&Context<'_>) -> Result<Draft>),
-    /// Follows from the cells of the grid, of which so many were to be measured.
+    /// Follows from the cells of the grid, of which there are so many.
     OverGrid(fn(&[CellReport], usize) -> Option<Draft>),
 }
 
@@ -210,7 +210,7 @@ impl Spec {
         Ok(Some(draft.judge(self.id)))
     }
 
-    /// Judges it by cells, of which `planned` were to be measured; `None` where it does not follow from any.
+    /// Judges it by cells, of which there are `planned` in the whole grid; `None` where it does not follow from any.
     #[must_use]
     pub fn over(&self, cells: &[CellReport], planned: usize) -> Option<Figure> {
         match self.work {

@@ -13,14 +13,34 @@ mod processes;
 mod sharing;
 mod streams;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 use pinlane_driver::{Driver, sync::Arc};
 
-type Test = fn(&Arc<dyn Driver>);
+type Test = fn(&Arc<dyn Driver>) -> Completion;
+
+/// What a test may end with: nothing, or that it was skipped and why.
+trait Ends {
+    fn completion(self) -> Completion;
+}
+
+impl Ends for () {
+    fn completion(self) -> Completion {
+        Completion::Completed
+    }
+}
+
+impl Ends for Completion {
+    fn completion(self) -> Completion {
+        self
+    }
+}
 
 macro_rules! tests {
     ($($group:ident::$test:ident,)*) => {
-        &[$((concat!(stringify!($group), "::", stringify!($test)), $group::$test as Test),)*]
+        &[$((
+            concat!(stringify!($group), "::", stringify!($test)),
+            (|driver| $group::$test(driver).completion()) as Test,
+        ),)*]
     };
 }
 
@@ -30,6 +50,7 @@ const TESTS: &[(&str, Test)] = tests![
     streams::a_stream_under_capture_is_refused_and_the_capture_goes_on,
     order::an_event_protects_the_source_of_the_copy_before_it,
     order::a_pageable_source_may_change_at_once,
+    order::a_managed_source_may_change_at_once,
     order::a_pageable_destination_can_be_read_at_once,
     order::ten_thousand_blocks_of_a_batch_arrive,
     order::a_sleeping_thread_wakes_when_its_event_fires,
@@ -52,6 +73,7 @@ const TESTS: &[(&str, Test)] = tests![
     processes::a_process_may_exit_with_work_in_flight,
     processes::handles_may_be_dropped_when_cuda_is_gone,
     processes::a_forked_child_gets_an_error_that_says_so,
+    processes::a_child_forked_from_one_where_another_library_uses_cuda_is_told_so,
 ];
 
 fn main() {
@@ -63,7 +85,7 @@ fn main() {
     let trials = match devices {
         0 => TESTS
             .iter()
-            .map(|(name, _)| harness::without_device((*name).to_owned()))
+            .map(|(name, _)| harness::without_device((*name).to_owned(), &arguments))
             .collect(),
         _ => TESTS
             .iter()
@@ -74,8 +96,5 @@ fn main() {
 }
 
 fn on_first_device(name: &str, test: Test) -> Trial {
-    Trial::test(name, move || {
-        test(&pinlane_cuda::open(0)?);
-        Ok(())
-    })
+    Trial::ignorable_test(name, move || Ok(test(&pinlane_cuda::open(0)?)))
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use libtest_mimic::Completion;
 use pinlane_driver::{DeviceMemory, Driver, Event, MemCopy, Stream, Timing, sync::Arc};
 
-use crate::host::Host;
+use crate::{host::Host, other_library::OtherLibrary};
 
 /// What stalls the stream for a moment, so that work behind it is late for sure.
 const STALL: Duration = Duration::from_micros(100);
@@ -65,6 +66,41 @@ pub(crate) fn a_pageable_source_may_change_at_once(driver: &Arc<dyn Driver>) {
             assert!(sink.holds(round), "{bytes} bytes, round {round}");
         }
     }
+}
+
+pub(crate) fn a_managed_source_may_change_at_once(driver: &Arc<dyn Driver>) -> Completion {
+    /// `CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS`: without it the host may not touch managed memory while the device works.
+    const CONCURRENT_MANAGED_ACCESS: i32 = 89;
+    const BYTES: usize = 1 << 20;
+    let other = OtherLibrary::new();
+    if other.attribute(CONCURRENT_MANAGED_ACCESS) != 1 {
+        return Completion::ignored_with("host and device can't use managed memory at once");
+    }
+    let managed = other.allocate_managed(BYTES);
+    let source = std::ptr::with_exposed_provenance_mut::<u8>(managed as usize);
+    let mut sink = Host::pageable(BYTES);
+    let memory = DeviceMemory::new(driver, BYTES).unwrap();
+    let stream = Stream::new(driver).unwrap();
+    for round in 0..100_u8 {
+        // SAFETY: as many bytes as were allocated, which nothing uses at this moment: it is not pinned, so it is free when the
+        // call that copies it returns.
+        unsafe { source.write_bytes(round, BYTES) };
+        driver.busy(STALL, stream.raw()).unwrap();
+        // SAFETY: as above.
+        unsafe {
+            stream
+                .copy(MemCopy::to_device(memory.ptr(), source, BYTES))
+                .unwrap();
+            source.write_bytes(0xff, BYTES);
+            stream
+                .copy(MemCopy::to_host(sink.ptr(), memory.ptr(), BYTES))
+                .unwrap();
+        }
+        assert!(sink.holds(round), "round {round}");
+    }
+    drop(stream);
+    other.free(managed);
+    Completion::Completed
 }
 
 pub(crate) fn a_pageable_destination_can_be_read_at_once(driver: &Arc<dyn Driver>) {

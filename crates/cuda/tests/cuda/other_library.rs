@@ -114,6 +114,14 @@ impl OtherLibrary {
         memory
     }
 
+    /// Memory that host and device both use in place, wherever it lies; [`free`](Self::free) frees it too.
+    pub(crate) fn allocate_managed(&self, bytes: usize) -> u64 {
+        const ATTACH_GLOBAL: c_uint = 1;
+        let mut memory = 0;
+        call!(self, "cuMemAllocManaged"(&raw mut memory => *mut u64, bytes => usize, ATTACH_GLOBAL => c_uint));
+        memory
+    }
+
     pub(crate) fn free(&self, memory: u64) {
         call!(self, "cuMemFree_v2"(memory => u64));
     }

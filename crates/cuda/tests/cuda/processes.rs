@@ -2,11 +2,12 @@
 
 use std::{env, process::exit, ptr::NonNull, sync::Mutex, time::Duration};
 
+use libtest_mimic::Completion;
 use pinlane_driver::{
     DeviceMemory, DevicePtr, Driver, Error, ErrorKind, Event, MemCopy, Stream, Timing, sync::Arc,
 };
 
-use crate::{child, host::Host};
+use crate::{child, host::Host, other_library::OtherLibrary};
 
 /// Names the child to be.
 const CHILD: &str = "PINLANE_CUDA_TEST_CHILD";
@@ -14,10 +15,11 @@ const CHILD: &str = "PINLANE_CUDA_TEST_CHILD";
 /// What this process is to do if it is a child.
 pub(crate) fn child() -> Option<fn()> {
     let name = env::var(CHILD).ok()?;
-    let children: [(&str, fn()); 4] = [
+    let children: [(&str, fn()); 5] = [
         ("exit-in-flight", exit_in_flight),
         ("drop-at-exit", drop_at_exit),
         ("fork", fork),
+        ("fork-from-another-library", fork_from_another_library),
         ("lost-device", lose_the_device),
     ];
     let child = children.into_iter().find(|(known, _)| *known == name);
@@ -36,11 +38,18 @@ pub(crate) fn a_forked_child_gets_an_error_that_says_so(_: &Arc<dyn Driver>) {
     child::ends_well(CHILD, "fork");
 }
 
-pub(crate) fn a_lost_device_is_lost_for_every_later_call_and_the_process_ends_well(driver: &Arc<dyn Driver>) {
-    // Where the kernel can't be had, `kernels` says so.
-    if driver.scatter_table().is_some() {
-        child::ends_well(CHILD, "lost-device");
+pub(crate) fn a_child_forked_from_one_where_another_library_uses_cuda_is_told_so(_: &Arc<dyn Driver>) {
+    child::ends_well(CHILD, "fork-from-another-library");
+}
+
+pub(crate) fn a_lost_device_is_lost_for_every_later_call_and_the_process_ends_well(
+    driver: &Arc<dyn Driver>,
+) -> Completion {
+    if driver.scatter_table().is_none() {
+        return Completion::ignored_with("there is no kernel to lose the device with");
     }
+    child::ends_well(CHILD, "lost-device");
+    Completion::Completed
 }
 
 /// What is alive when the process exits.
@@ -100,17 +109,12 @@ fn drop_at_exit() {
 
 fn fork() {
     let driver = pinlane_cuda::open(0).unwrap();
-    let stream = Stream::new(&driver).unwrap();
-    // SAFETY: the child calls the driver, which must refuse without touching what the fork left behind, and exits.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0, "no fork");
-    if child == 0 {
-        // SAFETY: no handler is set: one that hangs dies of it.
-        unsafe { libc::alarm(30) };
+    let mut stream = Some(Stream::new(&driver).unwrap());
+    in_forked(|| {
         let errors = [
             driver.allocate(64).err(),
             driver.create_stream().err(),
-            stream.synchronize().err(),
+            stream.as_ref().unwrap().synchronize().err(),
             pinlane_cuda::open(0).err(),
             pinlane_cuda::device_count().err(),
         ];
@@ -120,9 +124,33 @@ fn fork() {
             .filter(|error| error.kind() == ErrorKind::Forked && error.to_string().contains("fork"));
         let refused = told.count() == errors.len() && !driver.is_pinned(std::ptr::null(), 1);
         // Dropping handles is quiet, too.
-        drop(stream);
+        drop(stream.take());
+        refused
+    });
+    // The parent goes on.
+    stream.unwrap().synchronize().unwrap();
+}
+
+/// This driver has not been used before the fork, and knows nothing of it; CUDA does.
+fn fork_from_another_library() {
+    let _other = OtherLibrary::new();
+    in_forked(|| {
+        let error = pinlane_cuda::device_count().err();
+        error.is_some_and(|error| error.to_string().contains("forked from one that uses CUDA"))
+    });
+}
+
+/// Has a forked child say whether all is as it should be.
+fn in_forked(is_right: impl FnOnce() -> bool) {
+    // SAFETY: the child calls the driver, which must refuse without touching what the fork left behind, and exits.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "no fork");
+    if child == 0 {
+        // SAFETY: no handler is set: one that hangs dies of it.
+        unsafe { libc::alarm(30) };
+        let is_right = is_right();
         // SAFETY: leaves the child at once, without exit handlers that belong to the parent.
-        unsafe { libc::_exit(i32::from(!refused)) };
+        unsafe { libc::_exit(i32::from(!is_right)) };
     }
     let mut status = 0;
     // SAFETY: the child of this process, and a valid place for its status.
@@ -132,8 +160,6 @@ fn fork() {
         libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
         "the child says {status}"
     );
-    // The parent goes on.
-    stream.synchronize().unwrap();
 }
 
 /// Has a kernel write where no memory is.

@@ -2,9 +2,9 @@
 //!
 //! The pool counts its bytes as leased, from before it is pinned until after it is unpinned.
 
-use std::{any::Any, ptr::NonNull};
+use std::{any::Any, mem, ptr::NonNull};
 
-use pinlane_driver::{PinnedRange, sync::Arc};
+use pinlane_driver::{PinnedRange, fork, sync::Arc};
 
 use super::pool::PinnedPool;
 use crate::{Device, Error, Result};
@@ -81,7 +81,12 @@ impl AdoptedPin {
 
 impl Drop for AdoptedPin {
     fn drop(&mut self) {
-        drop(self.range.take());
+        let range = self.range.take();
+        if fork::is_child() {
+            // What is pinned is the parent's, and the lock may be held for ever.
+            return mem::forget(range);
+        }
+        drop(range);
         self.pool.count_out(self.bytes);
     }
 }

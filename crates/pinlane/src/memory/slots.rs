@@ -14,7 +14,7 @@
 use std::{collections::VecDeque, ptr::NonNull};
 
 use pinlane_driver::{
-    ErrorKind,
+    ErrorKind, fork,
     sync::{Arc, Condvar, Duration, Mutex, lock, wait},
 };
 
@@ -82,7 +82,10 @@ impl LentSlot {
 
 impl Drop for LentSlot {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
+        // In a forked child the slot is the parent's, and the lock may be held for ever.
+        if let Some(slot) = self.slot.take()
+            && !fork::is_child()
+        {
             lock(&self.slots.state).lent -= 1;
             self.slots.put_back(slot);
         }

@@ -33,8 +33,8 @@ pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
     Err(Error::driver("making room for tensors on the device", source))
 }
 
-/// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: asked for the first time,
-/// a driver loads the kernel. `apart` says whether tensors land each in its own place on the device.
+/// What the table of the driver's kernel for scattered pieces takes, where the plan may have some: the driver is not asked
+/// else. `apart` says whether tensors land each in its own place on the device.
 pub(super) fn scatter_table(
     engine: &Engine,
     direction: Direction,
@@ -93,6 +93,7 @@ pub(super) fn means<'a>(engine: &'a Engine, direction: Direction, leaves: &[Leaf
         lent: false,
         fresh: false,
         short: false,
+        behind_event: false,
         scatter: None,
     }
 }

@@ -179,7 +179,7 @@ impl Pieces {
         let running = &accelerator.running;
         let engine = running.engine();
         let announcement = self.rouse(running, blocking);
-        let plan = self.plan(engine)?;
+        let plan = self.plan(engine, after.is_some())?;
         let places = Places {
             ends: self.ends,
             bases: self.bases,
@@ -209,7 +209,7 @@ impl Pieces {
         }
     }
 
-    fn plan(&mut self, engine: &Engine) -> Result<Plan> {
+    fn plan(&mut self, engine: &Engine, behind_event: bool) -> Result<Plan> {
         let (direction, regions) = (self.direction, mem::take(&mut self.regions));
         let mut span = engine_span!("plan", tensors: self.leaves.len());
         let regions = match direction {
@@ -219,6 +219,7 @@ impl Pieces {
         let means = Means {
             scatter: scatter_table(engine, direction, &self.leaves, self.are_apart, None),
             fresh: self.lands_in_fresh_memory(engine),
+            behind_event,
             ..means(engine, direction, &self.leaves)
         };
         let plan = plan::plan(direction, &self.leaves, regions, None, means);

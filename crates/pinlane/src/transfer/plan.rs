@@ -20,6 +20,7 @@ use std::{fmt, time::Duration};
 
 use super::{Placement, Route};
 pub(crate) use build::{Means, plan};
+pub(super) use choice::TAKEN_AT_ONCE;
 use choice::Why;
 pub use explanation::{Alternative, Explanation};
 pub(crate) use pace::{Pace, lanes_for, most_lanes};

@@ -294,6 +294,7 @@ impl<'a, 'r> Request<'a, 'r> {
                 lent,
                 short,
                 fresh: self.lands_in_fresh_memory(direction, engine),
+                behind_event: self.options.after.is_some(),
                 ..means(engine, direction, &sources.leaves)
             },
         )

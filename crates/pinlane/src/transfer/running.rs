@@ -13,7 +13,7 @@ use super::{
     job::Job,
     lane::Lane,
     mark::LaneStream,
-    plan::{Chunk, Direction, Plan, lanes_for, most_lanes},
+    plan::{Chunk, Direction, Plan, TAKEN_AT_ONCE, lanes_for, most_lanes},
     queue::Announcement,
     reactor::{Duty, perform},
 };
@@ -66,7 +66,8 @@ impl RunningEngine {
     /// Starts a job: on the caller's thread where the plan says so, else by handing it to the lanes.
     ///
     /// With `blocking`, the caller is about to wait for it. Without, what would make the caller wait for the device is
-    /// left to the lanes: slots to be emptied, copies that the driver stages itself, more chunks than there are slots.
+    /// left to the lanes: slots to be emptied, copies that the driver stages itself and that it waits with, more chunks than
+    /// there are slots.
     ///
     /// A job that comes after an event which has not fired must not hold up others. One for the caller's thread gets a
     /// stream of its own, if its slots are not the last. Of one for the lanes, to the device, slots are filled ahead, if all such
@@ -86,10 +87,15 @@ impl RunningEngine {
         let slotted = plan.chunks.iter().filter(|chunk| chunk.needs_slot()).count();
         let is_plain = |chunk: &Chunk| chunk.route == Route::Plain;
         let emptied = plan.chunks.iter().any(Chunk::is_staged) && !plan.stays_in_slot();
-        let waits = slotted > self.engine.slots.wanted()
-            || plan.direction() == Direction::ToHost && (emptied || plan.chunks.iter().any(is_plain));
-        let inline = plan.is_inline() && (blocking || !waits);
         let held_back = !job.may_start();
+        let plain = plan.chunks.iter().filter(|chunk| is_plain(chunk));
+        let plain: u64 = plain.map(|chunk| chunk.bytes as u64).sum();
+        let waits = slotted > self.engine.slots.wanted()
+            || match plan.direction() {
+                Direction::ToHost => emptied || plain > 0,
+                Direction::ToDevice | Direction::OnDevice => held_back && plain > TAKEN_AT_ONCE,
+            };
+        let inline = plan.is_inline() && (blocking || !waits);
         let spares_others = || inline && (slotted == 0 || slotted < self.engine.slots.available());
         let is_filled_ahead = || {
             let may_be = plan.direction() == Direction::ToDevice

@@ -15,7 +15,7 @@ use pinlane::{
 #[path = "../../../cuda/tests/cuda/child.rs"]
 mod child;
 
-use crate::{lost, rig, rig::Rig};
+use crate::{kernel, lost, rig, rig::Rig};
 
 const CHILD: &str = "PINLANE_TEST_CHILD";
 
@@ -36,7 +36,10 @@ pub(crate) fn child() -> Option<End> {
     let name = env::var(CHILD).ok()?;
     let (_, end) = ENDS
         .into_iter()
-        .chain([(lost::LOSES, lost::lose_the_device as End)])
+        .chain([
+            (lost::LOSES, lost::lose_the_device as End),
+            (kernel::GATHERS, kernel::gather_first as End),
+        ])
         .find(|(known, _)| *known == name)
         .expect("a child is told a way to end that is known");
     Some(end)

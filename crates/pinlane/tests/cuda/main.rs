@@ -10,6 +10,7 @@ mod fallback;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod idle;
+mod kernel;
 mod lost;
 mod out_of_memory;
 mod poison;
@@ -36,6 +37,8 @@ const TESTS: &[Test] = tests![
     Cuda: {
         sharing::transfers_and_another_library_do_not_disturb_each_other,
         sharing::memory_that_another_library_pinned_is_copied_directly,
+        sharing::a_fence_on_a_stream_under_capture_is_an_error_that_says_so,
+        kernel::the_first_gathered_transfer_does_not_wait_for_a_busy_device,
         lost::transfers_of_a_lost_device_fail_and_what_it_may_still_use_is_counted,
     }
 ];

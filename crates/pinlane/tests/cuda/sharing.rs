@@ -9,7 +9,10 @@ use std::{
     thread,
 };
 
-use pinlane::{DType, Device, DeviceOptions, Layout, Route, Tensor, TransferOptions, Tree, driver::Backend};
+use pinlane::{
+    DType, Device, DeviceOptions, Error, Layout, Route, Tensor, TransferOptions, Tree,
+    driver::{Backend, ErrorKind, RawStream, Stream, Timing},
+};
 
 #[path = "../../../cuda/tests/cuda/other_library.rs"]
 mod other_library;
@@ -131,5 +134,39 @@ pub(crate) fn memory_that_another_library_pinned_is_copied_directly() {
         Arc::strong_count(&owner) == 1
     });
     other.free_pinned(pinned);
+    rig.finish();
+}
+
+pub(crate) fn a_fence_on_a_stream_under_capture_is_an_error_that_says_so() {
+    let rig = rig(&DeviceOptions::default());
+    let driver = rig.device().driver().unwrap();
+    let other = OtherLibrary::on(ordinal(&rig));
+    let raw = other.make_blocking_stream();
+    // SAFETY: the stream is destroyed after its last use.
+    let stream = unsafe { Stream::adopt(driver, RawStream::from_raw(raw as u64)) };
+    let memory = other.allocate(1);
+    let sent = Tensor::from_bytes(pattern(5000, 1), DType::U8, &[5000]).unwrap();
+
+    other.begin_capture(raw);
+    other.fill(memory, 1, 1, raw);
+    let transfer = sent.transfer(rig.device()).unwrap();
+    let is_refused = |error: &pinlane::driver::Error| {
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains("under graph capture"), "{error}");
+    };
+    // An event to come after can't be had of such a stream either.
+    is_refused(&stream.record(Timing::Disabled).unwrap_err());
+    match transfer.fence(&stream).unwrap_err() {
+        Error::Driver { source, .. } => is_refused(&source),
+        error => panic!("{error}"),
+    }
+    // Neither the transfer nor the capture takes harm.
+    let there = transfer.wait().unwrap();
+    other.end_capture(raw);
+    let back = there.to(&Device::host()).unwrap();
+    assert!(back.as_bytes().unwrap() == pattern(5000, 1));
+    drop((stream, there, back));
+    other.free(memory);
+    other.destroy_stream(raw);
     rig.finish();
 }

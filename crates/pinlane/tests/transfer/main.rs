@@ -62,6 +62,7 @@ const TESTS: &[Test] = tests![
         waiting::no_copy_starts_before_the_event_that_it_is_to_come_after,
         waiting::work_behind_a_fence_starts_only_when_the_tree_has_landed,
         waiting::transfers_behind_an_event_that_does_not_fire_hold_up_no_others,
+        waiting::who_does_not_wait_is_not_held_up_by_what_the_driver_stages_behind_an_event,
         waiting::what_fits_half_of_the_slots_is_read_ahead_of_its_event,
         waiting::a_stream_of_another_machine_can_not_be_fenced,
     }

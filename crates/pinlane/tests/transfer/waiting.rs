@@ -12,7 +12,7 @@ use std::{
 };
 
 use pinlane::{
-    Device, DeviceOptions, Error, Transfer, TransferOptions, Tree,
+    Device, DeviceOptions, Error, Route, Transfer, TransferOptions, Tree,
     driver::{
         ErrorKind, Stream, Timing,
         sim::{Fault, FaultPlan, Step},
@@ -200,6 +200,41 @@ pub(crate) fn transfers_behind_an_event_that_does_not_fire_hold_up_no_others() {
         assert!(bytes_of(&there[1]) == pattern(bytes, 2));
     }
     drop((stream, after));
+    rig.finish();
+}
+
+pub(crate) fn who_does_not_wait_is_not_held_up_by_what_the_driver_stages_behind_an_event() {
+    // The simulator stages 8 KiB at once: a copy of this much would wait for the event.
+    const BYTES: usize = 300 << 10;
+    let plainly = Rig::new(1, &DeviceOptions::default());
+    let mut profile = plainly.device().profile().unwrap().clone();
+    plainly.finish();
+    profile.plain_bytes = 1 << 20;
+    let options = DeviceOptions {
+        profile: Some(profile),
+        ..DeviceOptions::default()
+    };
+    let rig = Rig::new(1, &options);
+    let driver = rig.device().driver().unwrap();
+    let [before, behind] = [Stream::new(driver).unwrap(), Stream::new(driver).unwrap()];
+    let sent = tensor(BYTES, 1);
+    let at_once = sent.transfer(rig.device()).unwrap();
+    assert!(at_once.plans().all(|plan| plan.chunks_by(Route::Plain) == 1));
+    drop(at_once.wait().unwrap());
+    let stall = rig.sim().stall_stream(before.raw()).unwrap();
+    driver.busy(Duration::ZERO, before.raw()).unwrap();
+    let after = TransferOptions::new().after(Arc::new(before.record(Timing::Disabled).unwrap()));
+    let plain = after.clone().route(Route::Plain);
+    // Neither waits: this thread is the one that lets the event fire.
+    let flying = [&after, &plain].map(|options| sent.transfer_with(rig.device(), options).unwrap());
+    assert!(flying.iter().all(|transfer| !transfer.is_done()));
+    // What the planner chooses is read ahead, so that a fence does not wait either.
+    flying[0].fence(&behind).unwrap();
+    drop(stall);
+    for transfer in flying {
+        assert!(bytes_of(&transfer.wait().unwrap()) == pattern(BYTES, 1));
+    }
+    drop((before, behind, after, plain));
     rig.finish();
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Means<'a> {
     pub(crate) fresh: bool,
     /// Whether a caller who waits has it go the short way, by the driver's calls alone.
     pub(crate) short: bool,
+    /// Whether the copies come after an event, which may not have fired.
+    pub(crate) behind_event: bool,
     /// What the table of a kernel that moves scattered pieces takes, where the driver has one and it may be needed.
     pub(crate) scatter: Option<ScatterTable>,
 }
@@ -89,7 +91,7 @@ pub(crate) fn plan(
             tallies: Vec::new(),
         },
     };
-    let choice = Choice::new(direction, leaves.len() == 1, forced, gathering, means.profile);
+    let choice = Choice::new(direction, leaves.len() == 1, forced, gathering, &means);
     // What is copied or gathered from or to where it lies comes first: it keeps the link busy while the first slots are
     // filled.
     let mut pieces = Vec::new();

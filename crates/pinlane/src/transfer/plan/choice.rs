@@ -2,8 +2,12 @@
 
 use std::fmt;
 
-use super::{Direction, Kind, Leaf, gathering::Gathering};
-use crate::{Error, Profile, Result, Route};
+use super::{Direction, Kind, Leaf, Means, gathering::Gathering};
+use crate::{Error, Result, Route};
+
+/// What drivers take off the caller at once, whatever the device does; longer copies from pageable memory wait for their turn
+/// on the device. CUDA takes 64 KiB.
+pub(in crate::transfer) const TAKEN_AT_ONCE: u64 = 64 << 10;
 
 /// Why leaves go the way they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,18 +66,21 @@ impl Choice {
         alone: bool,
         forced: Option<Route>,
         gathering: Option<Gathering>,
-        profile: &Profile,
+        means: &Means<'_>,
     ) -> Self {
+        let plain_bytes = means.profile.plain_bytes as u64;
+
         Self {
             alone,
             forced,
             gathering,
             // To the host the driver's own way waits for each copy, and faults pages in while the link waits.
             plain_bytes: match direction {
-                Direction::ToDevice => profile.plain_bytes as u64,
+                Direction::ToDevice if means.behind_event => plain_bytes.min(TAKEN_AT_ONCE),
+                Direction::ToDevice => plain_bytes,
                 Direction::ToHost | Direction::OnDevice => 0,
             },
-            direct_bytes: profile.direct_bytes(),
+            direct_bytes: means.profile.direct_bytes(),
         }
     }
 

@@ -168,6 +168,7 @@ mod tests {
             lent: false,
             fresh: false,
             short: false,
+            behind_event: false,
             scatter: None,
         }
     }
