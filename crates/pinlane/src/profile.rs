@@ -103,7 +103,7 @@ const ASSUMED_LINK: f64 = 25e9;
 const ASSUMED_MEMCPY: f64 = 10e9;
 /// What calls and tensors cost on the processors of current servers, by the grid of `pinlane bench` on an H100 with 16 cores.
 const ASSUMED_SHORT_COPY: Duration = Duration::from_nanos(8_500);
-const ASSUMED_LATENCY: Duration = Duration::from_micros(25);
+const ASSUMED_LATENCY: Duration = Duration::from_micros(12);
 const ASSUMED_TENSOR_TO_DEVICE: Duration = Duration::from_nanos(270);
 const ASSUMED_TENSOR_TO_HOST: Duration = Duration::from_nanos(320);
 /// One pageable tensor of 256 KiB by the driver alone, by the same.

@@ -1,10 +1,12 @@
-//! What is paid whatever the bytes: a way, a tensor, a copy. Each is found by the calls that it is to predict.
+//! What is paid whatever the bytes: a way, a tensor, a copy. Each is found by the calls that it is to predict, which take turns
+//! with [something else](elsewhere): in a loop of nothing but the same call, everything that it touches is in the nearest cache, and
+//! it takes two thirds of the time that it takes in a program.
 
 use pinlane_driver::sync::Duration;
 
 use super::{
     Bench, Figures,
-    clock::{Move, median, medians, tensors, time},
+    clock::{Move, medians, tensors, time},
     rates::rate,
 };
 use crate::{
@@ -21,6 +23,13 @@ const MORE: usize = 256;
 /// What part of the longest tensor that is left to the driver shows how fast it copies such.
 const PART: usize = 4;
 
+/// What a program does between two transfers, as far as caches go: many calls of the driver, and memory taken and freed.
+fn elsewhere(device: &Device) -> Result<Move> {
+    let tree = tensors(HostMemory::Pageable, TREES[0], TINY)?;
+    let one_by_one = TransferOptions::new().route(Route::Staged);
+    Move::new(device, Direction::ToDevice, tree, Some(one_by_one))
+}
+
 fn direct() -> TransferOptions {
     TransferOptions::new().route(Route::Direct)
 }
@@ -32,8 +41,17 @@ pub(super) fn ways(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Res
     // A route that is forced takes a transfer.
     let long = Move::new(&device, Direction::ToDevice, one.clone(), Some(direct()))?;
     let short = Move::new(&device, Direction::ToDevice, one, None)?;
-    let times = medians(8 * bench.runs, [&mut || short.time(), &mut || long.time()])?;
-    [profile.short_copy, profile.latency] = times;
+    let between = elsewhere(&device)?;
+    let [short, _, long, _] = medians(
+        4 * bench.runs,
+        [
+            &mut || short.time(),
+            &mut || between.time(),
+            &mut || long.time(),
+            &mut || between.time(),
+        ],
+    )?;
+    (profile.short_copy, profile.latency) = (short, long);
     Ok(())
 }
 
@@ -65,9 +83,15 @@ fn each_of_a_tree(bench: &Bench, device: &Device, count: usize) -> Result<[Durat
     };
     let tree = tensors(HostMemory::Pageable, count, TINY)?;
     let there = tree.to_with(device, &TransferOptions::new().placement(apart))?;
-    let [to_device, to_host] = medians(
+    let between = elsewhere(device)?;
+    let [to_device, _, to_host, _] = medians(
         4 * bench.runs,
-        [&mut || time(|| tree.to(device)), &mut || time(|| there.to(&host))],
+        [
+            &mut || time(|| tree.to(device)),
+            &mut || between.time(),
+            &mut || time(|| there.to(&host)),
+            &mut || between.time(),
+        ],
     )?;
     let each = |took: Duration, direction, placement| -> Result<Duration> {
         let described = Workload::new(direction).placement(placement);
@@ -105,7 +129,8 @@ pub(super) fn small_plain(bench: &Bench, profile: &mut Profile, _: &mut Figures)
     let device = bench.device(profile)?;
     let one = tensors(HostMemory::Pageable, 1, bytes)?;
     let there = Move::new(&device, Direction::ToDevice, one, None)?;
-    let took = median(8 * bench.runs, || there.time())?;
+    let between = elsewhere(&device)?;
+    let [took, _] = medians(4 * bench.runs, [&mut || there.time(), &mut || between.time()])?;
     // Two clocks' noise must not make it faster than the link.
     profile.small_plain_bytes_per_second =
         rate(bytes, took.saturating_sub(profile.short_copy)).min(profile.link_bytes_per_second);
