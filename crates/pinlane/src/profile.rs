@@ -161,7 +161,7 @@ impl Profile {
                 _ => 4 << 20,
             },
             inline_bytes: if properties.simulated { 1 << 20 } else { 512 << 10 },
-            plain_bytes: if properties.simulated { 4 << 10 } else { 1 << 20 },
+            plain_bytes: if properties.simulated { 4 << 10 } else { 512 << 10 },
             streamed_up_to: if properties.simulated { 0 } else { 64 << 20 },
             streamed_from: if properties.simulated { u64::MAX } else { 32 << 20 },
             patience: if properties.simulated {
