@@ -10,7 +10,7 @@
 //! A copy has begun when it was enqueued and the engine was done with the copy before, since an engine does one at a time (see
 //! [`EngineKind`]). Only where its stream has to wait for somebody else's event, a second event tells when that was over.
 
-use std::{collections::VecDeque, sync::Weak};
+use std::collections::VecDeque;
 
 use pinlane_driver::{
     Address, Driver, Event, MemCopy, Stream, Timing,
@@ -211,7 +211,7 @@ impl Log {
         });
         let reader = Arc::downgrade(&log);
         let spawned = thread::Builder::new().name("trace".to_owned());
-        if let Err(error) = spawned.spawn(move || serve(&reader)) {
+        if let Err(error) = spawned.spawn(move || serve(|| reader.upgrade())) {
             tracing::debug!(%error, "events are looked at when the session ends");
         }
         logs.push(Arc::clone(&log));
@@ -329,9 +329,9 @@ impl State {
     }
 }
 
-/// What a log's thread does until the log is dropped.
-fn serve(log: &Weak<Log>) {
-    while let Some(log) = log.upgrade() {
+/// What a log's thread does until there is none.
+fn serve(log: impl Fn() -> Option<Arc<Log>>) {
+    while let Some(log) = log() {
         log.read_fired();
         drop(log);
         sync::sleep(READ_EVERY);
