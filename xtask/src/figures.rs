@@ -1,4 +1,5 @@
-//! `cargo xtask figures`: the figures in the README and in `docs/performance.md`, written from `bench/results/*.json`.
+//! `cargo xtask figures`: the figures in the README, which has the newest machine's, and in `docs/performance.md`, which has
+//! every machine's, written from `bench/results/*.json`.
 //!
 //! Beside the figures of a machine, `h200.json`, may lie what `gpu-check` said of its steps, `h200.steps.json`; it is shown below
 //! them.
@@ -85,7 +86,7 @@ fn documents() -> Result<Vec<(PathBuf, String)>> {
     DOCUMENTS.into_iter().map(document).collect()
 }
 
-/// The results of every machine, in the order of their files' names; none where there is no folder of results.
+/// The results of every machine, the newest first; none where there is no folder of results.
 fn machines() -> Result<Vec<Results>> {
     let folder = workspace::root().join(RESULTS);
     if !folder.exists() {
@@ -99,7 +100,10 @@ fn machines() -> Result<Vec<Results>> {
         }
     }
     files.sort();
-    files.iter().map(|path| Results::read(Path::new(path))).collect()
+    let results = files.iter().map(|path| Results::read(Path::new(path)));
+    let mut results = results.collect::<Result<Vec<_>>>()?;
+    results.sort_by(|a, b| b.date().cmp(a.date()));
+    Ok(results)
 }
 
 /// The document with `section` between its markers.

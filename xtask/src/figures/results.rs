@@ -132,13 +132,23 @@ impl Results {
         &self.machine.device
     }
 
+    /// When they were measured.
+    pub(crate) fn date(&self) -> &str {
+        &self.date
+    }
+
+    /// The GPU and the day.
+    pub(crate) fn of_when(&self) -> String {
+        let day = self.date.split('T').next().unwrap_or(&self.date);
+        format!("{}, {day}", self.gpu())
+    }
+
     /// Where the figures come from, in a sentence.
     pub(crate) fn origin(&self) -> String {
         format!(
-            "{}, {}, commit `{}`. The link's own limits in the same run: {} GB/s to the device, {} GB/s to the host, \
+            "{}, commit `{}`. The link's own limits in the same run: {} GB/s to the device, {} GB/s to the host, \
              {} GB/s with both at once.",
-            self.gpu(),
-            self.date.split('T').next().unwrap_or(&self.date),
+            self.of_when(),
             self.commit,
             significant(self.link.h2d),
             significant(self.link.d2h),

@@ -25,7 +25,18 @@ pub(crate) fn section(machines: &[Results], detail: Detail) -> String {
     if machines.is_empty() {
         return "No results of real hardware are committed yet: `bench/results` is empty.\n".to_owned();
     }
-    let tables: Vec<String> = machines.iter().map(|results| table(results, detail)).collect();
+    let shown = match detail {
+        Detail::Short => &machines[..1],
+        Detail::Full => machines,
+    };
+    let mut tables: Vec<String> = shown.iter().map(|results| table(results, detail)).collect();
+    if shown.len() < machines.len() {
+        let others: Vec<_> = machines[1..].iter().map(Results::of_when).collect();
+        tables.push(format!(
+            "Earlier results of other machines ({}) are in [docs/performance.md](docs/performance.md#the-figures).\n",
+            others.join("; ")
+        ));
+    }
     tables.join("\n")
 }
 
@@ -166,6 +177,19 @@ mod tests {
             ],
         });
         Results::parse(&text.to_string()).unwrap()
+    }
+
+    #[test]
+    fn the_short_section_has_the_first_machine_and_names_the_others() {
+        let machines = [results(), results()];
+        let short = section(&machines, Detail::Short);
+        assert_eq!(short.matches("| work |").count(), 1);
+        assert!(
+            short.contains("(NVIDIA H200, 2026-11-22) are in [docs/performance.md]"),
+            "{short}"
+        );
+        assert_eq!(section(&machines, Detail::Full).matches("| work |").count(), 2);
+        assert!(!section(&machines[..1], Detail::Short).contains("Earlier"));
     }
 
     fn line<'a>(text: &'a str, word: &str) -> &'a str {
