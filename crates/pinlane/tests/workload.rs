@@ -112,15 +112,24 @@ fn a_plan_is_short_exactly_where_a_caller_who_waits_has_no_event_recorded() {
         assert_eq!(recorded == 0, expected, "{recorded} events; {}", plans[0]);
         assert_eq!(plans[0].to_string().contains("the short way"), expected);
     }
-    // Who asks for anything has a transfer made.
-    for options in [
-        TransferOptions::new().route(Route::Plain),
-        TransferOptions::new().placement(Placement::Separate),
+    // Where the result lies is no matter of the way; who asks for a route has a transfer made.
+    let asked = TransferOptions::new;
+    let (here, there, host) = (one(pageable, 1), there(1), Device::host());
+    for (tensors, to, options, expected) in [
+        (&here, &device, asked().placement(Placement::Separate), true),
+        (&there, &host, asked().pinned_result(), true),
+        (&here, &device, asked().route(Route::Plain), false),
+        (&there, &host, asked().pinned_result().route(Route::Direct), false),
     ] {
-        assert!(!one(pageable, 1).plan(&device, &options).unwrap()[0].is_short());
+        assert_eq!(
+            tensors.plan(to, &options).unwrap()[0].is_short(),
+            expected,
+            "{options:?}"
+        );
+        let before = sim.calls(Step::Record);
+        drop(tensors.to_with(to, &options).unwrap());
+        assert_eq!(sim.calls(Step::Record) == before, expected, "{options:?}");
     }
-    let pinned_result = TransferOptions::new().pinned_result();
-    assert!(!there(1).plan(&Device::host(), &pinned_result).unwrap()[0].is_short());
 }
 
 #[test]
