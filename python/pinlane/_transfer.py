@@ -23,7 +23,10 @@ class Transfer(Generic[T]):
 
     The results can't be had before they are right. Until :meth:`done` says so, or :meth:`result` has returned, the sources
     must not be written in place: a tensor that was is noticed by torch's version counter, and raises
-    :class:`SourceChangedError`. (Numpy arrays count no versions.) Dropping a transfer is safe at every moment.
+    :class:`SourceChangedError`. (Numpy arrays count no versions.) They may be dropped, and given other memory
+    (``tensor.data = ...``, ``module.half()``): what is read is the memory that they had. That memory must not be freed or
+    resized itself (``storage.resize_``, ``tensor.resize_`` to more): it is noticed, but only when it has been read already.
+    Dropping a transfer is safe at every moment.
 
     >>> import numpy, pinlane
     >>> transfer = pinlane.to({"x": numpy.arange(4)}, "sim", non_blocking=True)

@@ -20,7 +20,7 @@ use pinlane::{
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
 
 use crate::{
-    devices, errors, process,
+    devices, errors, exchange, process,
     tree::{self, Tree},
 };
 
@@ -56,8 +56,13 @@ pub(crate) struct Source {
     /// Its number in the tree.
     number: usize,
     tensor: Py<PyAny>,
-    /// How often it had been written at the start.
-    version: u64,
+    /// The memory that is read. It is kept for itself: a tensor may be given other memory at any time (`tensor.data = ...`,
+    /// `module.half()`), and torch counts that as no write.
+    storage: Py<PyAny>,
+    /// Where it was read from.
+    address: usize,
+    /// How often it had been written at the start; `None` where torch counts no writes, as in inference mode.
+    version: Option<u64>,
 }
 
 impl Part {
@@ -241,7 +246,7 @@ impl Flight {
     /// Where a source that has changed since the start is in the tree.
     fn changed_source(&self, py: Python<'_>) -> PyResult<Option<String>> {
         for source in &self.sources {
-            if Source::version(source.tensor.bind(py))? != source.version {
+            if source.has_changed(py)? {
                 return Ok(Some(tree::named(&self.tree.get().path_of(py, source.number))));
             }
         }
@@ -306,22 +311,46 @@ impl Wake for Callback {
 }
 
 impl Source {
-    /// Leaf number `number` with the version that it has; `None` for a tensor that counts none, as in inference mode.
-    pub(crate) fn of(number: usize, tensor: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
-        if tensor
-            .call_method0(intern!(tensor.py(), "is_inference"))?
-            .is_truthy()?
-        {
-            return Ok(None);
-        }
-        Ok(Some(Self {
+    /// Leaf number `number`, which is read from `address`, as it is now.
+    pub(crate) fn of(number: usize, tensor: &Bound<'_, PyAny>, address: usize) -> PyResult<Self> {
+        let storage = tensor.call_method0(intern!(tensor.py(), "untyped_storage"))?;
+        Ok(Self {
             number,
             version: Self::version(tensor)?,
             tensor: tensor.clone().unbind(),
-        }))
+            storage: storage.unbind(),
+            address,
+        })
     }
 
-    fn version(tensor: &Bound<'_, PyAny>) -> PyResult<u64> {
-        tensor.getattr(intern!(tensor.py(), "_version"))?.extract()
+    /// What keeps the memory that is read.
+    pub(crate) fn storage(&self) -> &Py<PyAny> {
+        &self.storage
+    }
+
+    fn version(tensor: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let py = tensor.py();
+        match tensor.getattr(intern!(py, "_version")) {
+            Ok(version) => version.extract().map(Some),
+            Err(_) if tensor.call_method0(intern!(py, "is_inference"))?.is_truthy()? => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it was written since the start, or its memory was freed or replaced by other memory (`storage.resize_`). That
+    /// it was given other memory, and what it was read from is as it was, is no change.
+    fn has_changed(&self, py: Python<'_>) -> PyResult<bool> {
+        let tensor = self.tensor.bind(py);
+        if Self::version(tensor)? != self.version {
+            return Ok(true);
+        }
+        if exchange::with_tensor(tensor, |seen| seen.address)? == Some(self.address) {
+            return Ok(false);
+        }
+        let storage = self.storage.bind(py);
+        let start: usize = storage.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let bytes: usize = storage.call_method0(intern!(py, "nbytes"))?.extract()?;
+        // An empty tensor may begin at the end of its memory, or nowhere.
+        Ok(bytes == 0 || !(start..=start + bytes).contains(&self.address))
     }
 }

@@ -56,9 +56,11 @@ impl<'py> Start<'_, 'py> {
             self.wait_for(event)?;
             after = None;
         }
-        // The tree keeps the leaves; what was moved instead of some of them is kept beside it.
+        // The tree keeps the leaves; what was moved instead of some of them is kept beside it, and the memory of tensors that may
+        // be given other memory while it is read.
         let mut kept = vec![self.tree.clone().into_any().unbind()];
         kept.extend(self.replacements.iter().map(|object| object.clone_ref(py)));
+        kept.extend(self.sources.iter().map(|source| source.storage().clone_ref(py)));
         let rooms: Vec<_> = rooms.iter().map(|room| Arc::clone(&room.owner)).collect();
         let owner: Arc<dyn Any + Send + Sync> = Arc::new((Kept::new(kept), rooms));
         let blocking = !self.wishes.watch;

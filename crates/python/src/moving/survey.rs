@@ -106,7 +106,7 @@ impl<'py> Start<'_, 'py> {
             return self.survey_leaf(number, &packed, is_array);
         }
         if self.wishes.watch && !is_array {
-            self.sources.extend(Source::of(number, leaf)?);
+            self.sources.push(Source::of(number, leaf, address)?);
         }
         let leaf = Leaf {
             number,
