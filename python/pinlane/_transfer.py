@@ -96,7 +96,8 @@ class Transfer(Generic[T]):
             self._note_user(handle, stream)
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Waits for the result without blocking the event loop.
+        """Waits for the result without blocking the event loop. Of several tasks that wait, one gets it, and the others
+        :class:`TransferError`.
 
         >>> import asyncio, numpy, pinlane
         >>> async def there(array):

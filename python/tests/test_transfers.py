@@ -193,6 +193,62 @@ def test_an_awaited_transfer_can_be_given_up(slow: str) -> None:
     assert pinlane.to(torch.ones(3), slow).eq(1).all()
 
 
+async def _given(transfer: Any) -> Any:
+    return await transfer
+
+
+def test_one_of_the_tasks_that_await_a_transfer_gets_it_and_the_others_are_told(slow: str) -> None:
+    async def three() -> list[Any]:
+        transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True)
+        tasks = (_given(transfer) for _ in range(3))
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+
+    given = asyncio.run(three())
+    assert [type(one) for one in given].count(pinlane.TransferError) == 2
+    (there,) = [one for one in given if isinstance(one, torch.Tensor)]
+    assert there.eq(1).all()
+
+
+def test_event_loops_of_several_threads_may_await_one_transfer(slow: str) -> None:
+    transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True)
+    given: list[Any] = []
+
+    def run() -> None:
+        try:
+            given.append(asyncio.run(asyncio.wait_for(_given(transfer), 60)))
+        except pinlane.TransferError as refused:
+            given.append(refused)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(isinstance(one, torch.Tensor) for one in given) == 1 and len(given) == 3
+
+
+def test_an_event_loop_goes_on_while_another_thread_waits_for_the_same_transfer() -> None:
+    name = simulate(f"sim:held-{next(_numbers)}")
+    stream = SimulatedStream(name)
+    stream.busy(0.3)
+    transfer = pinlane.to([torch.ones(1000)], name, non_blocking=True, stream=stream)
+    waiting = threading.Thread(target=transfer.exception)
+
+    async def turns() -> tuple[int, Any]:
+        task = asyncio.ensure_future(_given(transfer))
+        count = 0
+        while not task.done():
+            await asyncio.sleep(0.001)
+            count += not stream.query()
+        return count, task.result()
+
+    waiting.start()
+    time.sleep(0.05)  # it waits by now, or the event loop would be first: then there is nothing to see
+    count, there = asyncio.run(turns())
+    waiting.join()
+    assert count > 3 and there[0].eq(1).all()
+
+
 def test_a_dropped_transfer_lets_its_sources_go(slow: str) -> None:
     x = torch.ones(BYTES, dtype=torch.uint8)
     gone = weakref.ref(x)
