@@ -217,7 +217,7 @@ class Plan:
             else:
                 finish = _converter(dtype)
         if self.grads and leaf.requires_grad:
-            finish = _grower(self.torch.Moved, leaf, finish)
+            finish = _grower(self.torch.with_gradient, leaf, finish)
         return None, source, False, finish
 
     def _prepare_array(self, numpy: ModuleType, leaf: Any, path: str) -> Prepared:
@@ -328,8 +328,10 @@ def _viewer(kind: type) -> Callable[[Any], Any]:
     return lambda moved: moved.view(kind)
 
 
-def _grower(moved_function: Any, leaf: Any, first: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+def _grower(
+    with_gradient: Callable[[Any, Any], Any], leaf: Any, first: Callable[[Any], Any] | None
+) -> Callable[[Any], Any]:
     def grow(moved: Any) -> Any:
-        return moved_function.apply(leaf, moved if first is None else first(moved))
+        return with_gradient(leaf, moved if first is None else first(moved))
 
     return grow

@@ -103,14 +103,23 @@ def is_ordinary(leaf: Tensor) -> bool:
 
 
 class Moved(torch.autograd.Function):
-    """Makes a moved tensor the result of moving, as autograd sees it: the gradient goes back to where the source is."""
+    """Makes a moved tensor the result of moving, as autograd sees it: the gradient goes back to where the source is. It is in
+    a list, since an input that is given back is taken for a view of itself, which can't be written in place."""
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, moved: Tensor) -> Tensor:
+    def forward(ctx: Any, source: Tensor, moved: list[Tensor]) -> Tensor:
         ctx.origin = (source.device, source.dtype)
-        return moved
+        return moved[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         device, dtype = ctx.origin
         return gradients[0].to(device=device, dtype=dtype), None
+
+
+def with_gradient(source: Tensor, moved: Tensor) -> Tensor:
+    """``moved`` as the result of moving ``source``, whether or not gradients are tracked at this moment: they were at the
+    start."""
+    with torch.enable_grad():
+        result: Tensor = Moved.apply(source, [moved])  # type: ignore[no-untyped-call]
+    return result

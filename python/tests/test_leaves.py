@@ -142,6 +142,25 @@ def test_gradients_flow_back_through_a_move(device: str) -> None:
     assert torch.equal(x.grad, torch.full((3,), 2.0))
 
 
+def test_a_result_that_has_a_gradient_can_be_written_in_place(device: str) -> None:
+    x = torch.ones(3, requires_grad=True)
+    there = pinlane.to([x], device)[0]
+    assert not there._is_view()
+    there.add_(1)
+    (there * there).sum().backward()
+    assert torch.equal(x.grad, torch.full((3,), 4.0))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+def test_the_gradient_is_that_of_the_start_wherever_the_result_is_taken(dtype: Any, device: str) -> None:
+    x = torch.ones(3, requires_grad=True)
+    transfer = pinlane.to([x], device, non_blocking=True, dtype=dtype)
+    with torch.no_grad():
+        (there,) = transfer.result()
+    there.sum().backward()
+    assert torch.equal(x.grad, torch.ones(3))
+
+
 def test_parameters_move_without_a_graph_where_gradients_are_off(device: str) -> None:
     parameter = torch.nn.Parameter(torch.randn(3))
     with torch.no_grad():
