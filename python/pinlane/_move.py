@@ -94,7 +94,8 @@ def to(
         sources are free to change when the call returns.
     :param stream: a stream to order the copies on, in place of torch's current one of its device: they start when what is
         enqueued on it is done.
-    :param dtype: what tensors of floating-point numbers are converted to, as ``module.to`` does; others keep theirs.
+    :param dtype: what tensors of floating-point numbers are converted to; others keep theirs, complex ones too, which
+        ``module.to`` converts.
     :param slab: whether the results share one allocation. It is freed when the last of them is, and saving one of them with
         ``torch.save`` saves all; with ``False`` each has its own.
     :param pin: whether results on the host lie in pinned memory, out of the budget of the device that they come from. Unless
@@ -102,12 +103,12 @@ def to(
         more together, and those of over 8 MiB not the first time. Keep what is pinned while a copy of torch's own
         (``non_blocking=True``) reads it on another stream than the next call's: torch does not, as it does with its own.
     :raises NoSuchDeviceError: for a device that is not there.
-    :raises TypeError: for a dtype that is not one of torch's for floating-point numbers.
+    :raises TypeError: for a dtype that is not one of torch's for floating-point numbers, and for flags that are none.
     :raises ValueError: for a stream of a device that nothing comes from or goes to.
     :raises UnsupportedLeafError: for a leaf that can't move; its text says where in the tree it is.
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
-    if not (non_blocking or stream or dtype or pin) and _alone.is_new(tree, device):
+    if not (non_blocking or stream or dtype) and slab is True and pin is None and _alone.is_new(tree, device):
         return to(tree, device)
     target = name_of(device)
     if non_blocking:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from . import _native, _trees
+from ._arguments import flag
 from ._errors import UnsupportedLeafError, out_of_memory
 
 #: Equal leaves one after the other: see `pinlane._torch.Run`.
@@ -60,8 +61,8 @@ class Plan:
         self.target = target
         self.dtype = None if dtype is None else floating(dtype)
         self.convert = dtype is not None
-        self.slab = slab
-        self.pin = pin
+        self.slab = flag(slab, "slab")
+        self.pin = None if pin is None else flag(pin, "pin, unless it is None,")
         self.watch = watch
         self.copies = copies
         self.tensor_type = None

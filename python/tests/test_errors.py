@@ -147,6 +147,31 @@ def test_what_is_no_whole_number_is_a_type_error_that_says_which(wrong: Any) -> 
             call()
 
 
+@pytest.mark.parametrize("wrong", ["no", 1, 0, [True]])
+def test_what_is_neither_true_nor_false_is_a_type_error_that_says_which(wrong: Any) -> None:
+    x = torch.ones(1)
+    for tree in (x, [x]):
+        for name in ("slab", "pin"):
+            with pytest.raises(TypeError, match=f"{name}.* is True or False, not {re.escape(repr(wrong))}"):
+                pinlane.to(tree, "sim", **{name: wrong})
+    with pytest.raises(TypeError, match="slab is True or False, not None"):
+        pinlane.to([x], "sim", slab=None)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="slab is True or False"):
+        pinlane.prefetch([x], "sim", slab=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["float16", torch.int64])
+def test_prefetch_refuses_a_dtype_before_the_first_batch(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="dtype|floating-point"):
+        pinlane.prefetch([torch.ones(1)], "sim", dtype=wrong)
+
+
+def test_collate_refuses_a_device_that_is_not_there_before_the_first_batch() -> None:
+    for name in ("sim:nowhere", "cuda:99"):
+        with pytest.raises(pinlane.NoSuchDeviceError):
+            pinlane.collate(device=name)
+
+
 def test_other_arguments_of_wrong_types_are_type_errors() -> None:
     with pytest.raises(TypeError, match="is a function, not 3"):
         pinlane.collate(3)  # type: ignore[arg-type]
