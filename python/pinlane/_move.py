@@ -96,8 +96,8 @@ def to(
         enqueued on it is done.
     :param dtype: what tensors of floating-point numbers are converted to; others keep theirs, complex ones too, which
         ``module.to`` converts.
-    :param slab: whether the results share one allocation. It is freed when the last of them is, and saving one of them with
-        ``torch.save`` saves all; with ``False`` each has its own.
+    :param slab: whether the results share one allocation. It is freed when the last of them is, saving one of them with
+        ``torch.save`` saves all, and one that is resized to more elements grows into the others; with ``False`` each has its own.
     :param pin: whether results on the host lie in pinned memory, out of the budget of the device that they come from. Unless
         told, they do while they have room: in half of what the device's slots leave of its budget, if they are of 16 KiB or
         more together, and those of over 8 MiB not the first time. Keep what is pinned while a copy of torch's own

@@ -24,6 +24,8 @@ def pin(tree: T, device: DeviceLike = "cuda") -> T:
 
     Worth it for what is moved again and again. What is moved once goes faster as it is: pinning costs more than a copy.
 
+    The copies share one allocation: one that is resized to more elements grows into the others.
+
     Torch takes the memory for pinned too, but does not keep it while a copy of its own reads it: after
     ``tensor.to("cuda", non_blocking=True)``, keep the tensor until the copy is done. :func:`pinlane.to` keeps what it reads.
 

@@ -73,12 +73,17 @@ def over(memory: Any) -> Tensor:
 
 
 def parts(memory: Tensor, runs: Sequence[Run]) -> list[Tensor]:
-    """Tensors over ``memory``, a tensor of bytes: those of all runs in their order."""
+    """Tensors over ``memory``, a tensor of bytes: those of all runs in their order. Those without elements have memory of their
+    own, which they may grow in: what is written to an ``out=`` of such a shape is not to land on its neighbours."""
     made: list[Tensor] = []
     typed: dict[torch.dtype, Tensor] = {}
+    empty = torch.empty_strided
     with _unwatched():
         for example, shape, strides, offset, count, step in runs:
             dtype: torch.dtype = example.dtype
+            if 0 in shape:
+                made += [empty(shape, strides, dtype=dtype, device=memory.device) for _ in range(count)]
+                continue
             size = dtype.itemsize
             whole = typed.get(dtype)
             if whole is None:

@@ -109,6 +109,14 @@ def test_slabs_are_shared_and_others_are_not(slab: bool, device: str) -> None:
         assert a.untyped_storage().nbytes() == 20
 
 
+def test_what_grows_in_a_result_without_elements_leaves_its_neighbours_alone(device: str) -> None:
+    tree = [torch.empty(0), torch.ones(200), torch.empty(2, 0)]
+    there = pinlane.to(tree, device)
+    for some in (there, pinlane.to(there, "cpu"), pinlane.pin(tree, device)):
+        torch.add(torch.zeros(100, device=some[0].device), 7, out=some[0])
+        assert some[1].eq(1).all() and len(some[0]) == 100 and some[2].shape == (2, 0)
+
+
 def test_channels_last_stays_channels_last(device: str) -> None:
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert pinlane.to(x, device).is_contiguous(memory_format=torch.channels_last)
