@@ -321,6 +321,7 @@ def _is_movable(torch: Any, tensor: torch.Tensor) -> bool:
         and tensor.device.type == "cpu"
         and not tensor.requires_grad
         and not tensor.is_quantized
+        and not tensor.is_nested
     )
 
 

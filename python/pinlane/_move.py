@@ -80,7 +80,8 @@ def to(
       their own; bits that say "conjugate" or "negative" are resolved;
     - where gradients are tracked, the result of a tensor that requires them is no leaf: its gradient flows back to where the
       tensor was;
-    - sparse and quantised tensors, and tensors of types of their own, are moved by torch, one by one.
+    - sparse, quantised and nested tensors, those of types of their own, and those with a tangent of forward-mode AD or within a
+      transform of ``torch.func`` are moved by torch, one by one.
 
     On a GPU they lie in torch's own allocator, all in one allocation, and are ordered on torch's current stream: use them at
     once. From the host, numpy arrays become torch tensors. On a simulated device (``"sim"``), tensors are CPU tensors and

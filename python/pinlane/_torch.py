@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from ._errors import DeviceError
 
@@ -104,7 +105,33 @@ def is_ordinary(leaf: Tensor) -> bool:
         and leaf.layout is torch.strided
         and leaf.device.type in ("cpu", "cuda")
         and not leaf.is_quantized
+        and not leaf.is_nested
+        and not _is_wrapped(leaf)
+        and not (may_have_tangents() and _has_tangent(leaf))
     )
+
+
+def may_have_tangents() -> bool:
+    """Whether tensors that look as all others do may have a tangent of forward-mode AD beside their elements."""
+    return _level() >= 0 and _transform() is None
+
+
+def _has_tangent(leaf: Tensor) -> bool:
+    return forward_ad.unpack_dual(leaf).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def _level() -> int:
+    return int(getattr(forward_ad, "_current_level", -1))
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+_functorch: Any = getattr(torch._C, "_functorch", None)
+#: The innermost transform of ``torch.func`` that this thread is in. What it works on is wrapped, tangents and all.
+_transform: Any = getattr(_functorch, "peek_interpreter_stack", _nothing)
+_is_wrapped: Any = getattr(_functorch, "is_functorch_wrapped_tensor", _nothing)
 
 
 class Moved(torch.autograd.Function):

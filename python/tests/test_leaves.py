@@ -238,6 +238,13 @@ def test_pinned_tensors_move_and_are_free_to_change_afterwards(device: str) -> N
     assert all(tensor.eq(1).all() for tensor in pinlane.to(there, "cpu"))
 
 
+@pytest.mark.parametrize("array", [numpy.rec.array([(1, 2.0)], "i4,f8"), numpy.arange(6.0).reshape(2, 3).T])
+def test_pinned_arrays_keep_their_kind_and_their_order(array: Any, device: str) -> None:
+    pinned = pinlane.pin([array], device)[0]
+    assert pinlane.is_pinned(pinned, device) and type(pinned) is type(array)
+    assert (pinned.strides, pinned.dtype) == (array.strides, array.dtype) and (pinned == array).all()
+
+
 def test_results_on_the_host_are_pinned_where_asked(device: str) -> None:
     there = pinlane.to([torch.randn(1000)], device)
     assert pinlane.is_pinned(pinlane.to(there, "cpu", pin=True), device)

@@ -115,8 +115,9 @@ fn by_attributes<T>(
 ) -> PyResult<Option<T>> {
     let py = tensor.py();
     let layout = tensor.getattr(intern!(py, "layout"))?.str()?;
-    let is_quantized: bool = tensor.getattr(intern!(py, "is_quantized"))?.extract()?;
-    if layout.to_cow()? != "torch.strided" || is_quantized {
+    let is = |what: &Bound<'_, PyString>| tensor.getattr(what)?.is_truthy();
+    let is_plain = !is(intern!(py, "is_quantized"))? && !is(intern!(py, "is_nested"))?;
+    if layout.to_cow()? != "torch.strided" || !is_plain {
         return Ok(None);
     }
     let device = tensor.getattr(intern!(py, "device"))?;
@@ -126,11 +127,15 @@ fn by_attributes<T>(
         "cuda" => Space::Cuda(device.getattr(intern!(py, "index"))?.extract()?),
         _ => return Ok(None),
     };
+    let Ok(address) = tensor.call_method0(intern!(py, "data_ptr")) else {
+        // Wrapped by a transform of torch's: the memory is another tensor's.
+        return Ok(None);
+    };
     let shape: Vec<i64> = tensor.getattr(intern!(py, "shape"))?.extract()?;
     let strides: Vec<i64> = tensor.call_method0(intern!(py, "stride"))?.extract()?;
     Ok(Some(then(Description {
         space,
-        address: tensor.call_method0(intern!(py, "data_ptr"))?.extract()?,
+        address: address.extract()?,
         dtype: tensor.getattr(intern!(py, "dtype"))?.as_ptr() as u64,
         item: tensor.call_method0(intern!(py, "element_size"))?.extract()?,
         may_be_complex: true,

@@ -83,6 +83,10 @@ impl<'py> Start<'_, 'py> {
         {
             return Ok(false);
         }
+        if address == 0 && self.forms.get(form).bytes > 0 {
+            let why = "has elements and no memory: its storage was freed, or never had any";
+            return Err(self.unsupported(number, leaf, why)?);
+        }
         let from = match space {
             Space::Cuda(ordinal) => self.gpu(ordinal)?,
             Space::Host => simulated::device_of(address).unwrap_or_else(Device::host),
@@ -160,11 +164,15 @@ impl<'py> Start<'_, 'py> {
             self.replacements.push(replacement.unbind());
             return Ok(());
         }
-        let message = format!(
-            "moving {}: a {} has no strided memory on the host or a device that pinlane knows",
-            tree::named(&path),
-            leaf.get_type().fully_qualified_name()?
-        );
-        Err(errors::raise(py, "UnsupportedLeafError", message))
+        let why = "has no strided memory on the host or a device that pinlane knows";
+        Err(self.unsupported(number, leaf, why)?)
+    }
+
+    /// The exception for a leaf that can't move.
+    fn unsupported(&self, number: usize, leaf: &Bound<'py, PyAny>, why: &str) -> PyResult<PyErr> {
+        let path = tree::named(&self.tree.get().path_of(self.py, number));
+        let kind = leaf.get_type().fully_qualified_name()?;
+        let message = format!("moving {path}: a {kind} {why}");
+        Ok(errors::raise(self.py, "UnsupportedLeafError", message))
     }
 }
