@@ -92,11 +92,11 @@ impl Part {
     }
 
     fn land(&mut self) {
-        if let State::Flying(transfer) = std::mem::replace(&mut self.state, State::Landed)
-            && let Err(error) = transfer.wait()
-        {
-            self.state = State::Failed(error);
-        }
+        self.state = match std::mem::replace(&mut self.state, State::Landed) {
+            State::Flying(transfer) => transfer.wait().map_or_else(State::Failed, |()| State::Landed),
+            // What has failed stays so, whoever asks again.
+            landed => landed,
+        };
     }
 
     /// Waits until the sources are free to change.
