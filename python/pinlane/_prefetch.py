@@ -94,7 +94,7 @@ def prefetch(
     :param depth: how many batches may be pulled ahead of the one that the consumer has.
     :param max_bytes: the most bytes that may be on their way, or there and not yet asked for. A batch that is larger than
         that goes alone.
-    :param dtype: what tensors of floating-point numbers are converted to.
+    :param dtype: what tensors of floating-point numbers are converted to; see :func:`pinlane.to`.
     :param slab: whether the tensors of a batch share one allocation.
     :raises TypeError: for a depth or a bound that is no whole number, a dtype that is not one of torch's for floating-point
         numbers, a `slab` that is neither true nor false.
