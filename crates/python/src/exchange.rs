@@ -76,6 +76,34 @@ pub(crate) fn place_of(tensor: &Bound<'_, PyAny>) -> PyResult<Option<(Space, usi
     Ok(Some((space, tensor.getattr(intern!(py, "nbytes"))?.extract()?)))
 }
 
+/// What one of torch's functions says of a tensor. Calling it so makes no tuple and no bound method: it is for what every leaf is
+/// asked.
+pub(crate) fn ask<'py>(
+    function: &Bound<'py, PyAny>,
+    tensor: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the function and its one argument are alive, and null ends the arguments. A new reference comes back, or null
+    // with an exception.
+    unsafe {
+        let end = ptr::null_mut::<ffi::PyObject>();
+        let told = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), tensor.as_ptr(), end);
+        Bound::from_owned_ptr_or_err(tensor.py(), told)
+    }
+}
+
+/// What keeps a tensor's memory, whatever becomes of the tensor.
+pub(crate) fn storage_of<'py>(tensor: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static UNTYPED_STORAGE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = tensor.py();
+    let find = || {
+        py.import("torch")?
+            .getattr("Tensor")?
+            .getattr("untyped_storage")
+            .map(Bound::unbind)
+    };
+    ask(UNTYPED_STORAGE.get_or_try_init(py, find)?.bind(py), tensor)
+}
+
 /// `torch.strided`.
 static STRIDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 

@@ -37,7 +37,7 @@ pub(crate) struct Flight {
     is_empty: bool,
     results: Mutex<Option<Vec<Option<Py<PyAny>>>>>,
     finishes: Vec<(usize, Py<PyAny>)>,
-    sources: Vec<Source>,
+    sources: Arc<Vec<Source>>,
 }
 
 /// What comes from one place.
@@ -131,7 +131,7 @@ impl Flight {
         parts: Vec<Part>,
         results: Vec<Option<Py<PyAny>>>,
         finishes: Vec<(usize, Py<PyAny>)>,
-        sources: Vec<Source>,
+        sources: Arc<Vec<Source>>,
     ) -> Self {
         Self {
             tree,
@@ -280,7 +280,7 @@ impl Flight {
 
     /// Where a source that has changed since the start is in the tree.
     fn changed_source(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        for source in &self.sources {
+        for source in self.sources.iter() {
             if source.has_changed(py)? {
                 return Ok(Some(tree::named(&self.tree.get().path_of(py, source.number))));
             }
@@ -334,19 +334,13 @@ impl Failure {
 impl Source {
     /// Leaf number `number`, which is read from `address`, as it is now.
     pub(crate) fn of(number: usize, tensor: &Bound<'_, PyAny>, address: usize) -> PyResult<Self> {
-        let storage = tensor.call_method0(intern!(tensor.py(), "untyped_storage"))?;
         Ok(Self {
             number,
             version: Self::version(tensor)?,
             tensor: tensor.clone().unbind(),
-            storage: storage.unbind(),
+            storage: exchange::storage_of(tensor)?.unbind(),
             address,
         })
-    }
-
-    /// What keeps the memory that is read.
-    pub(crate) fn storage(&self) -> &Py<PyAny> {
-        &self.storage
     }
 
     fn version(tensor: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {

@@ -1,7 +1,7 @@
 //! Looking at each leaf once: what moves, and from where.
 
 use pinlane::{Device, Error};
-use pyo3::{ffi, intern, prelude::*, types::PyType};
+use pyo3::{intern, prelude::*, types::PyType};
 
 use super::{Group, Leaf, Start};
 use crate::{
@@ -42,16 +42,7 @@ impl<'py> Start<'_, 'py> {
         let Some(is_neg) = &self.wishes.is_neg else {
             return Ok(false);
         };
-        // SAFETY: the function and its one argument are alive, and null ends the arguments. A new reference comes back, or
-        // null with an exception. (Calling it so makes no tuple and no bound method: this is asked of every leaf.)
-        let told = unsafe {
-            let told = ffi::PyObject_CallFunctionObjArgs(
-                is_neg.as_ptr(),
-                leaf.as_ptr(),
-                std::ptr::null_mut::<ffi::PyObject>(),
-            );
-            Bound::from_owned_ptr_or_err(py, told)?
-        };
+        let told = exchange::ask(is_neg, leaf)?;
         Ok(!told.is_truthy()?)
     }
 
