@@ -137,8 +137,8 @@ class Transfer(Generic[T]):
             changed = self._flight.changed_source()
             if changed is not None:
                 raise SourceChangedError(
-                    f"moving {changed}: it was written in place while it was read; wait for `result()` or `done()` before "
-                    "writing, or move a clone"
+                    f"moving {changed}: it was written in place, or its memory was resized, while it was read; wait for "
+                    "`result()` or `done()` before that, or move a clone"
                 )
         except Exception as failure:
             self._failure = failure

@@ -230,7 +230,7 @@ def test_event_loops_of_several_threads_may_await_one_transfer(slow: str) -> Non
 def test_an_event_loop_goes_on_while_another_thread_waits_for_the_same_transfer() -> None:
     name = simulate(f"sim:held-{next(_numbers)}")
     stream = SimulatedStream(name)
-    stream.busy(0.3)
+    stream.busy(1)
     transfer = pinlane.to([torch.ones(1000)], name, non_blocking=True, stream=stream)
     waiting = threading.Thread(target=transfer.exception)
 

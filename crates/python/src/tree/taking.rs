@@ -163,8 +163,8 @@ fn is_scalar(object: &Bound<'_, PyAny>) -> bool {
         || object.is_exact_instance_of::<PyBytes>()
 }
 
-/// So many containers may be around a leaf: as many as Python has levels unless told. Whoever has it have more has no more stack
-/// for that.
+/// So many containers may be around a leaf: as many as Python has levels unless told. Where it was told of more, the stack has not
+/// grown with that.
 const MOST_LEVELS: usize = 1000;
 
 /// One level of recursion, counted by Python: a tree that holds itself raises `RecursionError`.
