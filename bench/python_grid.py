@@ -67,7 +67,8 @@ def _measure(cell: Cell, device: str) -> Measured:
     is_gpu = device.startswith("cuda")
     tensors = [torch.arange(cell.bytes // 4, dtype=torch.int32) + number for number in range(cell.count)]
     if cell.pinned:
-        tensors = pinlane.pin(tensors, device)
+        # Each by itself: those that are pinned together could cross as one piece.
+        tensors = [tensor.pin_memory() if is_gpu else pinlane.pin(tensor, device) for tensor in tensors]
     there = pinlane.to(tensors, device, slab=False)
     alone = cell.count == 1
 

@@ -1,4 +1,4 @@
-"""Arguments that are numbers: taken as Python takes indices, and refused with their names."""
+"""Arguments that are numbers, taken as Python takes indices, or flags: refused with their names."""
 
 from __future__ import annotations
 
@@ -21,3 +21,13 @@ def whole(value: Any, name: str, least: int) -> int:
     if number < least:
         raise ValueError(f"{name} is at least {least}, not {number}")
     return number
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or false; `name` is what the caller calls it.
+
+    :raises TypeError: for anything else, such as a text, which would be true whatever it says.
+    """
+    if value is True or value is False:
+        return bool(value)
+    raise TypeError(f"{name} is True or False, not {value!r}")

@@ -80,6 +80,7 @@ def collate(
     :param slabs: how many there are at most. As many are used as there are batches that were packed and are still in use.
     :raises TypeError: for what is no function, or no whole number.
     :raises ValueError: for slabs without room, no slabs, or more than 512.
+    :raises NoSuchDeviceError: for a device that is not there.
     """
     return Collate(fn, device=device, slab_bytes=slab_bytes, slabs=slabs)
 
@@ -92,8 +93,9 @@ class Collate:
     ) -> None:
         import torch.utils.data
 
-        if device is not None:
-            name_of(device)
+        if device is not None and (name := name_of(device)) != "cpu":
+            # One that is not there is told of here, and not by each batch.
+            _native.open_device(name)
         if fn is not None and not callable(fn):
             raise TypeError(f"collating: what makes a batch of samples is a function, not {fn!r}")
         slab_bytes, slabs = whole(slab_bytes, "slab_bytes", 0), whole(slabs, "slabs, their number,", 0)
@@ -319,6 +321,7 @@ def _is_movable(torch: Any, tensor: torch.Tensor) -> bool:
         and tensor.device.type == "cpu"
         and not tensor.requires_grad
         and not tensor.is_quantized
+        and not tensor.is_nested
     )
 
 

@@ -38,7 +38,7 @@ class UnsupportedLeafError(Error, NotImplementedError, TypeError):
 
 
 class SourceChangedError(Error, RuntimeError):
-    """A tensor was written in place while a transfer still read it. The result is thrown away."""
+    """A tensor was written in place, or its memory resized, while a transfer still read it. The result is thrown away."""
 
 
 class TransferError(Error, RuntimeError):

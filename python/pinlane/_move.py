@@ -80,7 +80,8 @@ def to(
       their own; bits that say "conjugate" or "negative" are resolved;
     - where gradients are tracked, the result of a tensor that requires them is no leaf: its gradient flows back to where the
       tensor was;
-    - sparse and quantised tensors, and tensors of types of their own, are moved by torch, one by one.
+    - sparse, quantised and nested tensors, those of types of their own, and those with a tangent of forward-mode AD or within a
+      transform of ``torch.func`` are moved by torch, one by one.
 
     On a GPU they lie in torch's own allocator, all in one allocation, and are ordered on torch's current stream: use them at
     once. From the host, numpy arrays become torch tensors. On a simulated device (``"sim"``), tensors are CPU tensors and
@@ -94,20 +95,21 @@ def to(
         sources are free to change when the call returns.
     :param stream: a stream to order the copies on, in place of torch's current one of its device: they start when what is
         enqueued on it is done.
-    :param dtype: what tensors of floating-point numbers are converted to, as ``module.to`` does; others keep theirs.
-    :param slab: whether the results share one allocation. It is freed when the last of them is, and saving one of them with
-        ``torch.save`` saves all; with ``False`` each has its own.
+    :param dtype: what tensors of floating-point numbers are converted to; others keep theirs, complex ones too, which
+        ``module.to`` converts.
+    :param slab: whether the results share one allocation. It is freed when the last of them is, saving one of them with
+        ``torch.save`` saves all, and one that is resized to more elements grows into the others; with ``False`` each has its own.
     :param pin: whether results on the host lie in pinned memory, out of the budget of the device that they come from. Unless
         told, they do while they have room: in half of what the device's slots leave of its budget, if they are of 16 KiB or
         more together, and those of over 8 MiB not the first time. Keep what is pinned while a copy of torch's own
         (``non_blocking=True``) reads it on another stream than the next call's: torch does not, as it does with its own.
     :raises NoSuchDeviceError: for a device that is not there.
-    :raises TypeError: for a dtype that is not one of torch's for floating-point numbers.
+    :raises TypeError: for a dtype that is not one of torch's for floating-point numbers, and for flags that are none.
     :raises ValueError: for a stream of a device that nothing comes from or goes to.
     :raises UnsupportedLeafError: for a leaf that can't move; its text says where in the tree it is.
     :raises OutOfMemoryError: where the device has no room; nothing has changed then.
     """
-    if not (non_blocking or stream or dtype or pin) and _alone.is_new(tree, device):
+    if not (non_blocking or stream or dtype) and slab is True and pin is None and _alone.is_new(tree, device):
         return to(tree, device)
     target = name_of(device)
     if non_blocking:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _native, _trees
 from ._devices import name_of
 from ._errors import Error, of_room
-from ._plan import torch_side, unsupported
+from ._plan import torch_side, unsupported, viewer
 
 if TYPE_CHECKING:
     from ._devices import DeviceLike
@@ -23,6 +23,8 @@ def pin(tree: T, device: DeviceLike = "cuda") -> T:
     """The tree with its host tensors and arrays in pinned memory, which ``device`` reads by itself, out of its budget.
 
     Worth it for what is moved again and again. What is moved once goes faster as it is: pinning costs more than a copy.
+
+    The copies share one allocation: one that is resized to more elements grows into the others.
 
     Torch takes the memory for pinned too, but does not keep it while a copy of its own reads it: after
     ``tensor.to("cuda", non_blocking=True)``, keep the tensor until the copy is done. :func:`pinlane.to` keeps what it reads.
@@ -74,7 +76,9 @@ def _is_tensor(leaf: Any) -> bool:
 
 def _is_pinned(leaf: Any, device: str) -> bool:
     if _is_tensor(leaf):
-        if leaf.device.type != "cpu" or leaf.layout is not torch_side(needed=True).torch.strided:  # type: ignore[union-attr]
+        torch = torch_side(needed=True)
+        assert torch is not None
+        if not torch.is_ordinary(leaf) or leaf.device.type != "cpu":
             return False
         address, size = leaf.data_ptr(), leaf.numel() * leaf.element_size()
     elif hasattr(leaf, "__array_interface__"):
@@ -89,13 +93,13 @@ def _bytes(leaf: Any, path: str) -> int:
         torch = torch_side(needed=True)
         assert torch is not None
         if not torch.is_ordinary(leaf) or leaf.device.type != "cpu":
-            raise unsupported(leaf, path, "only ordinary tensors of the host can be pinned")
+            raise unsupported(leaf, path, "only ordinary tensors of the host can be pinned", "pinning")
         return int(leaf.numel() * leaf.element_size())
     if not hasattr(leaf, "__array_interface__") or leaf.dtype.hasobject:
-        raise unsupported(leaf, path, "only ordinary tensors and arrays of the host can be pinned")
+        raise unsupported(leaf, path, "only ordinary tensors and arrays of the host can be pinned", "pinning")
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(leaf, numpy.ma.MaskedArray):
-        raise unsupported(leaf, path, "its mask would be lost: pin its `data` and its `mask`")
+        raise unsupported(leaf, path, "its mask would be lost: pin its `data` and its `mask`", "pinning")
     return int(leaf.nbytes)
 
 
@@ -109,6 +113,8 @@ def _copy(leaf: Any, memory: _native.Memory, place: int) -> Any:
         return copy.copy_(leaf.detach())
     import numpy
 
-    copy = numpy.ndarray(leaf.shape, leaf.dtype, numpy.asarray(memory), place)
+    strides = numpy.empty_like(leaf, subok=False).strides
+    copy = numpy.ndarray(leaf.shape, leaf.dtype, numpy.asarray(memory), place, strides)
     copy[...] = leaf
-    return copy
+    view = viewer(numpy, type(leaf))
+    return copy if view is None else view(copy)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from . import _native, _trees
+from ._arguments import flag
 from ._errors import UnsupportedLeafError, out_of_memory
 
 #: Equal leaves one after the other: see `pinlane._torch.Run`.
@@ -60,8 +61,8 @@ class Plan:
         self.target = target
         self.dtype = None if dtype is None else floating(dtype)
         self.convert = dtype is not None
-        self.slab = slab
-        self.pin = pin
+        self.slab = flag(slab, "slab")
+        self.pin = None if pin is None else flag(pin, "pin, unless it is None,")
         self.watch = watch
         self.copies = copies
         self.tensor_type = None
@@ -74,6 +75,7 @@ class Plan:
             self.parameter_type = self.torch.Parameter
             self.is_neg = self.torch.is_neg
             self.grads = self.torch.torch.is_grad_enabled()
+            self.convert = self.convert or self.torch.may_have_tangents()
         self.stream_device: str | None = None
         self.stream: int | None = None
         if stream is not None:
@@ -200,7 +202,9 @@ class Plan:
         if not isinstance(leaf, self.torch.Tensor):
             try:
                 leaf = self.torch.torch.from_dlpack(leaf)
-            except (BufferError, RuntimeError, TypeError) as error:
+            except MemoryError:
+                raise
+            except Exception as error:
                 raise unsupported(leaf, path, f"it can't be exported by DLPack: {error}") from error
         if not self.torch.is_ordinary(leaf):
             return self._moved_by_torch(leaf, path), None, False, None
@@ -217,7 +221,7 @@ class Plan:
             else:
                 finish = _converter(dtype)
         if self.grads and leaf.requires_grad:
-            finish = _grower(self.torch.Moved, leaf, finish)
+            finish = _grower(self.torch.with_gradient, leaf, finish)
         return None, source, False, finish
 
     def _prepare_array(self, numpy: ModuleType, leaf: Any, path: str) -> Prepared:
@@ -250,9 +254,7 @@ class Plan:
                 leaf = leaf.astype(_numpy_name(dtype), copy=False)
             except TypeError as error:
                 raise unsupported(leaf, path, f"numpy has no {dtype}; convert it to a tensor first") from error
-        # Of a file that is mapped into memory nothing is left.
-        is_plain = kind is numpy.ndarray or issubclass(kind, numpy.memmap)
-        return None, leaf, True, None if is_plain else _viewer(kind)
+        return None, leaf, True, viewer(numpy, kind)
 
     def _dtype_for(self, is_floating: bool, dtype: Any) -> Any:
         """The dtype that a leaf is to be converted to; ``None`` where it keeps its own."""
@@ -271,7 +273,8 @@ class Plan:
     def _moved_by_torch(self, leaf: Any, path: str) -> Any:
         """What torch's own ``to`` makes of a sparse, quantised or nested tensor, or of one of a type of its own."""
         if self.target.startswith("sim"):
-            raise unsupported(leaf, path, "a simulated device holds ordinary dense tensors only")
+            reason = "a simulated device holds ordinary dense tensors only, none with a tangent or within torch.func"
+            raise unsupported(leaf, path, reason)
         try:
             return leaf.to(self.target, self._dtype_for(leaf.is_floating_point(), leaf.dtype))
         except self.torch.OutOfMemoryError:
@@ -324,12 +327,18 @@ def _converter(dtype: Any) -> Callable[[Any], Any]:
     return lambda moved: moved.to(dtype)
 
 
-def _viewer(kind: type) -> Callable[[Any], Any]:
+def viewer(numpy: ModuleType, kind: type) -> Callable[[Any], Any] | None:
+    """Makes an array one of a kind of its own; ``None`` where it stays a plain one."""
+    # Of a file that is mapped into memory nothing is left.
+    if kind is numpy.ndarray or issubclass(kind, numpy.memmap):
+        return None
     return lambda moved: moved.view(kind)
 
 
-def _grower(moved_function: Any, leaf: Any, first: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+def _grower(
+    with_gradient: Callable[[Any, Any], Any], leaf: Any, first: Callable[[Any], Any] | None
+) -> Callable[[Any], Any]:
     def grow(moved: Any) -> Any:
-        return moved_function.apply(leaf, moved if first is None else first(moved))
+        return with_gradient(leaf, moved if first is None else first(moved))
 
     return grow

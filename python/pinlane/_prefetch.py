@@ -38,10 +38,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from . import _native, _trees
-from ._arguments import whole
+from ._arguments import flag, whole
 from ._devices import name_of
 from ._move import transfer as move
-from ._plan import torch_side
+from ._plan import floating, torch_side
 from ._transfer import Transfer
 
 if TYPE_CHECKING:
@@ -94,15 +94,19 @@ def prefetch(
     :param depth: how many batches may be pulled ahead of the one that the consumer has.
     :param max_bytes: the most bytes that may be on their way, or there and not yet asked for. A batch that is larger than
         that goes alone.
-    :param dtype: what tensors of floating-point numbers are converted to.
+    :param dtype: what tensors of floating-point numbers are converted to; see :func:`pinlane.to`.
     :param slab: whether the tensors of a batch share one allocation.
-    :raises TypeError: for a depth or a bound that is no whole number.
+    :raises TypeError: for a depth or a bound that is no whole number, a dtype that is not one of torch's for floating-point
+        numbers, a `slab` that is neither true nor false.
     :raises ValueError: for one below 1.
     :raises NoSuchDeviceError: for a device that is not there.
     """
     depth = whole(depth, "the depth", 1)
     if max_bytes is not None:
         max_bytes = whole(max_bytes, "max_bytes, the most bytes on their way,", 1)
+    if dtype is not None:
+        dtype = floating(dtype)
+    slab = flag(slab, "slab")
     name_of(device)
     return Prefetch(iterable, device, depth, max_bytes, dtype=dtype, slab=slab)
 
@@ -148,6 +152,10 @@ class Prefetch(Generic[T]):
         self._running.add(iterator)
         return iterator
 
+    def __bool__(self) -> bool:
+        """True: it is not asked for its length, which not every source has."""
+        return True
+
     def __len__(self) -> int:
         return len(self._iterable)  # type: ignore[arg-type]
 
@@ -191,10 +199,11 @@ class PrefetchIterator(Iterator[T]):
         thread.start()
 
     def __next__(self) -> T:
-        if self._is_closed:
-            raise ValueError("asking for the next batch of a prefetching iterator that was closed")
+        self._refuse_if_closed()
         taken = self._line.take()
         if taken is None:
+            # Closed by another thread while this one waited, it is not at its end.
+            self._refuse_if_closed()
             raise StopIteration
         try:
             if isinstance(taken, BaseException):
@@ -213,10 +222,14 @@ class PrefetchIterator(Iterator[T]):
             del taken
         return batch
 
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise ValueError("asking for the next batch of a prefetching iterator that was closed")
+
     def close(self) -> None:
         """Ends the run. When it returns, the thread has ended, and nothing is on its way any more.
 
-        Where the source is about to give a batch, that is waited for.
+        Where the source is about to give a batch, that is waited for. Whoever waits for a batch gets ``ValueError``.
         """
         self._is_closed = True
         self._line.stop()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from ._errors import DeviceError
 
@@ -73,12 +74,17 @@ def over(memory: Any) -> Tensor:
 
 
 def parts(memory: Tensor, runs: Sequence[Run]) -> list[Tensor]:
-    """Tensors over ``memory``, a tensor of bytes: those of all runs in their order."""
+    """Tensors over ``memory``, a tensor of bytes: those of all runs in their order. Those without elements have memory of their
+    own, which they may grow in: what is written to an ``out=`` of such a shape is not to land on its neighbours."""
     made: list[Tensor] = []
     typed: dict[torch.dtype, Tensor] = {}
+    empty = torch.empty_strided
     with _unwatched():
         for example, shape, strides, offset, count, step in runs:
             dtype: torch.dtype = example.dtype
+            if 0 in shape:
+                made += [empty(shape, strides, dtype=dtype, device=memory.device) for _ in range(count)]
+                continue
             size = dtype.itemsize
             whole = typed.get(dtype)
             if whole is None:
@@ -99,18 +105,53 @@ def is_ordinary(leaf: Tensor) -> bool:
         and leaf.layout is torch.strided
         and leaf.device.type in ("cpu", "cuda")
         and not leaf.is_quantized
+        and not leaf.is_nested
+        and not _is_wrapped(leaf)
+        and not (may_have_tangents() and _has_tangent(leaf))
     )
 
 
+def may_have_tangents() -> bool:
+    """Whether tensors that look as all others do may have a tangent of forward-mode AD beside their elements."""
+    return _level() >= 0 and _transform() is None
+
+
+def _has_tangent(leaf: Tensor) -> bool:
+    return forward_ad.unpack_dual(leaf).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def _level() -> int:
+    return int(getattr(forward_ad, "_current_level", -1))
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+_functorch: Any = getattr(torch._C, "_functorch", None)
+#: The innermost transform of ``torch.func`` that this thread is in. What it works on is wrapped, tangents and all.
+_transform: Any = getattr(_functorch, "peek_interpreter_stack", _nothing)
+_is_wrapped: Any = getattr(_functorch, "is_functorch_wrapped_tensor", _nothing)
+
+
 class Moved(torch.autograd.Function):
-    """Makes a moved tensor the result of moving, as autograd sees it: the gradient goes back to where the source is."""
+    """Makes a moved tensor the result of moving, as autograd sees it: the gradient goes back to where the source is. It is in
+    a list, since an input that is given back is taken for a view of itself, which can't be written in place."""
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, moved: Tensor) -> Tensor:
+    def forward(ctx: Any, source: Tensor, moved: list[Tensor]) -> Tensor:
         ctx.origin = (source.device, source.dtype)
-        return moved
+        return moved[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         device, dtype = ctx.origin
         return gradients[0].to(device=device, dtype=dtype), None
+
+
+def with_gradient(source: Tensor, moved: Tensor) -> Tensor:
+    """``moved`` as the result of moving ``source``, whether or not gradients are tracked at this moment: they were at the
+    start."""
+    with torch.enable_grad():
+        result: Tensor = Moved.apply(source, [moved])  # type: ignore[no-untyped-call]
+    return result

@@ -23,7 +23,10 @@ class Transfer(Generic[T]):
 
     The results can't be had before they are right. Until :meth:`done` says so, or :meth:`result` has returned, the sources
     must not be written in place: a tensor that was is noticed by torch's version counter, and raises
-    :class:`SourceChangedError`. (Numpy arrays count no versions.) Dropping a transfer is safe at every moment.
+    :class:`SourceChangedError`. (Numpy arrays count no versions.) They may be dropped, and given other memory
+    (``tensor.data = ...``, ``module.half()``): what is read is the memory that they had. That memory must not be freed or
+    resized itself (``storage.resize_``, ``tensor.resize_`` to more): it is noticed, but only when it has been read already.
+    Dropping a transfer is safe at every moment.
 
     >>> import numpy, pinlane
     >>> transfer = pinlane.to({"x": numpy.arange(4)}, "sim", non_blocking=True)
@@ -93,7 +96,8 @@ class Transfer(Generic[T]):
             self._note_user(handle, stream)
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Waits for the result without blocking the event loop.
+        """Waits for the result without blocking the event loop. Of several tasks that wait, one gets it, and the others
+        :class:`TransferError`.
 
         >>> import asyncio, numpy, pinlane
         >>> async def there(array):
@@ -133,8 +137,8 @@ class Transfer(Generic[T]):
             changed = self._flight.changed_source()
             if changed is not None:
                 raise SourceChangedError(
-                    f"moving {changed}: it was written in place while it was read; wait for `result()` or `done()` before "
-                    "writing, or move a clone"
+                    f"moving {changed}: it was written in place, or its memory was resized, while it was read; wait for "
+                    "`result()` or `done()` before that, or move a clone"
                 )
         except Exception as failure:
             self._failure = failure

@@ -118,12 +118,20 @@ def _open_tensordict(thing: Any) -> Opened:
         return tensor
 
     thing.named_apply(collect, nested_keys=True)
+    # Locking one locks what is in it.
+    is_locked = thing.is_locked
+    locked = [] if is_locked else [name for name, part in thing.items(True) if getattr(part, "is_locked", False)]
 
     def rebuild(others: list[Any]) -> Any:
         places = {other.device for other in others}
         device = places.pop() if len(places) == 1 else None
         following = iter(others)
-        return thing.apply(lambda _: next(following), device=device)
+        another = thing.apply(lambda _: next(following), device=device)
+        if is_locked:
+            another.lock_()
+        for name in locked:
+            another.get(name).lock_()
+        return another
 
     return children, steps, rebuild
 
@@ -133,7 +141,20 @@ def _open_named_tuple(thing: Any) -> Opened:
 
 
 def _open_tuple(thing: Any) -> Opened:
-    return list(thing), _numbered(thing), type(thing)
+    kind = type(thing)
+
+    def rebuild(others: list[Any]) -> Any:
+        try:
+            # Past a `__new__` of its own, which may take other things than the elements.
+            another = tuple.__new__(kind, others)
+        except TypeError:
+            # Those that C defines, such as what `torch.max` gives, have to be made by themselves.
+            return kind(others)
+        if hasattr(thing, "__dict__"):
+            vars(another).update(vars(thing))
+        return another
+
+    return list(thing), _numbered(thing), rebuild
 
 
 def _open_list(thing: Any) -> Opened:

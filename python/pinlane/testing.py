@@ -18,7 +18,7 @@ from __future__ import annotations
 from . import _native
 from ._native import SimulatedStream
 
-__all__ = ["SimulatedStream", "simulate"]
+__all__ = ["SimulatedStream", "lose", "simulate"]
 
 
 def simulate(
@@ -55,3 +55,12 @@ def simulate(
         },
     )
     return name
+
+
+def lose(name: str) -> None:
+    """Has the device that :func:`simulate` made under ``name`` fail for good, as a GPU does that falls off its bus: what is on its
+    way never lands, and every use of the device is a :class:`pinlane.DeviceError` from now on.
+
+    :raises ValueError: for a device that :func:`simulate` has not made.
+    """
+    _native.lose(name)

@@ -71,7 +71,7 @@ def assert_moved(moved: Any, tree: Any, seen: dict[int, Any]) -> None:
     if isinstance(tree, (torch.Tensor, numpy.ndarray)):
         assert seen.setdefault(id(tree), moved) is moved
         if isinstance(tree, numpy.ndarray):
-            assert numpy.array_equal(moved, tree)
+            assert moved.dtype == tree.dtype and numpy.array_equal(moved, tree)
             return
         wanted = tree.to("cpu", copy=True)
         assert (moved.dtype, moved.stride()) == (wanted.dtype, wanted.stride())

@@ -204,6 +204,17 @@ def test_any_tree_that_can_be_pickled_comes_back_as_it_was() -> None:
     assert batch.odd[12:] == ["text", None] and batch.odd[9] == "between"
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_come_as_they_do_without_it() -> None:
+    def make(_: Any) -> Any:
+        return {"nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "x": torch.ones(4)}
+
+    (batch,) = loader_of([0], pinlane.collate(make, device="sim"), 1)
+    assert [len(part) for part in batch["nested"].unbind()] == [2, 3] and batch["x"].eq(1).all()
+    with pytest.raises(RuntimeError, match="nested tensors are not currently supported by the default collate_fn"):
+        list(loader_of([make(0)["nested"]], pinlane.collate(device="sim"), 1))
+
+
 def test_a_tensordict_comes_back_as_one() -> None:
     tensordict = pytest.importorskip("tensordict")
     made = tensordict.TensorDict({"x": torch.arange(6.0).view(2, 3), "deep": {"y": torch.ones(2)}}, [2])

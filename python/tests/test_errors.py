@@ -16,6 +16,7 @@ import torch
 import pinlane
 from pinlane import _plan
 from pinlane.testing import SimulatedStream
+from torch.autograd import forward_ad
 
 
 @pytest.mark.parametrize("name", ["gpu", "cudas", "meta", "cuda:x", "cuda:-1", "", "cpu:1", "mps"])
@@ -46,12 +47,14 @@ def _quantized() -> torch.Tensor:
     return torch._empty_affine_quantized([3], scale=1.0, zero_point=0, dtype=torch.quint8)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize(
     "make",
     [
         lambda: torch.zeros(3, device="meta"),
         lambda: torch.eye(3).to_sparse(),
         _quantized,
+        lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
         lambda: torch.zeros(3).as_subclass(type("Mine", (torch.Tensor,), {})),
     ],
 )
@@ -59,6 +62,83 @@ def test_tensors_that_a_device_does_not_hold_are_refused_by_path(make: Any) -> N
     tree = {"batch": [torch.zeros(2), {"odd": make()}]}
     with pytest.raises(pinlane.UnsupportedLeafError, match=re.escape("['batch'][1]['odd']")):
         pinlane.to(tree, "sim")
+
+
+#: What torch warns of when it first makes a tangent.
+_BY_TORCH = "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
+
+
+@pytest.mark.filterwarnings(_BY_TORCH)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_tangent_is_not_lost(requires_grad: bool) -> None:
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(torch.ones(3, requires_grad=requires_grad), torch.full((3,), 5.0))
+        plain = torch.ones(3)
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['x'\]\[0\].*tangent"):
+            pinlane.to({"x": [x]}, "sim")
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"pinning \['x'\]"):
+            pinlane.pin({"x": x}, "sim")
+        assert pinlane.to([x], "cpu")[0] is x
+        assert pinlane.to([plain], "sim")[0].eq(1).all()
+
+
+@pytest.mark.filterwarnings(_BY_TORCH)
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f: torch.func.grad(f)(torch.ones(3)),
+        lambda f: torch.func.vmap(f)(torch.ones(2, 3)),
+        lambda f: torch.func.jvp(f, (torch.ones(3),), (torch.ones(3),)),
+    ],
+)
+def test_what_a_transform_works_on_is_refused_by_path_and_other_tensors_move(transform: Any) -> None:
+    outside = torch.ones(2)
+
+    def work(x: torch.Tensor) -> torch.Tensor:
+        assert pinlane.to([outside], "sim")[0].shape == (2,)
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['x'\]\[0\].*torch.func"):
+            pinlane.to({"x": [x]}, "sim")
+        return pinlane.to([x], "cpu")[0].sum()
+
+    transform(work)
+
+
+def test_a_tensor_whose_storage_was_freed_is_refused_by_path() -> None:
+    x = torch.ones(3)
+    x.untyped_storage().resize_(0)
+    for tree in ([x], [x, torch.ones(2)]):
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['x'\]\[0\].*no memory"):
+            pinlane.to({"x": tree}, "sim")
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, BufferError])
+def test_what_can_not_be_exported_is_refused_by_path(kind: type[Exception]) -> None:
+    class Refusing:
+        def __dlpack__(self, **_: Any) -> Any:
+            raise kind("not now")
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 1, 0
+
+    with pytest.raises(pinlane.UnsupportedLeafError, match=r"\['x'\].*not now"):
+        pinlane.to({"x": Refusing()}, "sim")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.nested.nested_tensor([torch.ones(2)]),
+        lambda: numpy.array([None]),
+        lambda: numpy.ma.array([1], mask=[0]),
+    ],
+)
+def test_what_can_not_be_pinned_is_refused_by_path(make: Any) -> None:
+    leaf = make()
+    with pytest.raises(pinlane.UnsupportedLeafError, match=r"pinning \['x'\]\[0\]"):
+        pinlane.pin({"x": [leaf]}, "sim")
+    assert isinstance(leaf, numpy.ndarray) or not pinlane.is_pinned(leaf, "sim")
 
 
 def test_sparse_tensors_and_subclasses_of_the_host_stay_there() -> None:
@@ -145,6 +225,31 @@ def test_what_is_no_whole_number_is_a_type_error_that_says_which(wrong: Any) -> 
     ):
         with pytest.raises(TypeError, match=f"{name}.* is a whole number, not"):
             call()
+
+
+@pytest.mark.parametrize("wrong", ["no", 1, 0, [True]])
+def test_what_is_neither_true_nor_false_is_a_type_error_that_says_which(wrong: Any) -> None:
+    x = torch.ones(1)
+    for tree in (x, [x]):
+        for name in ("slab", "pin"):
+            with pytest.raises(TypeError, match=f"{name}.* is True or False, not {re.escape(repr(wrong))}"):
+                pinlane.to(tree, "sim", **{name: wrong})
+    with pytest.raises(TypeError, match="slab is True or False, not None"):
+        pinlane.to([x], "sim", slab=None)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="slab is True or False"):
+        pinlane.prefetch([x], "sim", slab=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["float16", torch.int64])
+def test_prefetch_refuses_a_dtype_before_the_first_batch(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="dtype|floating-point"):
+        pinlane.prefetch([torch.ones(1)], "sim", dtype=wrong)
+
+
+def test_collate_refuses_a_device_that_is_not_there_before_the_first_batch() -> None:
+    for name in ("sim:nowhere", "cuda:99"):
+        with pytest.raises(pinlane.NoSuchDeviceError):
+            pinlane.collate(device=name)
 
 
 def test_other_arguments_of_wrong_types_are_type_errors() -> None:

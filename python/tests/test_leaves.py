@@ -109,6 +109,14 @@ def test_slabs_are_shared_and_others_are_not(slab: bool, device: str) -> None:
         assert a.untyped_storage().nbytes() == 20
 
 
+def test_what_grows_in_a_result_without_elements_leaves_its_neighbours_alone(device: str) -> None:
+    tree = [torch.empty(0), torch.ones(200), torch.empty(2, 0)]
+    there = pinlane.to(tree, device)
+    for some in (there, pinlane.to(there, "cpu"), pinlane.pin(tree, device)):
+        torch.add(torch.zeros(100, device=some[0].device), 7, out=some[0])
+        assert some[1].eq(1).all() and len(some[0]) == 100 and some[2].shape == (2, 0)
+
+
 def test_channels_last_stays_channels_last(device: str) -> None:
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert pinlane.to(x, device).is_contiguous(memory_format=torch.channels_last)
@@ -140,6 +148,25 @@ def test_gradients_flow_back_through_a_move(device: str) -> None:
     assert there["x"].requires_grad and not there["x"].is_leaf and there["x"] is there["y"][0]
     (there["x"] * 2).sum().backward()
     assert torch.equal(x.grad, torch.full((3,), 2.0))
+
+
+def test_a_result_that_has_a_gradient_can_be_written_in_place(device: str) -> None:
+    x = torch.ones(3, requires_grad=True)
+    there = pinlane.to([x], device)[0]
+    assert not there._is_view()
+    there.add_(1)
+    (there * there).sum().backward()
+    assert torch.equal(x.grad, torch.full((3,), 4.0))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+def test_the_gradient_is_that_of_the_start_wherever_the_result_is_taken(dtype: Any, device: str) -> None:
+    x = torch.ones(3, requires_grad=True)
+    transfer = pinlane.to([x], device, non_blocking=True, dtype=dtype)
+    with torch.no_grad():
+        (there,) = transfer.result()
+    there.sum().backward()
+    assert torch.equal(x.grad, torch.ones(3))
 
 
 def test_parameters_move_without_a_graph_where_gradients_are_off(device: str) -> None:
@@ -209,6 +236,13 @@ def test_pinned_tensors_move_and_are_free_to_change_afterwards(device: str) -> N
     for tensor in pinned:
         tensor.fill_(2)
     assert all(tensor.eq(1).all() for tensor in pinlane.to(there, "cpu"))
+
+
+@pytest.mark.parametrize("array", [numpy.rec.array([(1, 2.0)], "i4,f8"), numpy.arange(6.0).reshape(2, 3).T])
+def test_pinned_arrays_keep_their_kind_and_their_order(array: Any, device: str) -> None:
+    pinned = pinlane.pin([array], device)[0]
+    assert pinlane.is_pinned(pinned, device) and type(pinned) is type(array)
+    assert (pinned.strides, pinned.dtype) == (array.strides, array.dtype) and (pinned == array).all()
 
 
 def test_results_on_the_host_are_pinned_where_asked(device: str) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy
 import pinlane
@@ -229,6 +230,38 @@ def test_a_closed_iterator_says_that_it_is_closed(device: str) -> None:
     iterator.close()
     with pytest.raises(ValueError, match="closed"):
         next(iterator)
+
+
+def test_who_waits_for_a_batch_of_an_iterator_that_is_closed_is_told(device: str) -> None:
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def source() -> Iterator[torch.Tensor]:
+        waiting.set()
+        go_on.wait(60)
+        yield torch.ones(1)
+
+    batches = iter(pinlane.prefetch(source(), device))
+    given: list[Any] = []
+
+    def ask() -> None:
+        try:
+            given.append(next(batches, "the end"))
+        except ValueError as closed:
+            given.append(closed)
+
+    asking = threading.Thread(target=ask)
+    closing = threading.Thread(target=batches.close)
+    asking.start()
+    waiting.wait(60)
+    closing.start()
+    asking.join(60)
+    go_on.set()
+    closing.join()
+    assert "closed" in str(given[0]) and isinstance(given[0], ValueError)
+
+
+def test_it_is_true_whether_or_not_its_source_has_a_length(device: str) -> None:
+    assert pinlane.prefetch((x for x in [1]), device) and pinlane.prefetch([], device)
 
 
 def test_leaving_the_context_ends_every_iteration(device: str) -> None:

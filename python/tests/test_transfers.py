@@ -83,6 +83,69 @@ def test_a_source_that_is_written_in_flight_is_noticed(slow: str) -> None:
     assert isinstance(transfer.exception(), pinlane.SourceChangedError)
 
 
+@pytest.fixture
+def narrow() -> str:
+    """A slow device with slots for a small part of a large tensor: the rest is read from the source while it is on its way."""
+    return simulate(
+        f"sim:narrow-{next(_numbers)}", bytes_per_second=4e7, slot_bytes=1 << 18, lanes=1, pinned_budget=2 << 20
+    )
+
+
+LARGE = 2_000_000
+
+
+def _to_half_precision(x: torch.nn.Parameter) -> None:
+    module = torch.nn.Module()
+    module.x = x
+    module.half()
+
+
+@pytest.mark.parametrize(
+    "replace", [lambda x: setattr(x, "data", torch.zeros(3)), _to_half_precision, lambda x: x.set_(torch.zeros(3))]
+)
+def test_a_source_that_is_given_other_memory_in_flight_was_read_from_the_memory_that_it_had(
+    replace: Any, narrow: str
+) -> None:
+    x = torch.nn.Parameter(torch.ones(LARGE), requires_grad=False)
+    transfer = pinlane.to([x], narrow, non_blocking=True)
+    replace(x)
+    try:
+        assert transfer.result()[0].eq(1).all()
+    except pinlane.SourceChangedError:
+        assert x._version > 0, "torch counts it as a write"
+
+
+def test_memory_of_a_source_that_was_given_other_is_let_go_with_the_transfer(narrow: str) -> None:
+    x = torch.ones(LARGE)
+    transfer = pinlane.to([x], narrow, non_blocking=True)
+    gone = weakref.ref(x.untyped_storage())
+    x.data = torch.zeros(3)
+    assert gone() is not None
+    transfer.result()
+    del transfer
+    assert gone() is None
+
+
+def test_inference_tensors_are_read_from_the_memory_that_they_had(narrow: str) -> None:
+    with torch.inference_mode():
+        x = torch.ones(LARGE)
+        transfer = pinlane.to([x], narrow, non_blocking=True)
+        x.set_(torch.zeros(3))
+        assert transfer.result()[0].eq(1).all()
+
+
+@pytest.mark.parametrize("resize", [lambda x: x.untyped_storage().resize_(0), lambda x: x.resize_(4 * BYTES)])
+def test_a_source_whose_memory_was_resized_is_noticed(resize: Any, slow: str) -> None:
+    x = torch.ones(BYTES, dtype=torch.uint8)
+    transfer = pinlane.to({"x": x, "empty": x[:0]}, slow, non_blocking=True)
+    stream = SimulatedStream(slow)
+    transfer.wait(stream)
+    stream.synchronize()  # nothing reads it any more
+    resize(x)
+    with pytest.raises(pinlane.SourceChangedError, match=r"\['x'\]"):
+        transfer.result()
+
+
 def test_a_source_may_be_written_once_the_transfer_is_done(device: str) -> None:
     x = torch.ones(10)
     transfer = pinlane.to(x, device, non_blocking=True)
@@ -128,6 +191,62 @@ def test_an_awaited_transfer_can_be_given_up(slow: str) -> None:
 
     asyncio.run(give_up())
     assert pinlane.to(torch.ones(3), slow).eq(1).all()
+
+
+async def _given(transfer: Any) -> Any:
+    return await transfer
+
+
+def test_one_of_the_tasks_that_await_a_transfer_gets_it_and_the_others_are_told(slow: str) -> None:
+    async def three() -> list[Any]:
+        transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True)
+        tasks = (_given(transfer) for _ in range(3))
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+
+    given = asyncio.run(three())
+    assert [type(one) for one in given].count(pinlane.TransferError) == 2
+    (there,) = [one for one in given if isinstance(one, torch.Tensor)]
+    assert there.eq(1).all()
+
+
+def test_event_loops_of_several_threads_may_await_one_transfer(slow: str) -> None:
+    transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True)
+    given: list[Any] = []
+
+    def run() -> None:
+        try:
+            given.append(asyncio.run(asyncio.wait_for(_given(transfer), 60)))
+        except pinlane.TransferError as refused:
+            given.append(refused)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(isinstance(one, torch.Tensor) for one in given) == 1 and len(given) == 3
+
+
+def test_an_event_loop_goes_on_while_another_thread_waits_for_the_same_transfer() -> None:
+    name = simulate(f"sim:held-{next(_numbers)}")
+    stream = SimulatedStream(name)
+    stream.busy(1)
+    transfer = pinlane.to([torch.ones(1000)], name, non_blocking=True, stream=stream)
+    waiting = threading.Thread(target=transfer.exception)
+
+    async def turns() -> tuple[int, Any]:
+        task = asyncio.ensure_future(_given(transfer))
+        count = 0
+        while not task.done():
+            await asyncio.sleep(0.001)
+            count += not stream.query()
+        return count, task.result()
+
+    waiting.start()
+    time.sleep(0.05)  # it waits by now, or the event loop would be first: then there is nothing to see
+    count, there = asyncio.run(turns())
+    waiting.join()
+    assert count > 3 and there[0].eq(1).all()
 
 
 def test_a_dropped_transfer_lets_its_sources_go(slow: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import sys
 import types
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -36,6 +38,13 @@ class Bag(dict[str, Any]):
 
 class Row(list[Any]):
     pass
+
+
+class Spread(tuple[Any, ...]):
+    """Made of arguments, as a named tuple is, and not of one iterable."""
+
+    def __new__(cls, *elements: Any) -> Spread:
+        return super().__new__(cls, elements)
 
 
 class Registered:
@@ -95,6 +104,16 @@ def test_sequences_keep_their_type(device: str) -> None:
     assert queue.maxlen == 4 and same(queue[0], x)
 
 
+def test_tuples_of_ones_own_are_made_of_their_elements_whatever_their_class_takes(device: str) -> None:
+    spread = Spread(torch.ones(2), torch.zeros(3))
+    spread.name = "kept"
+    largest = torch.max(torch.arange(6.0).view(2, 3), 0)
+    back, again = back_and_forth((spread, largest), device)
+    assert type(back) is Spread and len(back) == 2 and back.name == "kept"
+    assert all(same(a, b) for a, b in zip(back, spread, strict=True))
+    assert type(again) is type(largest) and same(again.values, largest.values)
+
+
 def test_dataclasses_keep_their_type_and_every_field(device: str) -> None:
     tree = Frozen(torch.randn(3), 5), Slotted(torch.randn(2))
     frozen, slotted = back_and_forth(tree, device)
@@ -129,6 +148,23 @@ def test_tensordicts_keep_names_nesting_and_batch_size(device: str) -> None:
     back = back_and_forth(tree, device)
     assert type(back) is type(tree) and back.batch_size == tree.batch_size
     assert same(back["a"], tree["a"]) and same(back["inner", "b"], tree["inner", "b"])
+
+
+def test_tensordicts_stay_locked_where_they_are(device: str) -> None:
+    tensordict = pytest.importorskip("tensordict")
+
+    def tree() -> Any:
+        inner = {"b": torch.arange(4), "deeper": {"c": torch.ones(4)}}
+        return tensordict.TensorDict({"a": torch.randn(4), "inner": inner}, batch_size=[4])
+
+    whole, part, free = tree().lock_(), tree(), tree()
+    part["inner"].lock_()
+    whole, part, free = back_and_forth([whole, part, free], device)
+    for td, locked in ((whole, (True, True, True)), (part, (False, True, True)), (free, (False, False, False))):
+        assert (td.is_locked, td["inner"].is_locked, td["inner", "deeper"].is_locked) == locked
+    with pytest.raises(RuntimeError, match="lock"):
+        whole["new"] = torch.zeros(4)
+    part["new"] = torch.zeros(4)
 
 
 def test_what_tokenizers_give_keeps_its_type(device: str) -> None:
@@ -181,6 +217,77 @@ def test_trees_as_deep_as_python_goes_move(device: str) -> None:
     for _ in range(300):
         (back,) = back
     assert same(back, torch.ones(2))
+
+
+@pytest.mark.parametrize("depth", [999, 1001, 5000, 100_000])
+def test_a_tree_of_more_levels_than_the_stack_has_room_for_is_refused(depth: int, device: str) -> None:
+    tree: Any = torch.ones(2)
+    for _ in range(depth):
+        tree = [tree]
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        if depth < 1000:
+            assert isinstance(back_and_forth(tree, device), list)
+        else:
+            with pytest.raises(RecursionError, match="deeper than 1000"):
+                pinlane.to(tree, device)
+    finally:
+        sys.setrecursionlimit(limit)
+        while isinstance(tree, list):  # freeing it as a whole would go as deep
+            (tree,) = tree
+
+
+class Meddling(Mapping[str, Any]):
+    """Does something when what is in it is asked for."""
+
+    def __init__(self, x: Any, meddle: Callable[[], object] = lambda: None) -> None:
+        self.x, self.meddle = x["x"] if isinstance(x, dict) else x, meddle
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        self.meddle()
+        return self.x
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("x")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_container_may_grow_while_it_is_taken_apart(device: str) -> None:
+    x = torch.ones(2)
+    grown: dict[Any, Any] = {}
+    grown |= {"m": Meddling(x, lambda: grown.update({len(grown): 1})), "x": x, "y": torch.zeros(1)}
+    emptied: list[Any] = []
+    emptied += [Meddling(x, emptied.clear), x]
+    assert list(pinlane.to(grown, device)) == ["m", "x", "y"] and len(grown) > 3
+    assert len(pinlane.to(emptied, device)) == 1
+
+
+def failing() -> None:
+    raise KeyError("not there")
+
+
+class Unregistered(collections.UserList):  # type: ignore[type-arg]
+    pass
+
+
+def test_a_container_whose_own_code_fails_is_named(device: str) -> None:
+    def flatten(_: Any) -> Any:
+        failing()
+
+    torch.utils._pytree.register_pytree_node(Unregistered, flatten, lambda children, _: Unregistered(children))
+    for culprit in (Meddling(torch.ones(1), failing), Unregistered([torch.ones(1)])):
+        with pytest.raises(pinlane.UnsupportedLeafError, match=r"looking into \['q'\]\[0\].*not there") as caught:
+            pinlane.to({"q": [culprit]}, device)
+        assert isinstance(caught.value.__cause__, KeyError)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pinlane.to([Meddling(torch.ones(1), interrupted)], device)
 
 
 class Picky(collections.UserList):  # type: ignore[type-arg]

@@ -76,6 +76,34 @@ pub(crate) fn place_of(tensor: &Bound<'_, PyAny>) -> PyResult<Option<(Space, usi
     Ok(Some((space, tensor.getattr(intern!(py, "nbytes"))?.extract()?)))
 }
 
+/// What one of torch's functions says of a tensor. Calling it so makes no tuple and no bound method: it is for what every leaf is
+/// asked.
+pub(crate) fn ask<'py>(
+    function: &Bound<'py, PyAny>,
+    tensor: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the function and its one argument are alive, and null ends the arguments. A new reference comes back, or null
+    // with an exception.
+    unsafe {
+        let end = ptr::null_mut::<ffi::PyObject>();
+        let told = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), tensor.as_ptr(), end);
+        Bound::from_owned_ptr_or_err(tensor.py(), told)
+    }
+}
+
+/// What keeps a tensor's memory, whatever becomes of the tensor.
+pub(crate) fn storage_of<'py>(tensor: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static UNTYPED_STORAGE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = tensor.py();
+    let find = || {
+        py.import("torch")?
+            .getattr("Tensor")?
+            .getattr("untyped_storage")
+            .map(Bound::unbind)
+    };
+    ask(UNTYPED_STORAGE.get_or_try_init(py, find)?.bind(py), tensor)
+}
+
 /// `torch.strided`.
 static STRIDED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -115,8 +143,9 @@ fn by_attributes<T>(
 ) -> PyResult<Option<T>> {
     let py = tensor.py();
     let layout = tensor.getattr(intern!(py, "layout"))?.str()?;
-    let is_quantized: bool = tensor.getattr(intern!(py, "is_quantized"))?.extract()?;
-    if layout.to_cow()? != "torch.strided" || is_quantized {
+    let is = |what: &Bound<'_, PyString>| tensor.getattr(what)?.is_truthy();
+    let is_plain = !is(intern!(py, "is_quantized"))? && !is(intern!(py, "is_nested"))?;
+    if layout.to_cow()? != "torch.strided" || !is_plain {
         return Ok(None);
     }
     let device = tensor.getattr(intern!(py, "device"))?;
@@ -126,11 +155,15 @@ fn by_attributes<T>(
         "cuda" => Space::Cuda(device.getattr(intern!(py, "index"))?.extract()?),
         _ => return Ok(None),
     };
+    let Ok(address) = tensor.call_method0(intern!(py, "data_ptr")) else {
+        // Wrapped by a transform of torch's: the memory is another tensor's.
+        return Ok(None);
+    };
     let shape: Vec<i64> = tensor.getattr(intern!(py, "shape"))?.extract()?;
     let strides: Vec<i64> = tensor.call_method0(intern!(py, "stride"))?.extract()?;
     Ok(Some(then(Description {
         space,
-        address: tensor.call_method0(intern!(py, "data_ptr"))?.extract()?,
+        address: address.extract()?,
         dtype: tensor.getattr(intern!(py, "dtype"))?.as_ptr() as u64,
         item: tensor.call_method0(intern!(py, "element_size"))?.extract()?,
         may_be_complex: true,

@@ -4,13 +4,13 @@
 //! [`Flight::land`] has returned, or [`Flight::fence`] for the stream that they are used on.
 //!
 //! The lock is taken only while the thread is detached from the interpreter, and nobody attaches to wait for it: whoever
-//! holds it may wait for the device, and for the interpreter.
+//! holds it may wait for the device, and for the interpreter. Event loops don't wait for it: they are [`Waiting`].
 
 use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use pinlane::{
@@ -20,8 +20,9 @@ use pinlane::{
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
 
 use crate::{
-    devices, errors, process,
+    devices, errors, exchange, process,
     tree::{self, Tree},
+    waiting::Waiting,
 };
 
 /// A tree's transfers.
@@ -30,11 +31,13 @@ pub(crate) struct Flight {
     tree: Py<Tree>,
     target: Device,
     parts: Mutex<Vec<Part>>,
+    /// Event loops that wait for the parts.
+    waiting: Arc<Waiting>,
     /// Whether nothing had to move.
     is_empty: bool,
     results: Mutex<Option<Vec<Option<Py<PyAny>>>>>,
     finishes: Vec<(usize, Py<PyAny>)>,
-    sources: Vec<Source>,
+    sources: Arc<Vec<Source>>,
 }
 
 /// What comes from one place.
@@ -56,8 +59,13 @@ pub(crate) struct Source {
     /// Its number in the tree.
     number: usize,
     tensor: Py<PyAny>,
-    /// How often it had been written at the start.
-    version: u64,
+    /// The memory that is read. It is kept for itself: a tensor may be given other memory at any time (`tensor.data = ...`,
+    /// `module.half()`), and torch counts that as no write.
+    storage: Py<PyAny>,
+    /// Where it was read from.
+    address: usize,
+    /// How often it had been written at the start; `None` where torch counts no writes, as in inference mode.
+    version: Option<u64>,
 }
 
 impl Part {
@@ -84,11 +92,11 @@ impl Part {
     }
 
     fn land(&mut self) {
-        if let State::Flying(transfer) = std::mem::replace(&mut self.state, State::Landed)
-            && let Err(error) = transfer.wait()
-        {
-            self.state = State::Failed(error);
-        }
+        self.state = match std::mem::replace(&mut self.state, State::Landed) {
+            State::Flying(transfer) => transfer.wait().map_or_else(State::Failed, |()| State::Landed),
+            // What has failed stays so, whoever asks again.
+            landed => landed,
+        };
     }
 
     /// Waits until the sources are free to change.
@@ -123,13 +131,14 @@ impl Flight {
         parts: Vec<Part>,
         results: Vec<Option<Py<PyAny>>>,
         finishes: Vec<(usize, Py<PyAny>)>,
-        sources: Vec<Source>,
+        sources: Arc<Vec<Source>>,
     ) -> Self {
         Self {
             tree,
             target,
             is_empty: parts.is_empty(),
             parts: Mutex::new(parts),
+            waiting: Arc::default(),
             results: Mutex::new(Some(results)),
             finishes,
             sources,
@@ -164,6 +173,31 @@ impl Flight {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The parts, unless somebody has them, perhaps to wait for the device.
+    fn parts_if_free(&self) -> Option<MutexGuard<'_, Vec<Part>>> {
+        match self.parts.try_lock() {
+            Ok(parts) => Some(parts),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Has the engine wake who waits, unless all bytes are there already; says whether they are.
+    fn poll(&self, parts: &mut [Part]) -> bool {
+        let waker = Waker::from(Arc::clone(&self.waiting));
+        for part in parts {
+            let State::Flying(transfer) = &mut part.state else {
+                continue;
+            };
+            match Pin::new(transfer).poll(&mut Context::from_waker(&waker)) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) => part.state = State::Landed,
+                Poll::Ready(Err(error)) => part.state = State::Failed(error),
+            }
+        }
+        true
+    }
+
     /// Does something to each part, detached, and raises the first error there is.
     fn bring_in(&self, py: Python<'_>, each: impl Fn(&mut Part) + Send + Sync) -> PyResult<()> {
         if self.is_empty {
@@ -178,6 +212,7 @@ impl Flight {
                 _ => None,
             })
         });
+        self.waiting.everybody();
         failed.map_or(Ok(()), |failure| Err(failure.raised(py)))
     }
 }
@@ -187,12 +222,15 @@ impl Flight {
     /// Whether [`land`](Self::land) would return at once.
     fn done(&self, py: Python<'_>) -> PyResult<bool> {
         process::check(py)?;
-        Ok(py.detach(|| match self.parts.try_lock() {
-            Ok(parts) => parts.iter().all(Part::is_done),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().iter().all(Part::is_done),
-            // Somebody is waiting for it.
-            Err(TryLockError::WouldBlock) => false,
-        }))
+        let is_done = py.detach(|| {
+            let parts = self.parts_if_free()?;
+            Some(parts.iter().all(Part::is_done))
+        });
+        if is_done.is_some() {
+            self.waiting.next_turn();
+        }
+        // Where somebody has them, he is waiting for it.
+        Ok(is_done.unwrap_or(false))
     }
 
     /// Blocks until the bytes are there.
@@ -217,31 +255,33 @@ impl Flight {
         self.bring_in(py, |part| part.fence(stream))
     }
 
-    /// Calls `callback` from a thread of the engine when more of the bytes may be there; says whether all are already, and
-    /// does not call it then. The latest callback counts.
+    /// Calls `callback`, once and on any thread, when more of the bytes may be there; says whether all are already. Never waits
+    /// for the device, nor for another thread that does.
     fn notify(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<bool> {
         process::check(py)?;
-        let waker = Waker::from(Arc::new(Callback(callback)));
-        Ok(py.detach(|| {
-            let mut parts = self.parts();
-            for part in parts.iter_mut() {
-                let State::Flying(transfer) = &mut part.state else {
-                    continue;
-                };
-                match Pin::new(transfer).poll(&mut Context::from_waker(&waker)) {
-                    Poll::Pending => return false,
-                    Poll::Ready(Ok(())) => part.state = State::Landed,
-                    Poll::Ready(Err(error)) => part.state = State::Failed(error),
-                }
+        let have_landed = py.detach(|| {
+            let mut free = self.parts_if_free();
+            if free.is_some() {
+                self.waiting.for_bytes(callback);
+            } else {
+                self.waiting.for_turn(callback);
+                free = self.parts_if_free();
             }
-            true
-        }))
+            free.map(|mut parts| self.poll(&mut parts))
+        });
+        match have_landed {
+            Some(true) => self.waiting.everybody(),
+            Some(false) => self.waiting.next_turn(),
+            // Whoever has them calls.
+            None => {}
+        }
+        Ok(have_landed.unwrap_or(false))
     }
 
     /// Where a source that has changed since the start is in the tree.
     fn changed_source(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        for source in &self.sources {
-            if Source::version(source.tensor.bind(py))? != source.version {
+        for source in self.sources.iter() {
+            if source.has_changed(py)? {
                 return Ok(Some(tree::named(&self.tree.get().path_of(py, source.number))));
             }
         }
@@ -291,37 +331,41 @@ impl Failure {
     }
 }
 
-/// Calls into Python from a thread of the engine.
-struct Callback(Py<PyAny>);
-
-impl Wake for Callback {
-    fn wake(self: Arc<Self>) {
-        // A process that is exiting has nobody to tell.
-        let _told = Python::try_attach(|py| {
-            if let Err(error) = self.0.call0(py) {
-                error.write_unraisable(py, None);
-            }
-        });
-    }
-}
-
 impl Source {
-    /// Leaf number `number` with the version that it has; `None` for a tensor that counts none, as in inference mode.
-    pub(crate) fn of(number: usize, tensor: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
-        if tensor
-            .call_method0(intern!(tensor.py(), "is_inference"))?
-            .is_truthy()?
-        {
-            return Ok(None);
-        }
-        Ok(Some(Self {
+    /// Leaf number `number`, which is read from `address`, as it is now.
+    pub(crate) fn of(number: usize, tensor: &Bound<'_, PyAny>, address: usize) -> PyResult<Self> {
+        Ok(Self {
             number,
             version: Self::version(tensor)?,
             tensor: tensor.clone().unbind(),
-        }))
+            storage: exchange::storage_of(tensor)?.unbind(),
+            address,
+        })
     }
 
-    fn version(tensor: &Bound<'_, PyAny>) -> PyResult<u64> {
-        tensor.getattr(intern!(tensor.py(), "_version"))?.extract()
+    fn version(tensor: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let py = tensor.py();
+        match tensor.getattr(intern!(py, "_version")) {
+            Ok(version) => version.extract().map(Some),
+            Err(_) if tensor.call_method0(intern!(py, "is_inference"))?.is_truthy()? => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it was written since the start, or its memory was freed or replaced by other memory (`storage.resize_`). That
+    /// it was given other memory, and what it was read from is as it was, is no change.
+    fn has_changed(&self, py: Python<'_>) -> PyResult<bool> {
+        let tensor = self.tensor.bind(py);
+        if Self::version(tensor)? != self.version {
+            return Ok(true);
+        }
+        if exchange::with_tensor(tensor, |seen| seen.address)? == Some(self.address) {
+            return Ok(false);
+        }
+        let storage = self.storage.bind(py);
+        let start: usize = storage.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let bytes: usize = storage.call_method0(intern!(py, "nbytes"))?.extract()?;
+        // An empty tensor may begin at the end of its memory, or nowhere.
+        Ok(bytes == 0 || !(start..=start + bytes).contains(&self.address))
     }
 }

@@ -5,7 +5,8 @@
 //! - [`memory`] is host memory, and a simulated device's, as something that torch and numpy can look at.
 //! - [`alone`] moves a tensor that is a tree by itself.
 //! - [`kept`] are Python objects that the engine keeps alive while it uses their memory.
-//! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way.
+//! - [`moving`] starts the engine's transfers of a tree's leaves; a [`flight`] is those on their way, and
+//!   [`waiting`] are the event loops that are told of it.
 //! - [`checkpoint`] is the catalogue of a checkpoint, loading its tensors into memory of Python's, and saving.
 //! - [`slabs`] are memory that worker processes fill and the process that started them reads; a [`slab_file`] is where.
 //! - [`profiling`] shows a session of the engine's tracing to Python.
@@ -29,6 +30,7 @@ mod simulated;
 mod slab_file;
 mod slabs;
 mod tree;
+mod waiting;
 
 /// The module `pinlane._native`.
 #[pyo3::pymodule(gil_used = true)]
@@ -46,7 +48,7 @@ mod _native {
         moving::start,
         pinning::{is_pinned, pinned_memory},
         profiling::Profile,
-        simulated::{SimulatedStream, simulate},
+        simulated::{SimulatedStream, lose, simulate},
         slabs::Slabs,
         tree::Tree,
     };

@@ -14,6 +14,8 @@ mod sending;
 mod survey;
 mod views;
 
+use std::sync::Arc;
+
 use pinlane::{Device, Error};
 use pyo3::{prelude::*, types::PyType};
 
@@ -129,11 +131,12 @@ impl<'py> Start<'_, 'py> {
         if !self.groups.is_empty() {
             process::check(self.py)?;
         }
+        let sources = Arc::new(std::mem::take(&mut self.sources));
         let mut parts = Vec::with_capacity(self.groups.len());
         let mut made = Vec::with_capacity(self.groups.len());
         for group in std::mem::take(&mut self.groups) {
             let (rooms, places) = self.make_room(&group)?;
-            parts.push(self.send(&group, &rooms, &places)?);
+            parts.push(self.send(&group, &rooms, &places, &sources)?);
             made.push((group, rooms, places));
         }
         for (group, rooms, places) in made {
@@ -148,7 +151,7 @@ impl<'py> Start<'_, 'py> {
             parts,
             self.results,
             self.finishes,
-            self.sources,
+            sources,
         ))
     }
 }

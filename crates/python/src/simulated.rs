@@ -16,8 +16,8 @@ use std::{
 use pinlane::{
     Device, DeviceOptions, Error,
     driver::{
-        DeviceMemory, Stream, Timing,
-        sim::{DeviceConfig, Machine},
+        DeviceMemory, Driver, ErrorKind, Stream, Timing,
+        sim::{DeviceConfig, Fault, FaultPlan, Machine, SimDriver, Step},
     },
 };
 use pyo3::{exceptions::PyValueError, prelude::*};
@@ -130,14 +130,41 @@ pub(crate) fn simulate(py: Python<'_>, name: &str, wishes: Wishes) -> PyResult<(
         ..DeviceOptions::default()
     };
     let open = || {
-        let driver = Machine::new(config).device(0).map_err(|source| Error::Driver {
+        let driver = Machine::new(config).sim(0).map_err(|source| Error::Driver {
             doing: "making a simulated device".to_owned(),
             source,
         })?;
-        Device::with_options(driver, &options)
+        Ok((Device::with_options(Arc::clone(&driver) as _, &options)?, driver))
     };
-    let device = open().map_err(|error| errors::from_engine(py, &error))?;
-    devices::add(name, device)
+    let (device, driver) = open().map_err(|error| errors::from_engine(py, &error))?;
+    devices::add(name, device)?;
+    made().insert(name.to_owned(), driver);
+    Ok(())
+}
+
+/// The devices that `simulate` has made.
+static MADE: Mutex<BTreeMap<String, Arc<SimDriver>>> = Mutex::new(BTreeMap::new());
+
+fn made() -> std::sync::MutexGuard<'static, BTreeMap<String, Arc<SimDriver>>> {
+    MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Loses a device that `simulate` has made: what is on its way is abandoned, and every call fails from now on.
+#[pyfunction]
+pub(crate) fn lose(py: Python<'_>, name: &str) -> PyResult<()> {
+    process::check(py)?;
+    let driver = made().get(name).cloned();
+    let driver =
+        driver.ok_or_else(|| PyValueError::new_err(format!("{name:?} is no device that simulate made")))?;
+    let never = |plan: FaultPlan, step| plan.repeated(step, 0, u64::MAX, Fault::DeviceLost);
+    driver.set_faults(Step::ALL.into_iter().fold(FaultPlan::new(), never));
+    // A device is lost at the next call: this one, whose error says so.
+    match py.detach(|| driver.memory_info()) {
+        Err(error) if error.kind() == ErrorKind::DeviceLost => Ok(()),
+        told => told
+            .map(drop)
+            .map_err(|source| driver_error(py, "losing a device", source)),
+    }
 }
 
 /// A stream of a simulated device, for tests of order: what torch's streams are on a GPU.

@@ -4,19 +4,15 @@
 //! `pinlane._trees.open`, which says what is in them and how to make another. The same leaf in several places is one leaf,
 //! and becomes one result.
 
-use std::{
-    collections::HashMap,
-    ffi::CStr,
-    hash::{BuildHasherDefault, Hasher},
-};
+mod taking;
 
 use pyo3::{
-    exceptions::{PyException, PyMemoryError, PyValueError},
-    ffi,
+    exceptions::{PyException, PyMemoryError, PyRecursionError, PyValueError},
     prelude::*,
-    types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType},
+    types::{PyDict, PyList, PyTuple, PyType},
 };
 
+use self::taking::Taking;
 use crate::errors;
 
 /// A tree taken apart.
@@ -65,7 +61,8 @@ impl Tree {
                 results.len()
             )));
         }
-        self.root.with(py, results).map_err(|unmade| unmade.raised(py))
+        let made = self.root.with(py, results);
+        made.map_err(|failed| failed.raised(py, "making", "again, with what was moved in it"))
     }
 
     /// Where a leaf is in the tree, as one would write it after the tree's name; empty for a tree that is a leaf.
@@ -80,7 +77,7 @@ impl Tree {
 impl Tree {
     /// Takes `tree` apart. Instances of `tensor_type` are leaves; of other things that are not plain containers or scalars,
     /// `open` says what they are: `None` for what stays as it is, `True` for a leaf, else children, steps and a function
-    /// that makes another from its children.
+    /// that makes another from its children. What is nested deeper than a thousand levels is a `RecursionError`.
     #[new]
     #[pyo3(signature = (tree, tensor_type, open))]
     fn new(
@@ -88,17 +85,12 @@ impl Tree {
         tensor_type: Option<&Bound<'_, PyType>>,
         open: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        let mut taking = Taking {
-            tensor_type,
-            open,
-            numbers: HashMap::default(),
-            leaves: Vec::new(),
-            met: 0,
-        };
-        let root = taking.take(tree)?;
+        let mut taking = Taking::new(tensor_type, open);
+        let root = taking.take(tree);
+        let root = root.map_err(|failed| failed.raised(tree.py(), "looking into", "for tensors"))?;
         Ok(Self {
             root,
-            leaves: taking.leaves,
+            leaves: taking.into_leaves(),
         })
     }
 
@@ -120,11 +112,11 @@ impl Tree {
 }
 
 impl Node {
-    fn with<'py>(&self, py: Python<'py>, results: &[Bound<'py, PyAny>]) -> Result<Bound<'py, PyAny>, Unmade> {
-        let all = |nodes: &[Node]| -> Result<Vec<_>, Unmade> {
+    fn with<'py>(&self, py: Python<'py>, results: &[Bound<'py, PyAny>]) -> Result<Bound<'py, PyAny>, Failed> {
+        let all = |nodes: &[Node]| -> Result<Vec<_>, Failed> {
             let made = nodes.iter().enumerate().map(|(index, node)| {
                 let made = node.with(py, results);
-                made.map_err(|unmade| unmade.below(&format!("[{index}]")))
+                made.map_err(|failed| failed.below(&format!("[{index}]")))
             });
             made.collect()
         };
@@ -137,7 +129,7 @@ impl Node {
                 let dict = PyDict::new(py);
                 for (key, node) in items {
                     let made = node.with(py, results);
-                    let made = made.map_err(|unmade| unmade.below(&format!("[{}]", shown(key.bind(py)))))?;
+                    let made = made.map_err(|failed| failed.below(&format!("[{}]", shown(key.bind(py)))))?;
                     dict.set_item(key, made)?;
                 }
                 dict.into_any()
@@ -145,7 +137,7 @@ impl Node {
             Self::Opened(opened) => {
                 let mut children = Vec::with_capacity(opened.children.len());
                 for (node, step) in opened.children.iter().zip(&opened.steps) {
-                    children.push(node.with(py, results).map_err(|unmade| unmade.below(step))?);
+                    children.push(node.with(py, results).map_err(|failed| failed.below(step))?);
                 }
                 opened.rebuild.bind(py).call1((children,))?
             }
@@ -167,7 +159,6 @@ impl Node {
             }
             found
         };
-        let index = |index: usize| format!("[{index}]");
         match self {
             Self::Leaf(number) => *number == leaf,
             Self::Other(_) => false,
@@ -187,14 +178,14 @@ impl Node {
     }
 }
 
-/// A container that could not be made again.
-struct Unmade {
+/// A container whose own code failed, when it was taken apart or made again.
+struct Failed {
     /// Where it is.
     path: String,
     error: PyErr,
 }
 
-impl From<PyErr> for Unmade {
+impl From<PyErr> for Failed {
     fn from(error: PyErr) -> Self {
         Self {
             path: String::new(),
@@ -203,7 +194,7 @@ impl From<PyErr> for Unmade {
     }
 }
 
-impl Unmade {
+impl Failed {
     /// The same, as seen from the container that has it at `step`.
     fn below(self, step: &str) -> Self {
         Self {
@@ -212,14 +203,17 @@ impl Unmade {
         }
     }
 
-    /// What to raise: what went wrong in the container's own code, under its path. Interruptions and want of memory are no
-    /// fault of the container's.
-    fn raised(self, py: Python<'_>) -> PyErr {
-        let (path, error) = (named(&self.path), self.error);
-        if !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py) {
+    /// What to raise: what went wrong in the container's own code, under its path. Interruptions, want of memory and trees that
+    /// are too deep are no fault of the container's.
+    fn raised(self, py: Python<'_>, doing: &str, with: &str) -> PyErr {
+        let error = self.error;
+        let is_its_own = error.is_instance_of::<PyException>(py)
+            && !error.is_instance_of::<PyMemoryError>(py)
+            && !error.is_instance_of::<PyRecursionError>(py);
+        if !is_its_own {
             return error;
         }
-        let message = format!("making {path} again, with what was moved in it: {error}");
+        let message = format!("{doing} {} {with}: {error}", named(&self.path));
         let raised = errors::raise(py, "UnsupportedLeafError", message);
         raised.set_cause(py, Some(error));
         raised
@@ -235,160 +229,13 @@ pub(crate) fn named(path: &str) -> String {
     }
 }
 
+/// The way to an element as one would write it.
+fn index(index: usize) -> String {
+    format!("[{index}]")
+}
+
 /// A key as one would write it.
 fn shown(key: &Bound<'_, PyAny>) -> String {
     key.repr()
         .map_or_else(|_| "?".to_owned(), |text| text.to_string())
-}
-
-/// A tree on its way to be taken apart.
-struct Taking<'a, 'py> {
-    tensor_type: Option<&'a Bound<'py, PyType>>,
-    open: &'a Bound<'py, PyAny>,
-    /// The number of each leaf, by its address.
-    numbers: HashMap<usize, usize, BuildHasherDefault<AddressHasher>>,
-    leaves: Vec<Py<PyAny>>,
-    /// Leaves met so far, each as often as it was.
-    met: usize,
-}
-
-impl<'py> Taking<'_, 'py> {
-    fn take(&mut self, object: &Bound<'py, PyAny>) -> PyResult<Node> {
-        if self.is_tensor(object) {
-            return Ok(self.leaf(object));
-        }
-        let _deeper = Deeper::new(object.py())?;
-        if let Ok(dict) = object.cast_exact::<PyDict>() {
-            let mut items = Vec::with_capacity(dict.len());
-            self.expect(dict.len());
-            for (key, value) in dict.iter() {
-                items.push((key.unbind(), self.take(&value)?));
-            }
-            return Ok(Node::Dict(items));
-        }
-        if let Ok(list) = object.cast_exact::<PyList>() {
-            return Ok(Node::List(self.take_all(list.iter())?));
-        }
-        if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-            return Ok(Node::Tuple(self.take_all(tuple.iter())?));
-        }
-        if is_scalar(object) {
-            return Ok(Node::Other(object.clone().unbind()));
-        }
-        self.open(object)
-    }
-
-    fn take_all(&mut self, objects: impl ExactSizeIterator<Item = Bound<'py, PyAny>>) -> PyResult<Vec<Node>> {
-        let mut nodes = Vec::with_capacity(objects.len());
-        self.expect(objects.len());
-        for object in objects {
-            nodes.push(self.take(&object)?);
-        }
-        Ok(nodes)
-    }
-
-    /// Makes room for the leaves of a container, as far as it is likely to have so many.
-    fn expect(&mut self, children: usize) {
-        let children = children.min(4096);
-        self.leaves.reserve(children);
-        self.numbers.reserve(children);
-    }
-
-    /// Asks the package what an object is.
-    fn open(&mut self, object: &Bound<'py, PyAny>) -> PyResult<Node> {
-        let opened = self.open.call1((object,))?;
-        if opened.is_none() {
-            return Ok(Node::Other(object.clone().unbind()));
-        }
-        if opened.is_instance_of::<PyBool>() {
-            return Ok(self.leaf(object));
-        }
-        let (children, steps, rebuild): (Bound<'py, PyList>, Vec<String>, Py<PyAny>) = opened.extract()?;
-        if steps.len() != children.len() {
-            return Err(PyValueError::new_err(format!(
-                "opening a {} gave {} children and {} steps to them",
-                object.get_type().name()?,
-                children.len(),
-                steps.len()
-            )));
-        }
-        let before = self.met;
-        let children = self.take_all(children.iter())?;
-        if self.met == before {
-            // Nothing in it moves: a configuration, a `torch.Size`.
-            return Ok(Node::Other(object.clone().unbind()));
-        }
-        Ok(Node::Opened(Opened {
-            steps,
-            children,
-            rebuild,
-        }))
-    }
-
-    fn leaf(&mut self, object: &Bound<'py, PyAny>) -> Node {
-        self.met += 1;
-        let number = *self.numbers.entry(object.as_ptr() as usize).or_insert_with(|| {
-            self.leaves.push(object.clone().unbind());
-            self.leaves.len() - 1
-        });
-        Node::Leaf(number)
-    }
-
-    fn is_tensor(&self, object: &Bound<'py, PyAny>) -> bool {
-        self.tensor_type.is_some_and(|tensor_type| {
-            let (object, tensor_type) = (object.get_type_ptr(), tensor_type.as_type_ptr());
-            // SAFETY: both are types, alive while their objects are.
-            object == tensor_type || unsafe { ffi::PyType_IsSubtype(object, tensor_type) } != 0
-        })
-    }
-}
-
-fn is_scalar(object: &Bound<'_, PyAny>) -> bool {
-    object.is_none()
-        || object.is_exact_instance_of::<PyInt>()
-        || object.is_exact_instance_of::<PyString>()
-        || object.is_exact_instance_of::<PyFloat>()
-        || object.is_exact_instance_of::<PyBool>()
-        || object.is_exact_instance_of::<PyBytes>()
-}
-
-/// One level of recursion, counted by Python: a tree that holds itself raises `RecursionError`.
-struct Deeper;
-
-impl Deeper {
-    fn new(py: Python<'_>) -> PyResult<Self> {
-        const DOING: &CStr = c" while a tree was taken apart";
-        // SAFETY: the interpreter is attached, and the text is static.
-        match unsafe { ffi::Py_EnterRecursiveCall(DOING.as_ptr()) } {
-            0 => Ok(Self),
-            _ => Err(PyErr::fetch(py)),
-        }
-    }
-}
-
-impl Drop for Deeper {
-    fn drop(&mut self) {
-        // SAFETY: entered by `new`, on this thread.
-        unsafe { ffi::Py_LeaveRecursiveCall() };
-    }
-}
-
-/// Spreads addresses of objects over a table: one multiplication. Who could choose them to collide runs in this process.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_usize(byte.into()));
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // The odd number next to 2^64 divided by the golden ratio. Tables take a hash's first and last bits.
-        let spread = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = spread ^ (spread >> 32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }

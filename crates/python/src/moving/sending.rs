@@ -9,7 +9,11 @@ use super::{
     Group, Leaf, Start,
     rooms::{ALIGNMENT, Place, Room, pointer},
 };
-use crate::{errors, flight::Part, kept::Kept};
+use crate::{
+    errors,
+    flight::{Part, Source},
+    kept::Kept,
+};
 
 /// Memory shorter than this is not asked whether it is pinned: copying it costs less than the question.
 const ASK_WHETHER_PINNED: usize = 16 << 10;
@@ -28,7 +32,13 @@ struct Readers {
 
 impl<'py> Start<'_, 'py> {
     /// Has the engine move a group into its rooms.
-    pub(super) fn send(&self, group: &Group, rooms: &[Room<'py>], places: &[Place]) -> PyResult<Part> {
+    pub(super) fn send(
+        &self,
+        group: &Group,
+        rooms: &[Room<'py>],
+        places: &[Place],
+        sources: &Arc<Vec<Source>>,
+    ) -> PyResult<Part> {
         let py = self.py;
         let failed = |error: Error| errors::from_engine(py, &error);
         let recorded = self.what_to_wait_for(&group.from)?;
@@ -60,7 +70,9 @@ impl<'py> Start<'_, 'py> {
         let mut kept = vec![self.tree.clone().into_any().unbind()];
         kept.extend(self.replacements.iter().map(|object| object.clone_ref(py)));
         let rooms: Vec<_> = rooms.iter().map(|room| Arc::clone(&room.owner)).collect();
-        let owner: Arc<dyn Any + Send + Sync> = Arc::new((Kept::new(kept), rooms));
+        // Tensors may be given other memory while theirs is read, which sources keep. What is kept goes last: it has references
+        // given up that are let go of on a thread of the engine.
+        let owner: Arc<dyn Any + Send + Sync> = Arc::new((Arc::clone(sources), Kept::new(kept), rooms));
         let blocking = !self.wishes.watch;
         let reads_in_place = readers.is_none_or(|readers| !readers.device.is_empty());
         // SAFETY: leaves and rooms are kept by the owner. The rooms are the results' alone, where these do not overlap, and

@@ -1,7 +1,7 @@
 //! Looking at each leaf once: what moves, and from where.
 
 use pinlane::{Device, Error};
-use pyo3::{ffi, intern, prelude::*, types::PyType};
+use pyo3::{intern, prelude::*, types::PyType};
 
 use super::{Group, Leaf, Start};
 use crate::{
@@ -42,16 +42,7 @@ impl<'py> Start<'_, 'py> {
         let Some(is_neg) = &self.wishes.is_neg else {
             return Ok(false);
         };
-        // SAFETY: the function and its one argument are alive, and null ends the arguments. A new reference comes back, or
-        // null with an exception. (Calling it so makes no tuple and no bound method: this is asked of every leaf.)
-        let told = unsafe {
-            let told = ffi::PyObject_CallFunctionObjArgs(
-                is_neg.as_ptr(),
-                leaf.as_ptr(),
-                std::ptr::null_mut::<ffi::PyObject>(),
-            );
-            Bound::from_owned_ptr_or_err(py, told)?
-        };
+        let told = exchange::ask(is_neg, leaf)?;
         Ok(!told.is_truthy()?)
     }
 
@@ -83,6 +74,10 @@ impl<'py> Start<'_, 'py> {
         {
             return Ok(false);
         }
+        if address == 0 && self.forms.get(form).bytes > 0 {
+            let why = "has elements and no memory: its storage was freed, or never had any";
+            return Err(self.unsupported(number, leaf, why)?);
+        }
         let from = match space {
             Space::Cuda(ordinal) => self.gpu(ordinal)?,
             Space::Host => simulated::device_of(address).unwrap_or_else(Device::host),
@@ -106,7 +101,7 @@ impl<'py> Start<'_, 'py> {
             return self.survey_leaf(number, &packed, is_array);
         }
         if self.wishes.watch && !is_array {
-            self.sources.extend(Source::of(number, leaf)?);
+            self.sources.push(Source::of(number, leaf, address)?);
         }
         let leaf = Leaf {
             number,
@@ -160,11 +155,15 @@ impl<'py> Start<'_, 'py> {
             self.replacements.push(replacement.unbind());
             return Ok(());
         }
-        let message = format!(
-            "moving {}: a {} has no strided memory on the host or a device that pinlane knows",
-            tree::named(&path),
-            leaf.get_type().fully_qualified_name()?
-        );
-        Err(errors::raise(py, "UnsupportedLeafError", message))
+        let why = "has no strided memory on the host or a device that pinlane knows";
+        Err(self.unsupported(number, leaf, why)?)
+    }
+
+    /// The exception for a leaf that can't move.
+    fn unsupported(&self, number: usize, leaf: &Bound<'py, PyAny>, why: &str) -> PyResult<PyErr> {
+        let path = tree::named(&self.tree.get().path_of(self.py, number));
+        let kind = leaf.get_type().fully_qualified_name()?;
+        let message = format!("moving {path}: a {kind} {why}");
+        Ok(errors::raise(self.py, "UnsupportedLeafError", message))
     }
 }
