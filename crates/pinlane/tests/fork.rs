@@ -219,7 +219,8 @@ fn a_child_drops_results_that_stay_in_slots_and_memory_that_is_pinned_for_others
     let device = used.rig.device();
     // Many enough, and large enough together, for their result to stay in a slot.
     let small = Tensor::full(DType::U8, &[400], 1).unwrap();
-    let there = vec![small; 100].to(device).unwrap();
+    let count = device.profile().unwrap().slot_bytes / 4096;
+    let there = vec![small; count].to(device).unwrap();
     let mut lent = Some(there.to(&Device::host()).unwrap());
     assert!(lent.as_ref().unwrap()[0].is_pinned(), "the result is in a slot");
     let theirs = Arc::new(AlignedPages([7; 4096]));

@@ -44,11 +44,19 @@ fn lock() -> std::sync::MutexGuard<'static, BTreeMap<String, Device>> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens a device; gives the most bytes of one pageable tensor that the driver's own way moves fastest.
+/// What Python's own part of a transfer costs beyond torch's call of the driver: so many bytes more are left to that than the engine
+/// leaves to the driver. A mebibyte takes it 0.15 ms on an H100, and a transfer 0.24.
+const LEFT_TO_TORCH: usize = 512 << 10;
+
+/// Opens a device; gives the most bytes of one pageable tensor that torch's own way moves fastest.
 #[pyfunction]
 pub(crate) fn open_device(py: Python<'_>, name: &str) -> PyResult<usize> {
     let device = open(py, name)?;
-    Ok(device.profile().map_or(0, |profile| profile.plain_bytes))
+    let is_gpu = device
+        .driver()
+        .is_some_and(|driver| !driver.properties().simulated);
+    let more = if is_gpu { LEFT_TO_TORCH } else { 0 };
+    Ok(device.profile().map_or(0, |profile| profile.plain_bytes + more))
 }
 
 /// The name of the simulated device whose memory holds an address of the host.

@@ -1,12 +1,12 @@
 //! What is paid whatever the bytes: a way, a tensor, a copy. Each is found by the calls that it is to predict, which take turns
-//! with [something else](elsewhere): in a loop of nothing but the same call, everything that it touches is in the nearest cache, and
-//! it takes two thirds of the time that it takes in a program.
+//! with others: in a loop of nothing but the same call, everything that it touches is in the nearest cache, and it takes two
+//! thirds of the time that it takes in a program.
 
 use pinlane_driver::sync::Duration;
 
 use super::{
     Bench, Figures,
-    clock::{Move, medians, tensors, time},
+    clock::{Move, median, medians, tensors, time},
     rates::rate,
 };
 use crate::{
@@ -34,21 +34,28 @@ fn direct() -> TransferOptions {
     TransferOptions::new().route(Route::Direct)
 }
 
-/// One tensor without bytes to speak of, by the short way and by the long way.
+/// One tensor without bytes to speak of, by the short way and by the long way, in turns with other routes.
 pub(super) fn ways(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
     let device = bench.device(profile)?;
     let one = tensors(HostMemory::Pinned(&device), 1, TINY)?;
     // A route that is forced takes a transfer.
-    let long = Move::new(&device, Direction::ToDevice, one.clone(), Some(direct()))?;
-    let short = Move::new(&device, Direction::ToDevice, one, None)?;
-    let between = elsewhere(&device)?;
+    let forced = |route| {
+        let options = TransferOptions::new().route(route);
+        Move::new(&device, Direction::ToDevice, one.clone(), Some(options))
+    };
+    let (long, staged, plain) = (
+        forced(Route::Direct)?,
+        forced(Route::Staged)?,
+        forced(Route::Plain)?,
+    );
+    let short = Move::new(&device, Direction::ToDevice, one.clone(), None)?;
     let [short, _, long, _] = medians(
-        4 * bench.runs,
+        8 * bench.runs,
         [
             &mut || short.time(),
-            &mut || between.time(),
+            &mut || staged.time(),
             &mut || long.time(),
-            &mut || between.time(),
+            &mut || plain.time(),
         ],
     )?;
     (profile.short_copy, profile.latency) = (short, long);
@@ -129,8 +136,7 @@ pub(super) fn small_plain(bench: &Bench, profile: &mut Profile, _: &mut Figures)
     let device = bench.device(profile)?;
     let one = tensors(HostMemory::Pageable, 1, bytes)?;
     let there = Move::new(&device, Direction::ToDevice, one, None)?;
-    let between = elsewhere(&device)?;
-    let [took, _] = medians(4 * bench.runs, [&mut || there.time(), &mut || between.time()])?;
+    let took = median(8 * bench.runs, || there.time())?;
     // Two clocks' noise must not make it faster than the link.
     profile.small_plain_bytes_per_second =
         rate(bytes, took.saturating_sub(profile.short_copy)).min(profile.link_bytes_per_second);
