@@ -7,7 +7,10 @@ use pinlane::ProfileElsewhere;
 use crate::{Error, Result};
 
 /// The profiles that come with pinlane. Each file names the source of its figures.
-const SHIPPED: [(&str, &str); 1] = [("h200", include_str!("../profiles/h200.json"))];
+const SHIPPED: [(&str, &str); 2] = [
+    ("h200", include_str!("../profiles/h200.json")),
+    ("h100", include_str!("../profiles/h100.json")),
+];
 
 /// The names of the profiles that come with pinlane.
 pub fn names() -> impl Iterator<Item = &'static str> {
