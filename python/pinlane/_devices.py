@@ -107,6 +107,7 @@ def set_pinned_budget(bytes: int, device: DeviceLike = "cuda") -> None:
 
     What is pinned beyond it and not in use goes back to the system at once; what is in use stays until it is dropped.
 
+    :param device: torch's current GPU unless told.
     :raises Error: for a budget below what every transfer of the device goes through.
     """
     _native.set_pinned_budget(name_of(device), whole(bytes, "the budget", 0))

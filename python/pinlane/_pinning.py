@@ -34,6 +34,8 @@ def pin(tree: T, device: DeviceLike = "cuda") -> T:
     >>> batch, pinlane.is_pinned(batch, "sim")
     ({'x': array([0, 1, 2])}, True)
 
+    :param device: the device that is to reach it; torch's current GPU unless told.
+    :raises NoSuchDeviceError: where there is no such device, or none is named and there is no GPU.
     :raises PinnedBudgetError: where the budget has no room; :func:`set_pinned_budget` makes some.
     :raises UnsupportedLeafError: for a leaf that is not ordinary memory of the host.
     """
@@ -62,7 +64,8 @@ def pin(tree: T, device: DeviceLike = "cuda") -> T:
 
 
 def is_pinned(tree: Any, device: DeviceLike = "cuda") -> bool:
-    """Whether every tensor and array in ``tree`` lies in host memory that ``device`` reads by itself."""
+    """Whether every tensor and array in ``tree`` lies in host memory that ``device`` reads by itself: torch's current GPU unless
+    told."""
     name = name_of(device)
     torch = torch_side(needed=False)
     opened = _native.Tree(tree, None if torch is None else torch.Tensor, _trees.open)
