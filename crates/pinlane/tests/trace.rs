@@ -390,3 +390,15 @@ fn a_file_that_can_not_be_written_is_an_error_before_anything_is_collected() {
     file.finish().unwrap();
     drawn(&serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap());
 }
+
+#[test]
+fn what_is_in_a_traces_file_already_stays_until_the_trace_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    std::fs::write(&path, "an older one").unwrap();
+    let file = TraceFile::create(&path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"an older one");
+    file.finish().unwrap();
+    drawn(&serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
