@@ -53,7 +53,11 @@ impl On {
                 "{} ({}, {})",
                 properties.id, properties.name, properties.link.name
             ),
-            source: known.origin.to_string(),
+            source: if properties.simulated {
+                "assumed, as all of a simulated device is".to_owned()
+            } else {
+                known.origin.to_string()
+            },
             simulated: properties.simulated,
             profile: known.profile,
             accelerator: Some(accelerator),

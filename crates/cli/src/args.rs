@@ -214,7 +214,7 @@ pub(crate) struct AdviseArgs {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
 
-    /// Plan for a machine that is not this one: h200, or a file that `pinlane tune --json` has written
+    /// Plan for a machine that is not this one: h200, or a file that `pinlane tune --json` has written on one with a GPU
     #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "measure"])]
     pub(crate) profile: Option<String>,
 
@@ -241,7 +241,7 @@ pub(crate) struct TuneArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Write what is found to FILE as JSON too
+    /// Write what is found to FILE as JSON too, for `pinlane advise --profile` elsewhere (not of a simulated device)
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 

@@ -43,8 +43,15 @@ impl Config {
                     .map_err(Failure::usage)?;
             }
         }
+        let mut accelerator = device::open(args.device.as_deref())?;
+        if accelerator.properties.simulated {
+            // The one that the guide, the benchmark and advice run on, so that all of them foresee the same.
+            let name = accelerator.properties.id.to_string();
+            let shared = pinlane_guide::device::Accelerator::open(Some(&name)).map_err(Failure::usage)?;
+            accelerator.device = shared.device;
+        }
         Ok(Self {
-            accelerator: device::open(args.device.as_deref())?,
+            accelerator,
             workload,
             explain: args.explain,
         })

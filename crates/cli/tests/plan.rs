@@ -133,3 +133,26 @@ fn what_can_not_be_planned_is_refused_with_what_to_do() {
             .contains("name one, such as")
     );
 }
+
+#[test]
+fn a_simulated_device_is_planned_for_and_advised_on_by_one_profile() {
+    let explained = shown(&["--explain"]);
+    let link = explained
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("link, one direction"))
+        .unwrap()
+        .trim();
+    let advised = Command::new(env!("CARGO_BIN_EXE_pinlane"))
+        .args(["advise", "--device", "sim:0", "--describe", "1MiB pinned"])
+        .output()
+        .unwrap();
+    let advised = String::from_utf8(advised.stdout).unwrap();
+    assert!(
+        advised.contains(&format!("the link carries {link}")),
+        "{link}: {advised}"
+    );
+    assert!(
+        !advised.contains("pinlane tune"),
+        "nothing measures it: {advised}"
+    );
+}

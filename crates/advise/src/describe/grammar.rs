@@ -73,9 +73,19 @@ pub(super) fn parse(text: &str) -> Result<Description, DescribeError> {
     }
     let place = words.peek().map(|word| word.range());
     let memory = words.next_if(|word| named(&MEMORY, word.text));
+    let turned = words.peek().filter(|word| word.text == "to");
     let direction = direction(&mut words)?;
     if let Some(word) = words.peek() {
         let reason = match memory {
+            _ if named(&MEMORY, word.text).is_some() && memory.is_none() && turned.is_some() => format!(
+                "the memory comes before the direction: write `{} to {}`",
+                word.text,
+                if direction == Direction::ToHost {
+                    "host"
+                } else {
+                    "device"
+                }
+            ),
             None => format!(
                 "{:?} is neither a memory (pageable, pinned, strided, file), nor `to device` or `to host`, nor the type of \
                  the elements (f32, bf16, i64, ...)",
@@ -100,9 +110,15 @@ fn group(words: &mut Words<'_>) -> Result<Group, DescribeError> {
     let Some(word) = words.next() else {
         return Err(words.missing("tensors are missing here, such as 100x1M f32, or 64MiB"));
     };
-    let (count, size) = match word.text.split_once('x') {
-        Some((count, size)) => {
-            let part = word.at..word.at + count.len();
+    let (count, size) = match counted(words, word) {
+        Some((count, None)) => {
+            return Err(words.missing(&format!(
+                "the size of {} tensors is missing here, such as 1M f32 or 64MiB",
+                count.text
+            )));
+        }
+        Some((count, Some(size))) => {
+            let (part, count) = (count.range(), count.text);
             let number = count.parse().ok().filter(|&number: &usize| number > 0);
             let count = number.ok_or_else(|| {
                 words.wrong(
@@ -110,8 +126,7 @@ fn group(words: &mut Words<'_>) -> Result<Group, DescribeError> {
                     format!("{count:?} is no number of tensors; write, such as, 100x1M f32"),
                 )
             })?;
-            let at = word.at + word.text.len() - size.len();
-            (count, Word { text: size, at })
+            (count, size)
         }
         None => (1, word),
     };
@@ -149,6 +164,29 @@ fn group(words: &mut Words<'_>) -> Result<Group, DescribeError> {
     })
 }
 
+/// The number of tensors and the size of each in `100x1M`, `100 x 1M` and the like, where there is a number of them.
+fn counted<'a>(words: &mut Words<'a>, word: Word<'a>) -> Option<(Word<'a>, Option<Word<'a>>)> {
+    let times = |character: char| matches!(character, 'x' | 'X' | '\u{d7}');
+    let end_of = |word: Word<'a>, size: &'a str| Word {
+        text: size,
+        at: word.range().end - size.len(),
+    };
+    let (count, size) = match word.text.split_once(times) {
+        Some((count, size)) => (Word { text: count, ..word }, end_of(word, size)),
+        None => {
+            let size = words.next_if(|next| {
+                let size = next.text.strip_prefix(times)?;
+                Some(end_of(next, size))
+            })?;
+            (word, size)
+        }
+    };
+    if size.text.is_empty() {
+        return Some((count, words.next()));
+    }
+    Some((count, Some(size)))
+}
+
 /// What a number counts.
 #[derive(Clone, Copy)]
 enum Unit {
@@ -164,6 +202,12 @@ fn number(words: &Words<'_>, word: Word<'_>) -> Result<(u64, Unit), DescribeErro
             .len();
     let (number, unit) = word.text.split_at(digits);
     let wrong = |reason: String| words.wrong(word.range(), reason);
+    if unit.starts_with(['.', ',']) {
+        return Err(wrong(format!(
+            "{:?} has a fraction; write whole numbers, such as 1500k or 1536KiB",
+            word.text
+        )));
+    }
     let number: u64 = number.parse().map_err(|_| {
         wrong(format!(
             "{:?} is no size; write elements, such as 1M, or bytes, such as 64MiB",
@@ -264,6 +308,29 @@ mod tests {
                 HostEnd::Pageable,
                 Direction::ToDevice,
             ),
+            (
+                "100 x 1M f32",
+                100,
+                400_000_000,
+                HostEnd::Pageable,
+                Direction::ToDevice,
+            ),
+            (
+                "100x 1M f32 pinned",
+                100,
+                400_000_000,
+                HostEnd::Pinned,
+                Direction::ToDevice,
+            ),
+            (
+                "100 x1M f32 + 2 X 4KiB",
+                102,
+                400_008_192,
+                HostEnd::Pageable,
+                Direction::ToDevice,
+            ),
+            ("3X4KB", 3, 12_000, HostEnd::Pageable, Direction::ToDevice),
+            ("3\u{d7}4KB", 3, 12_000, HostEnd::Pageable, Direction::ToDevice),
             ("  1x0 f32  ", 1, 0, HostEnd::Pageable, Direction::ToDevice),
         ] {
             let found = parse(text).unwrap();
@@ -293,6 +360,10 @@ mod tests {
             ("1M f32 to gpu", "gpu"),
             ("1M f32 file to host", "file"),
             ("1M f32 +", ""),
+            ("100 x", ""),
+            ("1.5M f32", "1.5M"),
+            ("many x 1M f32", "many"),
+            ("1MiB to host pinned", "pinned"),
             ("99999999999999999999 f32", "99999999999999999999"),
             ("9999999T f32", "9999999T"),
             ("4000000000x4TiB", "4000000000x4TiB"),
@@ -300,6 +371,22 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert_eq!(&text[error.part()], part, "{text:?}: {error}");
             assert!(error.to_string().ends_with('^'), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_to_write_instead() {
+        for (text, said) in [
+            (
+                "1MiB to host pinned",
+                "the memory comes before the direction: write `pinned to host`",
+            ),
+            ("1MiB to device file", "write `file to device`"),
+            ("1.5M f32", "whole numbers"),
+            ("100 x", "the size of 100 tensors is missing"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
         }
     }
 
