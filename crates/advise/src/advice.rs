@@ -49,10 +49,14 @@ impl On {
         Ok(Self {
             device: accelerator.device.clone(),
             cores: thread::available_parallelism().map_or(1, usize::from),
-            name: format!(
-                "{} ({}, {})",
-                properties.id, properties.name, properties.link.name
-            ),
+            name: if properties.simulated {
+                format!("{} ({})", properties.id, properties.name)
+            } else {
+                format!(
+                    "{} ({}, {})",
+                    properties.id, properties.name, properties.link.name
+                )
+            },
             source: if properties.simulated {
                 "assumed, as all of a simulated device is".to_owned()
             } else {

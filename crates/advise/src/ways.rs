@@ -130,10 +130,12 @@ impl Plain {
         let (link, memcpy) = (profile.link_bytes_per_second, profile.memcpy_bytes_per_second);
         let plain_rate = if plain > 0.0 { bytes / plain } else { 0.0 };
         let rate = |rate: f64| Amount::Rate(rate).to_string();
-        let each_waits = format!(
-            "each of {tensors} calls waits for its copy ({:.1?})",
-            profile.short_copy
-        );
+        let calls = if tensors == 1.0 {
+            "the call".to_owned()
+        } else {
+            format!("each of {tensors} calls")
+        };
+        let each_waits = format!("{calls} waits for its copy ({:.1?})", profile.short_copy);
         let one_wait = "one wait at the end";
         let pinned_by = format!(
             "{} copies into pinned memory ({})",

@@ -54,7 +54,8 @@ impl Command {
             Self::Load(args) => &args.trace,
             Self::Doctor(args) => &args.trace,
             Self::Advise(args) => &args.trace,
-            Self::Plan(_) | Self::Ls(_) | Self::Verify(_) => return None,
+            Self::Verify(args) => &args.trace,
+            Self::Plan(_) | Self::Ls(_) => return None,
         };
         trace.trace.as_deref()
     }
@@ -266,6 +267,9 @@ pub(crate) struct VerifyArgs {
     /// A safetensors file, a folder of them, or an index
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// Load a checkpoint to a device, tell how fast that went, and drop it.

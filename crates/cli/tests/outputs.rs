@@ -102,3 +102,15 @@ fn an_older_trace_stays_where_the_command_stops_early_and_is_replaced_by_a_whole
     let trace = fs::read(folder.join("trace.json")).unwrap();
     assert!(serde_json::from_slice::<serde_json::Value>(&trace).unwrap()["traceEvents"].is_array());
 }
+
+#[test]
+fn checking_a_checkpoint_can_be_traced() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("m.safetensors"), CHECKPOINT).unwrap();
+    let (code, told) = pinlane(folder, &["verify", "m.safetensors", "--trace", "trace.json"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("verify") && told.contains("trace.json"), "{told}");
+    let trace = fs::read_to_string(folder.join("trace.json")).unwrap();
+    assert!(trace.contains("\"name\":\"verify\""), "{trace}");
+}

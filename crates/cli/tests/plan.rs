@@ -135,6 +135,21 @@ fn what_can_not_be_planned_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn tensors_that_go_several_ways_for_one_reason_are_told_of_in_one_line() {
+    let planned = shown(&["--count", "100", "--size", "4MiB"]);
+    assert!(
+        planned.contains("\n  staged and packed 100 tensors, 419430400 bytes: pageable"),
+        "{planned}"
+    );
+    assert_eq!(planned.matches("pageable, so").count(), 1, "{planned}");
+    let explained = shown(&["--explain"]);
+    assert!(
+        explained.contains("profile of sim:0 (simulated device):"),
+        "{explained}"
+    );
+}
+
+#[test]
 fn a_simulated_device_is_planned_for_and_advised_on_by_one_profile() {
     let explained = shown(&["--explain"]);
     let link = explained
