@@ -51,8 +51,8 @@ pub(crate) fn page(json: &Value) -> Result<Page> {
              were, and of how many runs, is in the table behind each picture."
                 .to_owned(),
             "The guide's ways are torch's, made of the same calls of the driver: one copy for each tensor, one stream, torch's \
-             kind of cache; pin_memory() copies with all cores what is longer than 128 KiB, as torch's does. Pinlane's ways are its public interface. What every way has moved is compared with its source byte by \
-             byte, outside the time taken; a way that lands a wrong byte is marked."
+             kind of cache; pin_memory() copies with all cores what is longer than 128 KiB, as torch's does. Pinlane's ways are \
+             its public interface. What every way has moved is compared with its source byte by byte, outside the time taken; a way that lands a wrong byte is marked."
                 .to_owned(),
             "What ran when on the device is told by events around each piece of the guide's work; how much of pinlane's transfer went on \
              beside a task, by the host's clock. Memory is what the system says that the \

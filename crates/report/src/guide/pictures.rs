@@ -253,8 +253,8 @@ fn overlap(experiment: &Experiment) -> Result<Picture> {
         })
     });
     let words = format!(
-        "What ran when on the device in the guide's own ways, in {} cases: a copy to the device, and what could run beside it. Shaded is the time in which \
-         both ran.",
+        "What ran when on the device in the guide's own ways, in {} cases: a copy to the device, and what could run beside \
+         it. Shaded is the time in which both ran.",
         groups.len()
     );
     Ok(Picture {
