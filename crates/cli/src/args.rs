@@ -138,6 +138,10 @@ pub(crate) struct PlanArgs {
     /// Show every route's predicted time too, and the profile that it comes from
     #[arg(long)]
     pub(crate) explain: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A direction.

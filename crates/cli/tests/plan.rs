@@ -171,3 +171,30 @@ fn a_simulated_device_is_planned_for_and_advised_on_by_one_profile() {
         "nothing measures it: {advised}"
     );
 }
+
+#[test]
+fn a_plan_for_programs_has_what_the_text_says() {
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&shown(&[arguments, &["--json"]].concat())).unwrap()
+    };
+    let arguments = ["--count", "100", "--size", "4MiB"];
+    let plan = json(&arguments);
+    assert_eq!(
+        (&plan["bytes"], &plan["simulated"]),
+        (&419_430_400.into(), &true.into())
+    );
+    assert_eq!(plan["text"].as_str().unwrap(), shown(&arguments).trim_end());
+    let by_routes = plan["chunks_by"].as_object().unwrap().values();
+    let chunks: u64 = by_routes.map(|chunks| chunks.as_u64().unwrap()).sum();
+    assert_eq!(plan["chunks"], chunks);
+    assert!(plan["predicted_seconds"].as_f64() > Some(0.0) && plan["routes"].is_null());
+    let explained = json(&["--explain"]);
+    let routes = explained["routes"].as_array().unwrap();
+    assert!(
+        routes
+            .iter()
+            .any(|route| route["chosen"] == true && route["predicted_seconds"].is_f64())
+    );
+    assert!(routes.iter().any(|route| route["not_possible"].is_string()));
+    assert!(explained["profile"]["link_bytes_per_second"].is_f64());
+}
