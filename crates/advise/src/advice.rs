@@ -3,7 +3,7 @@
 use std::{fmt, thread};
 
 use comfy_table::{CellAlignment, Table, presets};
-use pinlane::{Device, DeviceOptions, Profile, ProfileElsewhere};
+use pinlane::{Device, DeviceOptions, Direction, HostEnd, Profile, ProfileElsewhere};
 use pinlane_driver::sim::{DeviceConfig, Machine};
 use pinlane_guide::{device::Accelerator, timer::Budget, units};
 use serde::Serialize;
@@ -27,6 +27,12 @@ pub struct On {
 /// More than any device holds, for one of which only the profile is known.
 const ROOM: u64 = 1 << 50;
 
+/// Results of so many bytes and more lie in memory of their own where they are pageable.
+const LONG_RESULT: u64 = 1 << 20;
+/// What no profile knows of such.
+const FRESH: &str = "the pages of fresh results on the host are made as they are written, which comes on top and is not in the profile; \
+                     memory that earlier results have left is used again without that";
+
 /// What pinlane's way is called.
 const PINLANE: &str = "pinlane";
 
@@ -43,11 +49,19 @@ impl On {
         Ok(Self {
             device: accelerator.device.clone(),
             cores: thread::available_parallelism().map_or(1, usize::from),
-            name: format!(
-                "{} ({}, {})",
-                properties.id, properties.name, properties.link.name
-            ),
-            source: known.origin.to_string(),
+            name: if properties.simulated {
+                format!("{} ({})", properties.id, properties.name)
+            } else {
+                format!(
+                    "{} ({}, {})",
+                    properties.id, properties.name, properties.link.name
+                )
+            },
+            source: if properties.simulated {
+                "assumed, as all of a simulated device is".to_owned()
+            } else {
+                known.origin.to_string()
+            },
             simulated: properties.simulated,
             profile: known.profile,
             accelerator: Some(accelerator),
@@ -117,14 +131,21 @@ impl Advice {
         let plan = if on.simulated { plan } else { plan.of_hardware() };
         let mut ways: Vec<Way> = Plain::of(description, on.cores)
             .into_iter()
-            .map(|way| way.predict(description, &on.profile))
+            .map(|way| way.predict(description, &on.profile, on.cores))
             .collect();
+        let fresh = description.direction() == Direction::ToHost
+            && description.memory() == HostEnd::Pageable
+            && description.bytes() >= LONG_RESULT;
         ways.push(Way {
             owner: Owner::Pinlane,
             name: PINLANE,
             predicted_seconds: plan.predicted().as_secs_f64(),
-            at_least: false,
-            reason: plan.to_string(),
+            at_least: fresh,
+            reason: if fresh {
+                format!("{plan}\n{FRESH}")
+            } else {
+                plan.to_string()
+            },
             measured_seconds: None,
         });
         Ok(Self {
@@ -210,7 +231,7 @@ impl fmt::Display for Advice {
         } else {
             write!(
                 f,
-                "\nThe guide has no way for these: its users copy or read them first."
+                "\nThe guide has no way for these: its users make them contiguous first."
             )
         }
     }
@@ -229,10 +250,11 @@ mod tests {
     fn every_way_of_a_profile_has_a_time_and_a_reason() {
         let on = On::elsewhere(profiles::named("h200").unwrap()).unwrap();
         for (text, ways) in [
-            ("100x1M f32", 8),
+            ("100x1M f32", 9),
             ("1000x1000 f32 pinned", 3),
             ("1000x1000 f32 pinned to host", 3),
-            ("7GiB file", 1),
+            ("7GiB file", 2),
+            ("7GiB strided", 1),
         ] {
             let advice = Advice::new(&description(text), &on).unwrap();
             assert_eq!(advice.ways.len(), ways, "{advice}");
@@ -259,6 +281,27 @@ mod tests {
                     "{text}: {way:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn long_results_in_fresh_memory_take_at_least_what_is_predicted_and_others_that() {
+        let on = On::elsewhere(profiles::named("h200").unwrap()).unwrap();
+        for (text, at_least) in [
+            ("1GiB to host", true),
+            ("1GiB pinned to host", false),
+            ("1KiB to host", false),
+            ("1GiB", false),
+        ] {
+            let advice = Advice::new(&description(text), &on).unwrap();
+            let way = advice.ways.last().unwrap();
+            assert_eq!(way.at_least, at_least, "{text}");
+            assert_eq!(
+                way.reason.contains("fresh results"),
+                at_least,
+                "{text}: {}",
+                way.reason
+            );
         }
     }
 

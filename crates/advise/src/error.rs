@@ -33,6 +33,16 @@ pub enum Error {
         /// Those that come with pinlane.
         known: String,
     },
+    /// A file that was named as a profile and is none.
+    #[error("{} is no profile ({reason}); name {known}, or a file that `pinlane tune --json` has written", path.display())]
+    NotAProfile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// Those that come with pinlane.
+        known: String,
+    },
     /// A file.
     #[error("could not read {}: {source}", path.display())]
     File {

@@ -10,6 +10,9 @@ use pinlane_guide::{
 
 use crate::{Description, Error, Result, ways::Plain};
 
+/// Why some are not measured.
+const PLANNED_ONLY: &str = "they are planned only; `pinlane load` and `pinlane bench` measure such";
+
 /// Tensors as they were described, and what moves them.
 pub(crate) struct Bench<'a> {
     description: &'a Description,
@@ -45,7 +48,7 @@ impl<'a> Bench<'a> {
         if let Some(what) = what {
             return Err(Error::NotMeasured {
                 what,
-                reason: "they are planned only; `pinlane load` and `pinlane bench` measure such",
+                reason: PLANNED_ONLY,
             });
         }
         let device = &accelerator.device;
@@ -106,6 +109,11 @@ impl<'a> Bench<'a> {
             Plain::PinInThreads(threads) => {
                 to_device(&|| guide.pin_in_threads_then_to_each(&sources, threads))
             }
+            Plain::Shuttle => to_device(&|| guide.shuttle_each(&sources)),
+            Plain::ReadThenPin => Err(Error::NotMeasured {
+                what: "in files",
+                reason: PLANNED_ONLY,
+            }),
             Plain::PinnedTo => {
                 let pinned = pinned()?;
                 to_device(&|| guide.pinned_to_each(&pinned))

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use pinlane::ProfileElsewhere;
+use pinlane::{ProfileElsewhere, ProfileError};
 
 use crate::{Error, Result};
 
@@ -11,6 +11,9 @@ const SHIPPED: [(&str, &str); 2] = [
     ("h200", include_str!("../profiles/h200.json")),
     ("h100", include_str!("../profiles/h100.json")),
 ];
+
+/// No profile is longer.
+const LONGEST: u64 = 1 << 20;
 
 /// The names of the profiles that come with pinlane.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -21,7 +24,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 ///
 /// # Errors
 ///
-/// [`Error::NoProfile`] where it is neither; [`Error::File`], and [`Error::Profile`] for a file that is no profile.
+/// [`Error::NoProfile`] where it is neither; [`Error::File`]; [`Error::NotAProfile`] for a file that is none, [`Error::Profile`] for
+/// one of another version or of a simulated device.
 pub fn named(name: &str) -> Result<ProfileElsewhere> {
     if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
         return Ok(ProfileElsewhere::parse(text.as_bytes(), Path::new(name))?);
@@ -33,11 +37,29 @@ pub fn named(name: &str) -> Result<ProfileElsewhere> {
             known: names().collect::<Vec<_>>().join(", "),
         });
     }
-    let content = fs::read(path).map_err(|source| Error::File {
+    let failed = |source| Error::File {
         path: path.to_owned(),
         source,
-    })?;
-    Ok(ProfileElsewhere::parse(&content, path)?)
+    };
+    let known = || names().collect::<Vec<_>>().join(", ");
+    let bytes = fs::metadata(path).map_err(failed)?.len();
+    // A model, say, need not be read to know that.
+    if bytes > LONGEST {
+        return Err(Error::NotAProfile {
+            path: path.to_owned(),
+            reason: format!("it has {bytes} bytes"),
+            known: known(),
+        });
+    }
+    let content = fs::read(path).map_err(failed)?;
+    ProfileElsewhere::parse(&content, path).map_err(|error| match error {
+        ProfileError::NoProfile { path, reason } => Error::NotAProfile {
+            path,
+            reason,
+            known: known(),
+        },
+        other => other.into(),
+    })
 }
 
 #[cfg(test)]
@@ -69,7 +91,29 @@ mod tests {
         let path = folder.path().join("there.json");
         fs::write(&path, SHIPPED[0].1).unwrap();
         assert_eq!(named(path.to_str().unwrap()).unwrap(), named("h200").unwrap());
-        fs::write(&path, "{}").unwrap();
-        assert!(matches!(named(path.to_str().unwrap()), Err(Error::Profile(_))));
+        let refused = |content: &[u8]| {
+            fs::write(&path, content).unwrap();
+            named(path.to_str().unwrap()).unwrap_err()
+        };
+        for content in [&b"{}"[..], b"\x38\0\0\0\0\0\0\0{\"a\":{}}", &vec![0; 2 << 20]] {
+            let error = refused(content);
+            assert!(matches!(error, Error::NotAProfile { .. }), "{error}");
+            let said = error.to_string();
+            assert!(
+                said.contains("there.json is no profile")
+                    && said.contains("h200")
+                    && said.contains("tune --json"),
+                "{said}"
+            );
+            assert!(!said.contains("delete"), "{said}");
+        }
+        let simulated = SHIPPED[0]
+            .1
+            .replace("\"simulated\": false", "\"simulated\": true");
+        let said = refused(simulated.as_bytes()).to_string();
+        assert!(
+            said.contains("there.json") && said.contains("only simulates"),
+            "{said}"
+        );
     }
 }

@@ -1,24 +1,29 @@
 //! The guide's ways to move tensors, and how long each should take by a profile.
 //!
 //! They are the driver's calls, without what torch does around each: no profile knows that. With n tensors of b bytes, the
-//! link's rate B, one thread's memcpy m, the driver's own way with pageable tensors of such a size P, a short copy and the wait for
+//! link's rate B, one thread's memcpy m, torch's `pin_memory` p, the driver's own way with pageable tensors of such a size P, a short copy and the wait for
 //! it L, and c for one more copy, which the first of n has in its L:
 //!
 //! | way | time |
 //! | --- | --- |
 //! | `to` | each: L + b/P |
 //! | `to`, non-blocking | each: b/P, one more: c; then L |
-//! | `pin_memory().to` | each: b/m + L + b/B |
-//! | `pin_memory().to`, non-blocking | the longer of filling (each: b/m, one more: c) and the link (each: b/B), one copy more, then L |
+//! | `pin_memory().to` | each: b/p + L + b/B |
+//! | `pin_memory().to`, non-blocking | the longer of filling (each: b/p, one more: c) and the link (each: b/B), one copy more, then L |
 //! | pinned before, `to` | each: L + b/B |
 //! | pinned before, non-blocking | the longer of the calls (one more: c) and the link (each: b/B), then L |
-//! | pinned by t threads | the longer of filling by all (each: b/mt, but no faster than the lanes of pinlane and the link do it together) and the above, one fill more |
+//! | pinned by t threads | the longer of filling by all (each: b/mt or b/p, but no faster than all cores and the link do it together) and the above, one copy or fill more |
+//! | one pinned buffer, by one thread | each: b/m + L + b/B |
+//! | from a file: read, `pin_memory().to`, non-blocking | each: b/m to read; then as from pageable memory |
 //! | to the host, `to` | each: L + b/P, and page faults that no profile knows |
 //! | to the host, non-blocking | as pinned before, non-blocking |
 //!
-//! Pinned memory comes from a cache that is filled: what pinning costs the first time is not in it.
+//! `pin_memory` copies with as many cores as the tensor has pieces of 128 KiB, as torch does: p is their m together, but no more than
+//! the measured rate at which all lanes fill while the link reads. Reading is taken for one thread's copy out of the page cache; a
+//! disk takes longer. Pinned memory comes from a cache that is filled: what pinning costs the first time is not in it.
 
 use pinlane::{Amount, Direction, HostEnd, Profile};
+use pinlane_guide::plain::PIECE;
 use serde::Serialize;
 
 use crate::Description;
@@ -64,13 +69,15 @@ pub(crate) enum Plain {
     PinnedTo,
     PinnedToNonBlocking,
     PinInThreads(usize),
+    Shuttle,
+    ReadThenPin,
     ToHost,
     ToHostNonBlocking,
 }
 
 impl Plain {
-    /// The guide's ways for what is described. It has none for strided memory and files: its users make the one contiguous,
-    /// and read the other, before anything is moved.
+    /// The guide's ways for what is described. It has none for strided memory: its users make that contiguous before anything is
+    /// moved.
     pub(crate) fn of(description: &Description, cores: usize) -> Vec<Self> {
         match (description.direction(), description.memory()) {
             (Direction::ToHost, _) => vec![Self::ToHost, Self::ToHostNonBlocking],
@@ -80,10 +87,12 @@ impl Plain {
                 Self::PinThenTo,
                 Self::PinThenToNonBlocking,
                 Self::PinInThreads(cores.clamp(1, MOST_THREADS)),
+                Self::Shuttle,
                 Self::PinnedTo,
                 Self::PinnedToNonBlocking,
             ],
             (_, HostEnd::Pinned) => vec![Self::PinnedTo, Self::PinnedToNonBlocking],
+            (_, HostEnd::File) => vec![Self::ReadThenPin],
             _ => Vec::new(),
         }
     }
@@ -98,14 +107,16 @@ impl Plain {
             Self::PinInThreads(_) => "pinned by threads, non-blocking, one sync",
             Self::PinnedTo => "pinned before: t.to(device)",
             Self::PinnedToNonBlocking => "pinned before: t.to(device, non_blocking=True), one sync",
+            Self::Shuttle => "one pinned buffer for all, by one thread: copy, to, wait",
+            Self::ReadThenPin => "read, t.pin_memory().to(device, non_blocking=True), one sync",
             Self::ToHost => "t.to(\"cpu\")",
             Self::ToHostNonBlocking => "t.to(\"cpu\", non_blocking=True), one sync",
         }
     }
 
-    /// How long it should take, and why.
-    pub(crate) fn predict(self, description: &Description, profile: &Profile) -> Way {
-        let load = Load::new(description, profile);
+    /// How long it should take on a host with so many cores, and why.
+    pub(crate) fn predict(self, description: &Description, profile: &Profile, cores: usize) -> Way {
+        let load = Load::new(description, profile, cores);
         let Load {
             tensors,
             more,
@@ -113,16 +124,28 @@ impl Plain {
             latency,
             call,
             plain,
+            pinned,
             ..
         } = load;
         let (link, memcpy) = (profile.link_bytes_per_second, profile.memcpy_bytes_per_second);
         let plain_rate = if plain > 0.0 { bytes / plain } else { 0.0 };
         let rate = |rate: f64| Amount::Rate(rate).to_string();
-        let each_waits = format!(
-            "each of {tensors} calls waits for its copy ({:.1?})",
-            profile.short_copy
-        );
+        let calls = if tensors == 1.0 {
+            "the call".to_owned()
+        } else {
+            format!("each of {tensors} calls")
+        };
+        let each_waits = format!("{calls} waits for its copy ({:.1?})", profile.short_copy);
         let one_wait = "one wait at the end";
+        let pinned_by = format!(
+            "{} copies into pinned memory ({})",
+            if load.pinning_threads > 1 {
+                "torch's pin_memory, by all cores,"
+            } else {
+                "one thread"
+            },
+            rate(if pinned > 0.0 { bytes / pinned } else { memcpy })
+        );
         let (seconds, reason) = match self {
             Self::To => (
                 tensors * latency + plain,
@@ -139,30 +162,48 @@ impl Plain {
                 ),
             ),
             Self::PinThenTo => (
-                tensors * latency + bytes / memcpy + bytes / link,
+                tensors * latency + pinned + bytes / link,
                 format!(
-                    "{each_waits}; one thread's copy ({}) and the link ({}) take turns",
-                    rate(memcpy),
+                    "{each_waits}; {pinned_by} and takes turns with the link ({})",
                     rate(link)
                 ),
             ),
             Self::PinThenToNonBlocking => {
-                let fill = bytes / memcpy + more * call;
-                let last = load.longest / if fill > bytes / link { link } else { memcpy };
+                let fill = pinned + more * call;
                 (
-                    fill.max(bytes / link) + last + latency,
+                    load.beside(fill, bytes / link) + latency,
+                    format!("{pinned_by} while the link carries the tensor before"),
+                )
+            }
+            Self::Shuttle => (
+                tensors * latency + bytes / memcpy + bytes / link,
+                format!(
+                    "{each_waits}; one thread's copy ({}) and the link ({}) take turns, for the buffer is one",
+                    rate(memcpy),
+                    rate(link)
+                ),
+            ),
+            Self::ReadThenPin => {
+                let fill = bytes / memcpy + pinned + more * call;
+                (
+                    load.beside(fill, bytes / link) + latency,
                     format!(
-                        "one thread's copy ({}) goes on while the link carries the tensor before",
+                        "one thread reads, no faster than it copies out of the page cache ({}), and longer from a disk; then {pinned_by}",
                         rate(memcpy)
                     ),
                 )
             }
             Self::PinInThreads(threads) => {
                 let at_once = (threads as f64).min(tensors.max(1.0));
-                let fill = bytes / (memcpy * at_once).min(profile.staged_bytes_per_second);
+                // Alone, each has all cores to copy with.
+                let together = (memcpy * at_once).min(profile.staged_bytes_per_second.max(memcpy));
+                let fill = pinned.min(bytes / together);
                 (
-                    fill.max(load.enqueued()) + load.longest / memcpy + latency,
-                    format!("{threads} threads copy with {} each; one enqueues", rate(memcpy)),
+                    load.beside(fill, load.enqueued()) + latency,
+                    format!(
+                        "{at_once:.0} of {threads} threads at once copy with {} in all; one enqueues",
+                        rate(if fill > 0.0 { bytes / fill } else { memcpy })
+                    ),
                 )
             }
             Self::PinnedTo => (
@@ -195,7 +236,7 @@ impl Plain {
             owner: Owner::Guide,
             name: self.name(),
             predicted_seconds: seconds,
-            at_least: self == Self::ToHost,
+            at_least: matches!(self, Self::ToHost | Self::ReadThenPin),
             reason,
             measured_seconds: None,
         }
@@ -212,6 +253,12 @@ struct Load {
     longest: f64,
     /// Seconds that the driver's own way takes for them in pageable memory, besides its calls.
     plain: f64,
+    /// Seconds that torch's `pin_memory` takes for them.
+    pinned: f64,
+    /// The most threads that copy one of them so.
+    pinning_threads: usize,
+    /// The rate of that, with the largest.
+    longest_pinned: f64,
     /// Seconds of one copy that is waited for, without its bytes.
     latency: f64,
     call: f64,
@@ -219,16 +266,24 @@ struct Load {
 }
 
 impl Load {
-    fn new(description: &Description, profile: &Profile) -> Self {
+    fn new(description: &Description, profile: &Profile, cores: usize) -> Self {
         let tensors = description.count() as f64;
         let longest = description.groups().iter().map(crate::Group::bytes).max();
         let plain = description.groups().iter().map(|group| {
             let (count, bytes) = (group.count() as f64, group.bytes());
             count * bytes as f64 / profile.plain_rate(usize::try_from(bytes).unwrap_or(usize::MAX))
         });
+        let pinned = description.groups().iter().map(|group| {
+            let (count, bytes) = (group.count() as f64, group.bytes());
+            count * bytes as f64 / pin_rate(profile, bytes, cores)
+        });
+        let longest_bytes = longest.unwrap_or_default();
         Self {
             tensors,
             plain: plain.sum(),
+            pinned: pinned.sum(),
+            pinning_threads: pinning_threads(longest_bytes, cores),
+            longest_pinned: pin_rate(profile, longest_bytes, cores),
             more: (tensors - 1.0).max(0.0),
             bytes: description.bytes() as f64,
             longest: longest.unwrap_or_default() as f64,
@@ -236,6 +291,17 @@ impl Load {
             call: profile.copy_call.as_secs_f64(),
             link: profile.link_bytes_per_second,
         }
+    }
+
+    /// Filling beside the link, each for so many seconds: the longer, and of the other what is not beside it, which is the last
+    /// copy or the first fill.
+    fn beside(&self, fill: f64, link: f64) -> f64 {
+        let rate = if fill > link {
+            self.link
+        } else {
+            self.longest_pinned
+        };
+        fill.max(link) + self.longest / rate
     }
 
     /// Calls, and bytes on the link, whichever takes longer.
@@ -248,67 +314,19 @@ impl Load {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::profiles;
-
-    fn predicted(text: &str) -> Vec<(Plain, f64)> {
-        let description = Description::parse(text).unwrap();
-        let profile = profiles::named("h200").unwrap();
-        Plain::of(&description, profile.cores)
-            .into_iter()
-            .map(|way| (way, way.predict(&description, &profile.profile).predicted_seconds))
-            .collect()
-    }
-
-    fn of(predicted: &[(Plain, f64)], way: Plain) -> f64 {
-        predicted.iter().find(|(found, _)| *found == way).unwrap().1
-    }
-
-    #[test]
-    fn what_the_guide_found_is_what_is_predicted() {
-        for text in ["1000x1000 f32", "100x1M f32", "1x100k f32"] {
-            let times = predicted(text);
-            let to = of(&times, Plain::To);
-            assert!(of(&times, Plain::ToNonBlocking) <= to, "{text}");
-            assert!(of(&times, Plain::PinnedTo) < to, "{text}");
-            assert!(
-                of(&times, Plain::PinnedToNonBlocking) <= of(&times, Plain::PinnedTo),
-                "{text}"
-            );
-            assert!(
-                of(&times, Plain::PinThenTo) > of(&times, Plain::PinnedTo),
-                "{text}"
-            );
-        }
-        let one = predicted("1x100k f32");
-        assert!(
-            of(&one, Plain::PinThenTo) > 0.9 * of(&one, Plain::To),
-            "pinning by hand gains nothing"
-        );
-        let tree = predicted("100x1M f32");
-        assert!(of(&tree, Plain::PinInThreads(8)) < 0.5 * of(&tree, Plain::To));
-    }
-
-    #[test]
-    fn rates_and_latencies_add_up_as_the_table_says() {
-        let times = predicted("1000x1000 f32");
-        let profile = profiles::named("h200").unwrap().profile;
-        let expected = 1000.0 * profile.short_copy.as_secs_f64() + 4e6 / profile.small_plain_bytes_per_second;
-        assert!((of(&times, Plain::To) / expected - 1.0).abs() < 1e-12);
-        let calls = 999.0 * profile.copy_call.as_secs_f64() + profile.short_copy.as_secs_f64();
-        assert!((of(&times, Plain::PinnedToNonBlocking) / calls - 1.0).abs() < 1e-12);
-        let long = predicted("2x64MiB");
-        let expected =
-            2.0 * profile.short_copy.as_secs_f64() + 128.0 * 1048576.0 / profile.plain_bytes_per_second;
-        assert!((of(&long, Plain::To) / expected - 1.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn the_guide_has_no_way_for_files_and_strided_memory() {
-        for text in ["1MiB file", "1MiB strided"] {
-            assert_eq!(Plain::of(&Description::parse(text).unwrap(), 8), []);
-        }
-    }
+/// The cores that torch copies a tensor of so many bytes with.
+fn pinning_threads(bytes: u64, cores: usize) -> usize {
+    let pieces = usize::try_from(bytes.div_ceil(PIECE as u64)).unwrap_or(usize::MAX);
+    pieces.clamp(1, cores.max(1))
 }
+
+/// The rate of torch's `pin_memory` for one tensor of so many bytes: by its cores, but no faster than all lanes fill while the
+/// link reads, which is measured.
+fn pin_rate(profile: &Profile, bytes: u64, cores: usize) -> f64 {
+    let one = profile.memcpy_bytes_per_second;
+    let all = one * pinning_threads(bytes, cores) as f64;
+    all.min(profile.staged_bytes_per_second.max(one))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,7 @@
 //! What the figures were measured on.
 
-use std::{fs, num::NonZero, thread};
-
 use pinlane_driver::Properties;
+use pinlane_guide::host::Host;
 use serde::{Deserialize, Serialize};
 
 /// The host and its device.
@@ -30,38 +29,16 @@ impl Machine {
     /// This host, with the device of these properties.
     #[must_use]
     pub fn this(properties: &Properties) -> Self {
+        let host = Host::this(properties.simulated);
         Self {
             device: properties.name.clone(),
             device_memory: properties.memory_bytes,
             copy_engines: properties.copy_engines,
             link: properties.link.name.clone(),
-            processor: read("/proc/cpuinfo").as_deref().and_then(processor),
-            cores: thread::available_parallelism().map_or(1, NonZero::get),
-            kernel: read("/proc/sys/kernel/osrelease"),
-            driver: read("/sys/module/nvidia/version").filter(|_| !properties.simulated),
+            processor: host.processor,
+            cores: host.cores,
+            kernel: host.kernel,
+            driver: host.driver,
         }
-    }
-}
-
-/// What a file of the kernel says; `None` where there is no such file.
-fn read(path: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    Some(text.trim().to_owned())
-}
-
-fn processor(cpuinfo: &str) -> Option<String> {
-    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_processor_is_named_where_the_kernel_names_it() {
-        let cpuinfo = "processor\t: 0\nmodel name\t: Some Chip 9000\nmodel name\t: Other\n";
-        assert_eq!(processor(cpuinfo).as_deref(), Some("Some Chip 9000"));
-        assert_eq!(processor("processor\t: 0\n"), None);
     }
 }

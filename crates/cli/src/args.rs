@@ -54,7 +54,8 @@ impl Command {
             Self::Load(args) => &args.trace,
             Self::Doctor(args) => &args.trace,
             Self::Advise(args) => &args.trace,
-            Self::Plan(_) | Self::Ls(_) | Self::Verify(_) => return None,
+            Self::Verify(args) => &args.trace,
+            Self::Plan(_) | Self::Ls(_) => return None,
         };
         trace.trace.as_deref()
     }
@@ -137,6 +138,10 @@ pub(crate) struct PlanArgs {
     /// Show every route's predicted time too, and the profile that it comes from
     #[arg(long)]
     pub(crate) explain: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A direction.
@@ -214,7 +219,7 @@ pub(crate) struct AdviseArgs {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
 
-    /// Plan for a machine that is not this one: h200, or a file that `pinlane tune --json` has written
+    /// Plan for a machine that is not this one: h200, or a file that `pinlane tune --json` has written on one with a GPU
     #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "measure"])]
     pub(crate) profile: Option<String>,
 
@@ -241,7 +246,7 @@ pub(crate) struct TuneArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Write what is found to FILE as JSON too
+    /// Write what is found to FILE as JSON too, for `pinlane advise --profile` elsewhere (not of a simulated device)
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
@@ -266,6 +271,9 @@ pub(crate) struct VerifyArgs {
     /// A safetensors file, a folder of them, or an index
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// Load a checkpoint to a device, tell how fast that went, and drop it.

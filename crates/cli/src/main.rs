@@ -13,6 +13,7 @@ mod guide;
 mod load;
 mod ls;
 mod output;
+mod outputs;
 mod plan;
 mod report_file;
 mod size;
@@ -30,7 +31,8 @@ use output::Failure;
 fn main() -> ExitCode {
     // Clap answers a wrong command line itself, with exit code 2, and `--help` with 0.
     let args = Args::parse();
-    let traced = match trace::Tracing::start(args.command.trace()) {
+    let checked = outputs::check(&args.command);
+    let traced = match checked.and_then(|()| trace::Tracing::start(args.command.trace())) {
         Ok(traced) => traced,
         Err(failure) => return told(&failure),
     };
@@ -40,13 +42,16 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::Config::check(&args).and_then(|config| config.run()),
         Command::Tune(args) => tune::Config::check(&args).and_then(|config| config.run()),
         Command::Ls(args) => ls::Config::check(&args).and_then(|config| config.run()),
-        Command::Verify(args) => verify::Config::check(&args).and_then(|config| config.run()),
+        Command::Verify(args) => verify::Config::check(&args).and_then(|config| {
+            let _span = pinlane::trace::span("verify");
+            config.run()
+        }),
         Command::Load(args) => load::Config::check(&args).and_then(|config| config.run()),
         Command::Advise(args) => advise::Config::check(&args).and_then(|config| config.run()),
         Command::Doctor(args) => doctor::Config::check(&args).and_then(|config| config.run()),
     };
-    // What was traced is written whatever became of the command.
-    let written = traced.finish();
+    // What was traced of a command that failed on its way tells why, so it is written too.
+    let written = traced.finish(&result);
     match result.and_then(|sound| written.map(|()| sound)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

@@ -1,6 +1,7 @@
 //! `pinlane plan`
 
-use pinlane::{Checkpoint, Placement, Workload};
+use pinlane::{Checkpoint, Explanation, Placement, Plan, Route, Workload};
+use serde_json::{Value, json};
 
 use crate::{
     args::{PlacementArg, PlanArgs},
@@ -13,6 +14,7 @@ pub(crate) struct Config {
     accelerator: Accelerator,
     workload: Workload,
     explain: bool,
+    json: bool,
 }
 
 impl Config {
@@ -43,10 +45,18 @@ impl Config {
                     .map_err(Failure::usage)?;
             }
         }
+        let mut accelerator = device::open(args.device.as_deref())?;
+        if accelerator.properties.simulated {
+            // The one that the guide, the benchmark and advice run on, so that all of them foresee the same.
+            let name = accelerator.properties.id.to_string();
+            let shared = pinlane_guide::device::Accelerator::open(Some(&name)).map_err(Failure::usage)?;
+            accelerator.device = shared.device;
+        }
         Ok(Self {
-            accelerator: device::open(args.device.as_deref())?,
+            accelerator,
             workload,
             explain: args.explain,
+            json: args.json,
         })
     }
 
@@ -57,17 +67,68 @@ impl Config {
     /// [`Failure::Usage`] for tensors that the device could not hold, [`Failure::Run`] when the output can't be written.
     pub(crate) fn run(self) -> Result<bool, Failure> {
         let device = &self.accelerator.device;
-        if self.explain {
-            print(&self.workload.explain(device).map_err(Failure::usage)?.to_string())?;
+        let simulated = self.accelerator.properties.simulated;
+        let shown = if self.explain {
+            let explanation = self.workload.explain(device).map_err(Failure::usage)?;
+            if self.json {
+                indented(&explained(&explanation, simulated))?
+            } else {
+                explanation.to_string()
+            }
         } else {
-            print(
-                &self
-                    .workload
-                    .plan(device, None)
-                    .map_err(Failure::usage)?
-                    .to_string(),
-            )?;
-        }
+            let plan = self.workload.plan(device, None).map_err(Failure::usage)?;
+            if self.json {
+                indented(&planned(&plan, simulated))?
+            } else {
+                plan.to_string()
+            }
+        };
+        print(&shown)?;
         Ok(true)
     }
+}
+
+fn indented(value: &Value) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(|error| Failure::Run(error.into()))
+}
+
+/// A plan for programs. Bytes and seconds.
+fn planned(plan: &Plan, simulated: bool) -> Value {
+    let chunks_by: serde_json::Map<String, Value> = Route::ALL
+        .into_iter()
+        .map(|route| (route.to_string(), plan.chunks_by(route).into()))
+        .collect();
+    json!({
+        "direction": plan.direction().to_string(),
+        "bytes": plan.bytes(),
+        "chunks": plan.chunks(),
+        "chunks_by": chunks_by,
+        "by_the_caller": plan.is_inline(),
+        "short_way": plan.is_short(),
+        "predicted_seconds": plan.predicted().as_secs_f64(),
+        "simulated": simulated,
+        "text": plan.to_string(),
+    })
+}
+
+/// The same with what every route would take, and the profile.
+fn explained(explanation: &Explanation, simulated: bool) -> Value {
+    let routes = explanation.routes.iter().map(|route| {
+        let (predicted, refused) = match &route.predicted {
+            Ok(time) => (Some(time.as_secs_f64()), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        json!({
+            "route": route.route.to_string(),
+            "chosen": route.chosen,
+            "predicted_seconds": predicted,
+            "not_possible": refused,
+            "passed_over": route.passed_over,
+        })
+    });
+    let mut value = planned(&explanation.plan, simulated);
+    value["routes"] = routes.collect();
+    value["profile"] = json!(explanation.profile);
+    value["profile_origin"] = explanation.origin.to_string().into();
+    value
 }

@@ -24,24 +24,31 @@ impl Tracing {
         path.map(create).transpose().map(Self).map_err(Failure::Usage)
     }
 
-    /// Writes the trace, and its table of operations to standard error: standard output is the command's.
+    /// Writes the trace of a command that ran, and of one that did so to its end the table of operations to standard error:
+    /// standard output is the command's. One that could not run as asked leaves the file as it was.
     ///
     /// # Errors
     ///
     /// [`Failure::Run`] where the file takes no more.
-    pub(crate) fn finish(self) -> Result<(), Failure> {
+    pub(crate) fn finish(self, result: &Result<bool, Failure>) -> Result<(), Failure> {
         let Some(file) = self.0 else { return Ok(()) };
+        if matches!(result, Err(Failure::Usage(_))) {
+            return Ok(());
+        }
         let path = file.path().to_owned();
         let trace = file
             .finish()
             .with_context(|| format!("could not write the trace to {}", path.display()))
             .map_err(Failure::Run)?;
-        eprintln!(
-            "\n{}\n{} spans are in {}, for https://ui.perfetto.dev",
-            trace.summary(),
-            trace.len(),
-            path.display()
-        );
+        let path = path.display();
+        if trace.is_empty() {
+            eprintln!("\nnothing was traced: {path} has no spans");
+            return Ok(());
+        }
+        if result.is_ok() {
+            eprintln!("\n{}", trace.summary());
+        }
+        eprintln!("{} spans are in {path}, for https://ui.perfetto.dev", trace.len());
         Ok(())
     }
 }

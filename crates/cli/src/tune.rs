@@ -88,10 +88,12 @@ impl Config {
             file.keep("profile", |file| writeln!(file, "{document}"))?;
         }
         let device = &self.accelerator.properties;
-        print(&format!(
-            "{} ({}) over {}\n",
-            device.name, device.id, device.link.name
-        ))?;
+        let over = if device.simulated {
+            String::new()
+        } else {
+            format!(" over {}", device.link.name)
+        };
+        print(&format!("{} ({}){over}\n", device.name, device.id))?;
         print(&table(&measurement))?;
         print(&format!("\n{stored}"))?;
         Ok(true)

@@ -58,7 +58,7 @@ fn what_is_measured_stands_beside_what_was_predicted() {
     ]));
     assert_eq!(advice["simulated"], true);
     let ways = advice["ways"].as_array().unwrap();
-    assert_eq!(ways.len(), 8);
+    assert_eq!(ways.len(), 9);
     for way in ways {
         assert!(
             way["predicted_seconds"].as_f64() > Some(0.0) && way["measured_seconds"].as_f64() > Some(0.0),
@@ -104,5 +104,27 @@ fn what_can_not_be_asked_for_is_a_wrong_command_line() {
         &["--tensors", "/nowhere"],
     ] {
         assert_eq!(advise(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_profile_is_refused_with_what_is_one_and_never_to_be_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m.safetensors");
+    std::fs::write(&model, b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let simulated = folder.path().join("sim.json");
+    let tuned = Command::new(env!("CARGO_BIN_EXE_pinlane"))
+        .args(["tune", "--device", "sim:0", "--json", simulated.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(tuned.status.success(), "{tuned:?}");
+    for (path, part) in [(&model, "is no profile"), (&simulated, "only simulates")] {
+        let output = advise(&["--describe", "1MiB", "--profile", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        for part in [part, path.to_str().unwrap(), "pinlane tune --json"] {
+            assert!(said.contains(part), "{part} is missing: {said}");
+        }
+        assert!(!said.contains("delete") && !said.contains("storing"), "{said}");
     }
 }

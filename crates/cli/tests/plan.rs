@@ -133,3 +133,68 @@ fn what_can_not_be_planned_is_refused_with_what_to_do() {
             .contains("name one, such as")
     );
 }
+
+#[test]
+fn tensors_that_go_several_ways_for_one_reason_are_told_of_in_one_line() {
+    let planned = shown(&["--count", "100", "--size", "4MiB"]);
+    assert!(
+        planned.contains("\n  staged and packed 100 tensors, 419430400 bytes: pageable"),
+        "{planned}"
+    );
+    assert_eq!(planned.matches("pageable, so").count(), 1, "{planned}");
+    let explained = shown(&["--explain"]);
+    assert!(
+        explained.contains("profile of sim:0 (simulated device):"),
+        "{explained}"
+    );
+}
+
+#[test]
+fn a_simulated_device_is_planned_for_and_advised_on_by_one_profile() {
+    let explained = shown(&["--explain"]);
+    let link = explained
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("link, one direction"))
+        .unwrap()
+        .trim();
+    let advised = Command::new(env!("CARGO_BIN_EXE_pinlane"))
+        .args(["advise", "--device", "sim:0", "--describe", "1MiB pinned"])
+        .output()
+        .unwrap();
+    let advised = String::from_utf8(advised.stdout).unwrap();
+    assert!(
+        advised.contains(&format!("the link carries {link}")),
+        "{link}: {advised}"
+    );
+    assert!(
+        !advised.contains("pinlane tune"),
+        "nothing measures it: {advised}"
+    );
+}
+
+#[test]
+fn a_plan_for_programs_has_what_the_text_says() {
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&shown(&[arguments, &["--json"]].concat())).unwrap()
+    };
+    let arguments = ["--count", "100", "--size", "4MiB"];
+    let plan = json(&arguments);
+    assert_eq!(
+        (&plan["bytes"], &plan["simulated"]),
+        (&419_430_400.into(), &true.into())
+    );
+    assert_eq!(plan["text"].as_str().unwrap(), shown(&arguments).trim_end());
+    let by_routes = plan["chunks_by"].as_object().unwrap().values();
+    let chunks: u64 = by_routes.map(|chunks| chunks.as_u64().unwrap()).sum();
+    assert_eq!(plan["chunks"], chunks);
+    assert!(plan["predicted_seconds"].as_f64() > Some(0.0) && plan["routes"].is_null());
+    let explained = json(&["--explain"]);
+    let routes = explained["routes"].as_array().unwrap();
+    assert!(
+        routes
+            .iter()
+            .any(|route| route["chosen"] == true && route["predicted_seconds"].is_f64())
+    );
+    assert!(routes.iter().any(|route| route["not_possible"].is_string()));
+    assert!(explained["profile"]["link_bytes_per_second"].is_f64());
+}

@@ -184,10 +184,56 @@ pub struct Accelerator {
     pub pinning: Option<Pinning>,
     /// Whether `pinlane tune` has stored what it measured.
     pub tuned: bool,
-    /// What was not measured, and why.
-    pub refused: Vec<String>,
+    /// What could not be measured, and why.
+    pub refused: Vec<Refusal>,
+    /// Why nothing was measured, though it could have been: there was no time.
+    pub left_out: Option<String>,
+    /// Why it can't be used at all, where it can't.
+    pub unusable: Option<String>,
     /// Whether it only simulates: nothing measured on it says anything of hardware.
     pub simulated: bool,
+}
+
+/// Something of a GPU that could not be measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// What.
+    pub part: Part,
+    /// What the engine or the driver said.
+    pub reason: String,
+}
+
+/// What is measured of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// What the link carries.
+    Link,
+    /// How the link runs while bytes are moved.
+    LinkState,
+    /// What pinning costs.
+    Pinning,
+}
+
+impl Part {
+    /// What that is, for people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Link => "what the link carries",
+            Self::LinkState => "how the link runs under load",
+            Self::Pinning => "what pinning costs",
+        }
+    }
+}
+
+impl Accelerator {
+    /// Why that could not be measured, where it was tried.
+    #[must_use]
+    pub fn refused(&self, part: Part) -> Option<&str> {
+        let refused = self.refused.iter().find(|refused| refused.part == part)?;
+        Some(&refused.reason)
+    }
 }
 
 /// What a link carried.

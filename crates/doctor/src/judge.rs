@@ -115,9 +115,12 @@ impl Serialize for Cost {
 /// Looks for one kind of thing.
 type Rule = fn(&Facts) -> Vec<Finding>;
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 16] = [
     gpu::missing,
+    gpu::unusable,
     gpu::pinning,
+    gpu::slow_pinning,
+    gpu::not_measured,
     gpu::copy_engines,
     gpu::untuned,
     link::trained_low,

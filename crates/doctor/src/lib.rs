@@ -19,8 +19,8 @@ mod units;
 
 pub use cores::Cores;
 pub use facts::{
-    Accelerator, Accelerators, Disk, Facts, Host, IoUring, LinkRates, Memory, Node, Pinning, Python, Rates,
-    Surroundings, Torch,
+    Accelerator, Accelerators, Disk, Facts, Host, IoUring, LinkRates, Memory, Node, Part, Pinning, Python,
+    Rates, Refusal, Surroundings, Torch,
 };
 pub use judge::{Cost, Finding, Severity, judge};
 pub use probe::{Options, probe};

@@ -63,11 +63,17 @@ fn facts(facts: &Facts) -> String {
                 "simulated device: shows behaviour, not hardware speed".to_owned(),
             );
         }
+        if let Some(reason) = &device.unusable {
+            line("", format!("can't be used: {reason}"));
+        }
+        if let Some(reason) = &device.left_out {
+            line("", format!("not measured: {reason}"));
+        }
         for refused in &device.refused {
-            line("", refused.clone());
+            line("", format!("{}: {}", refused.part.words(), refused.reason));
         }
     }
-    if found.devices.is_empty() {
+    if found.devices.iter().all(|device| device.unusable.is_some()) {
         line("GPU", "none that can be used".to_owned());
     }
     line("Python", python(facts));

@@ -50,7 +50,8 @@ impl Accelerator {
     pub fn over(driver: Arc<dyn Driver>) -> Result<Self> {
         let options = DeviceOptions {
             pinned_budget: Some(PINNED_BUDGET),
-            profile: Some(Profile::known(driver.properties()).profile),
+            // That of a simulated device is assumed, and says so.
+            profile: (!driver.properties().simulated).then(|| Profile::known(driver.properties()).profile),
             ..DeviceOptions::default()
         };
         Ok(Self {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::{
+    host::Host,
     outcome::{Figure, Landed, MemoryCurve, Owner, Row, TitledTable},
     run::{ExperimentReport, Report},
     timeline::Timeline,
@@ -14,6 +15,7 @@ use crate::{
 pub struct Document<'a> {
     pinlane: &'static str,
     device: Device<'a>,
+    host: Host,
     quick: bool,
     workload: &'a str,
     experiments: Vec<Experiment<'a>>,
@@ -95,6 +97,7 @@ impl<'a> Document<'a> {
                 link_bytes_per_second: report.device.link.bytes_per_second,
                 numa_node: report.device.numa_node,
             },
+            host: Host::this(report.device.simulated),
             quick: report.quick,
             workload: &report.workload,
             experiments,

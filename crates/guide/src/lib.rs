@@ -13,6 +13,7 @@ pub mod device;
 pub mod error;
 pub mod experiment;
 pub mod experiments;
+pub mod host;
 pub mod json;
 mod memory;
 pub mod outcome;

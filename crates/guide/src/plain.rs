@@ -2,7 +2,7 @@
 //!
 //! - `to` without blocking is: take device memory from a cache, enqueue one copy on the current stream, return.
 //! - `to` with blocking is the same and then waits for the stream.
-//! - `pin_memory` is: take pinned memory from a cache, copy into it, return.
+//! - `pin_memory` is: take pinned memory from a cache, copy into it, with all cores where it is long, return.
 //! - to the host without blocking lands in pinned memory, and returns before anything has landed.
 //!
 //! One tensor, one call, nothing batched, nothing checked. The ways are unsafe where torch's are: a non-blocking copy
@@ -10,6 +10,7 @@
 //! is a span of `pinlane::trace` (to, pin_memory, allocate, copy, fill, wait), as the engine's steps are, so that their tables
 //! of operations compare line by line.
 
+mod crew;
 mod device_cache;
 mod lists;
 mod pinned_cache;
@@ -22,6 +23,7 @@ use crate::error::Result;
 use device_cache::DeviceCache;
 use pinned_cache::PinnedCache;
 
+pub use crew::PIECE;
 pub use device_cache::DeviceBlock;
 pub(crate) use pinned_cache::Pages;
 pub use pinned_cache::PinnedBlock;
@@ -118,11 +120,7 @@ impl Plain {
         let block = self.pinned_empty(source.len())?;
         let _span = span("fill").moving(source.len() as u64, "plain");
         // SAFETY: the block is ours alone, idle, and as long as the source.
-        unsafe {
-            block
-                .as_ptr()
-                .copy_from_nonoverlapping(source.as_ptr(), source.len())
-        };
+        unsafe { crew::copy(source.as_ptr(), block.as_ptr(), source.len()) };
         Ok(block)
     }
 
@@ -273,6 +271,7 @@ mod tests {
             plain.to_each_non_blocking(&sources).unwrap(),
             plain.pin_then_to_each(&sources).unwrap(),
             plain.pin_then_to_each_non_blocking(&sources).unwrap(),
+            plain.shuttle_each(&sources).unwrap(),
             plain.pinned_to_each(&pinned).unwrap(),
             plain.pinned_to_each_non_blocking(&pinned).unwrap(),
         ];

@@ -46,6 +46,7 @@ pub mod trace;
 mod transfer;
 mod tree;
 pub mod units;
+mod whole_file;
 
 pub use checkpoint::{Checkpoint, CheckpointError, load, save};
 pub use device::{Device, DeviceOptions, DeviceStats};
@@ -72,6 +73,7 @@ pub use transfer::{
     Workload,
 };
 pub use tree::Tree;
+pub use whole_file::WholeFile;
 
 /// Printed wherever figures of the simulated device are.
 pub const SIMULATED: &str = "simulated device: shows behaviour, not hardware speed";

@@ -14,7 +14,7 @@ use std::{
 use pinlane::{
     DType, DeviceOptions, HostMemory, Profile, Route, Tensor, TransferOptions, Tree,
     driver::sim::{DeviceConfig, MachineConfig, Step},
-    trace::{self, EngineKind, Trace, TraceFile},
+    trace::{self, EngineKind, TimedBy, Trace, TraceFile},
 };
 use rig::{Rig, pattern, small_engine};
 use serde_json::Value;
@@ -158,7 +158,11 @@ fn a_trace_keeps_the_rules_of_its_format() {
         }
     }
     let names: Vec<&str> = rows.values().map(String::as_str).collect();
-    for expected in ["busy", "copy engine to the device", "copy engine to the host"] {
+    for expected in [
+        "busy with pinlane's copies",
+        "copy engine to the device, pinlane's copies",
+        "copy engine to the host, pinlane's copies",
+    ] {
         assert!(names.contains(&expected), "{expected} is not in {names:?}");
     }
     assert!(
@@ -181,7 +185,10 @@ fn a_lane_fills_while_an_engine_copies_and_no_engine_does_two_copies_at_once() {
             .filter(|span| rows[&span.row] == row)
             .collect::<Vec<_>>()
     };
-    for engine in ["copy engine to the device", "copy engine to the host"] {
+    for engine in [
+        "copy engine to the device, pinlane's copies",
+        "copy engine to the host, pinlane's copies",
+    ] {
         let copies = on(engine);
         assert_eq!(
             copies.iter().map(|copy| copy.bytes.unwrap()).sum::<u64>(),
@@ -389,4 +396,43 @@ fn a_file_that_can_not_be_written_is_an_error_before_anything_is_collected() {
     let path = file.path().to_owned();
     file.finish().unwrap();
     drawn(&serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap());
+}
+
+#[test]
+fn what_is_in_a_traces_file_already_stays_until_the_trace_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    std::fs::write(&path, "an older one").unwrap();
+    let file = TraceFile::create(&path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"an older one");
+    file.finish().unwrap();
+    drawn(&serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_copy_says_whose_clock_timed_it_and_the_file_says_whose_copies_it_has() {
+    let _turn = turn();
+    let rig = Rig::on(
+        MachineConfig::equal_devices(1, DeviceConfig::default()),
+        &DeviceOptions::default(),
+    );
+    for (bytes, timed_by) in [(64, TimedBy::Host), (8 << 20, TimedBy::Device)] {
+        let trace = traced(|| drop(tensor(bytes).to(rig.device()).unwrap()));
+        let spans = &trace.devices()[0].spans;
+        assert!(spans.iter().all(|span| span.timed_by == timed_by), "{spans:?}");
+        let document = document(&trace);
+        let told = document["otherData"]["devices"].as_str().unwrap();
+        assert!(told.contains("pinlane's copies only"), "{told}");
+        let events = document["traceEvents"].as_array().unwrap();
+        let copies: Vec<_> = events
+            .iter()
+            .filter(|event| event["cat"] == "device" && event["name"] == "copy")
+            .collect();
+        assert!(!copies.is_empty());
+        for copy in copies {
+            assert_eq!(copy["args"]["timed_by"], timed_by.name(), "{copy}");
+        }
+    }
+    rig.finish();
 }

@@ -241,6 +241,51 @@ fn a_document_of_the_guide_that_predicts_nothing_is_shown_without_predictions() 
 }
 
 #[test]
+fn the_headline_is_pinlane_beside_the_fastest_of_the_guides_ways_in_any_experiment() {
+    let mut document = guide(false, "to(device)");
+    // The same work in another experiment, where a way of the guide's is faster, and one that moves nothing to the device.
+    let mut faster = document["experiments"][0].clone();
+    faster["id"] = json!("third");
+    let ways = faster["ways"].as_array_mut().unwrap();
+    ways[0]["way"] = json!("pinned.to(device)");
+    ways[0]["median_seconds"] = json!(0.001_35);
+    ways[1] = ways[0].clone();
+    ways[1]["way"] = json!("pin_memory() alone");
+    ways[1]["median_seconds"] = json!(0.000_1);
+    let before = pinlane_report::guide(&document).unwrap();
+    assert!(before.contains("2.44\u{d7}"), "the experiment's own");
+    document["experiments"].as_array_mut().unwrap().push(faster);
+    let page = pinlane_report::guide(&document).unwrap();
+    assert!(page.contains("1.20\u{d7}"), "1.35 ms beside 1.125");
+}
+
+#[test]
+fn the_host_is_in_the_guides_table_of_the_machine_where_the_document_has_it() {
+    let mut document = guide(false, "way");
+    assert!(!pinlane_report::guide(&document).unwrap().contains("6.8.0-some"));
+    document["host"] =
+        json!({ "processor": "Some Chip", "cores": 16, "kernel": "6.8.0-some", "driver": null });
+    let page = pinlane_report::guide(&document).unwrap();
+    let (_, table) = page.split_once("The machine").unwrap();
+    for expected in ["Some Chip", "6.8.0-some", "not known"] {
+        assert!(table.contains(expected), "{expected} is missing");
+    }
+}
+
+#[test]
+fn a_picture_of_less_work_than_its_title_says_tells_how_much_less() {
+    let mut document = bench(true);
+    assert!(!pinlane_report::bench(&document).unwrap().contains("1/1024"));
+    document.figures[0].detail = "simulated device, 1/1024 of the size; another remark".to_owned();
+    let page = pinlane_report::bench(&document).unwrap();
+    let captions = page.split("<figcaption").skip(1);
+    let of_figure = captions
+        .map(|rest| rest.split("</figcaption>").next().unwrap())
+        .find(|caption| caption.contains("1 GiB"));
+    assert!(of_figure.unwrap().contains("1/1024 of the size"), "{of_figure:?}");
+}
+
+#[test]
 fn a_simulated_device_is_named_so_at_the_top_in_every_part_and_on_every_picture() {
     for (simulated, page) in [
         (true, pinlane_report::guide(&guide(true, "way")).unwrap()),

@@ -215,6 +215,33 @@ fn what_doctor_finds_is_kept_and_no_failure_whatever_is_wrong_with_the_machine()
 }
 
 #[test]
+fn a_trace_is_kept_where_it_is_short_and_is_one_of_the_device() {
+    let traces = |written: &str| {
+        // The last argument is the file.
+        let script = format!("for file; do :; done; {written}");
+        let bundle = Bundle::new("", &[("pinlane", &script)]);
+        let output = bundle.check(&["--quick", "--only", "trace"]);
+        let (status, reason, _) = verdict(&bundle.report(), "trace");
+        let kept = bundle.path().join("results/trace.json").exists();
+        assert_eq!(
+            output.status.code(),
+            Some(i32::from(status == "failed")),
+            "{output:?}"
+        );
+        (status, reason, kept)
+    };
+    let device = r#"echo '{"cat":"device"}' > "$file""#;
+    assert_eq!(traces(device), ("passed".to_owned(), String::new(), true));
+    let long = format!(r#"{device}; head -c 1000000 /dev/zero >> "$file""#);
+    let (status, reason, kept) = traces(&long);
+    assert_eq!((status.as_str(), kept), ("passed", false));
+    assert!(reason.contains("too large to keep"), "{reason}");
+    let (status, reason, kept) = traces(r#"echo '{"cat":"host"}' > "$file""#);
+    assert_eq!((status.as_str(), kept), ("failed", false));
+    assert!(reason.contains("no copies"), "{reason}");
+}
+
+#[test]
 fn what_is_advised_is_measured_and_kept_as_json_and_a_quick_run_asks_once() {
     let bundle = Bundle::new("", &[("pinlane", PINLANE)]);
     for (arguments, kept) in [

@@ -59,7 +59,19 @@ impl Scale {
     /// What to say of it.
     #[must_use]
     pub fn note(self) -> Option<String> {
-        (self.0 != 1).then(|| format!("simulated device, 1/{} of the size", self.0))
+        (self.0 != 1).then(|| format!("{SCALED}{} of the size", self.0))
+    }
+}
+
+/// What the note of a scale begins with.
+const SCALED: &str = "simulated device, 1/";
+
+impl Figure {
+    /// What was said of its scale, where its work was smaller than its name says.
+    #[must_use]
+    pub fn scale_note(&self) -> Option<&str> {
+        let note = self.detail.split("; ").next()?;
+        note.starts_with(SCALED).then_some(note)
     }
 }
 
@@ -75,8 +87,10 @@ pub struct Spec {
 
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    /// Measured by itself.
+    /// Measured by itself, with work in the scale of the context.
     Alone(fn(&Context<'_>) -> Result<Draft>),
+    /// Measured by itself, with the same work everywhere.
+    Whole(fn(&Context<'_>) -> Result<Draft>),
     /// Follows from the cells of the grid, of which there are so many.
     OverGrid(fn(&[CellReport], usize) -> Option<Draft>),
 }
@@ -98,12 +112,12 @@ pub const ALL: &[Spec] = &[
         "16 MiB, pageable to device",
         to_device::pageable_16mib,
     ),
-    alone(
+    whole(
         "h2d-small-1000",
         "1000 tensors of 1000 floats, pageable to device",
         to_device::small_1000,
     ),
-    alone(
+    whole(
         "d2h-small-1000",
         "1000 tensors of 1000 floats, each allocated by itself, device to host",
         to_host::small_1000,
@@ -173,6 +187,14 @@ const fn alone(id: &'static str, about: &'static str, work: fn(&Context<'_>) -> 
     }
 }
 
+const fn whole(id: &'static str, about: &'static str, work: fn(&Context<'_>) -> Result<Draft>) -> Spec {
+    Spec {
+        id,
+        about,
+        work: Work::Whole(work),
+    }
+}
+
 const fn over_grid(
     id: &'static str,
     about: &'static str,
@@ -198,11 +220,13 @@ impl Spec {
     ///
     /// [`Error::WrongBytes`](crate::Error::WrongBytes), and what the engine and the driver say.
     pub fn measure(&self, context: &Context<'_>) -> Result<Option<Figure>> {
-        let Work::Alone(work) = self.work else {
-            return Ok(None);
+        let (work, note) = match self.work {
+            Work::Alone(work) => (work, context.scale.note()),
+            Work::Whole(work) => (work, None),
+            Work::OverGrid(_) => return Ok(None),
         };
         let mut draft = work(context)?;
-        if let Some(note) = context.scale.note() {
+        if let Some(note) = note {
             let parts = [note, draft.detail];
             let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
             draft.detail = parts.join("; ");
@@ -215,7 +239,7 @@ impl Spec {
     pub fn over(&self, cells: &[CellReport], planned: usize) -> Option<Figure> {
         match self.work {
             Work::OverGrid(work) => Some(work(cells, planned)?.judge(self.id)),
-            Work::Alone(_) => None,
+            Work::Alone(_) | Work::Whole(_) => None,
         }
     }
 }

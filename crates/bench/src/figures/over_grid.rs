@@ -45,6 +45,7 @@ pub(super) fn predict_error(cells: &[CellReport], planned: usize) -> Option<Draf
             .asked([
                 AtMost(MEDIAN_ERROR),
                 Also("95th percentile at most 25%", large <= LARGE_ERROR),
+                Also("every cell measured", errors.len() == planned),
             ])
             .detail(detail),
     )
@@ -137,6 +138,13 @@ mod tests {
             figure.detail.contains("worst cell h2d-pageable-20B-x1 80%"),
             "{figure:?}"
         );
+        let part = predict_error(&cells, 21).unwrap().judge("predict-error");
+        assert_eq!(
+            part.holds,
+            Some(false),
+            "a part of the grid does not hold for all of it"
+        );
+        assert!(part.detail.ends_with("1 cells were not measured"), "{part:?}");
         cells[0] = predicted(1, 1.3);
         let figure = predict_error(&cells, 20).unwrap().judge("predict-error");
         assert_eq!(figure.holds, Some(false), "{figure:?}");

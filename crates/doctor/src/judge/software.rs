@@ -10,11 +10,19 @@ use crate::{
 const SHARED: u64 = 1 << 30;
 /// The page cache is read by several threads: less than this part of what they copy with is a file system's doing.
 const CACHE: f64 = 0.25;
+/// A disk that carries so many times less than the link is far below it: what a single fast disk reaches is not.
+const FAR_BELOW: f64 = 10.0;
 /// The oldest torch whose GPU tensors the Python package moves.
 const OLDEST_TORCH: (u32, u32) = (2, 4);
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
-    let found = [wsl(facts), shared_memory(facts), page_cache(facts), torch(facts)];
+    let found = [
+        wsl(facts),
+        shared_memory(facts),
+        page_cache(facts),
+        disk(facts),
+        torch(facts),
+    ];
     found.into_iter().flatten().collect()
 }
 
@@ -61,6 +69,32 @@ fn page_cache(facts: &Facts) -> Option<Finding> {
         ),
         fix: "put checkpoints on a local file system or in /dev/shm".to_owned(),
         by_itself: "it reads with few long calls, and several threads".to_owned(),
+    })
+}
+
+/// A disk that carries so little that the link does not matter for what comes from it.
+fn disk(facts: &Facts) -> Option<Finding> {
+    let direct = facts.disk.direct.filter(|&direct| direct > 0.0)?;
+    let rates = real(facts).filter_map(|device| Some((device.measured?.to_device, device.name.as_str())));
+    let (link, device) = rates.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    let times = link / direct;
+    (times > FAR_BELOW).then(|| Finding {
+        id: "slow-disk",
+        severity: Severity::Note,
+        cost: Cost::times(times, "loading files that were not read before"),
+        title: format!(
+            "the disk of {} reads far slower than the link of {device} carries",
+            facts.disk.folder.display()
+        ),
+        reason: format!(
+            "{} past the page cache, where the link carries {}: loading from it waits for the disk alone",
+            rate(direct),
+            rate(link)
+        ),
+        fix:
+            "put checkpoints on a faster disk, or in memory (/dev/shm) where they are loaded again and again"
+                .to_owned(),
+        by_itself: "it reads ahead with several threads while the link carries what was read".to_owned(),
     })
 }
 

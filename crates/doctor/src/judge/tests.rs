@@ -5,7 +5,7 @@ use pinlane_driver::LinkState;
 
 use super::*;
 use crate::{
-    Accelerator, Facts, LinkRates, Torch,
+    Accelerator, Facts, LinkRates, Part, Pinning, Refusal, Torch,
     made_up::{pcie, sound, without_gpu},
 };
 
@@ -27,6 +27,13 @@ fn only(change: impl FnOnce(&mut Facts)) -> Finding {
     findings.remove(0)
 }
 
+fn refused(part: Part) -> Refusal {
+    Refusal {
+        part,
+        reason: "the driver is out of memory".to_owned(),
+    }
+}
+
 fn times(finding: &Finding) -> f64 {
     match finding.cost {
         Cost::Times { times, .. } => times,
@@ -42,7 +49,7 @@ fn a_sound_machine_has_nothing_to_be_said_of_it() {
 #[test]
 fn every_fault_alone_is_found_as_what_it_is() {
     type Change = fn(&mut Facts);
-    let table: [(&str, Severity, Change); 17] = [
+    let table: [(&str, Severity, Change); 23] = [
         ("link-trained-low", Severity::Wrong, |facts| {
             let state = LinkState::new(pcie(5, 8)).in_slot(Some(pcie(5, 16)));
             device(facts).link_state = Some(state);
@@ -99,7 +106,34 @@ fn every_fault_alone_is_found_as_what_it_is() {
         ("pinning-refused", Severity::Wrong, |facts| {
             facts.memory.locked_limit = Some(Some(8 << 20));
             device(facts).pinning = None;
-            device(facts).refused = vec!["pinning 64 MiB failed".to_owned()];
+            device(facts).refused = vec![refused(Part::Pinning)];
+        }),
+        ("not-measured", Severity::Wrong, |facts| {
+            device(facts).measured = None;
+            device(facts).refused = vec![refused(Part::Link)];
+        }),
+        ("not-measured", Severity::Wrong, |facts| {
+            device(facts).link_state = None;
+            device(facts).refused = vec![refused(Part::LinkState)];
+        }),
+        ("not-measured", Severity::Note, |facts| {
+            let device = device(facts);
+            (device.measured, device.link_state, device.pinning) = (None, None, None);
+            device.left_out = Some("the time was up".to_owned());
+        }),
+        ("gpu-unusable", Severity::Wrong, |facts| {
+            let broken = Accelerator {
+                name: "cuda:1".to_owned(),
+                unusable: Some("an uncorrectable error".to_owned()),
+                ..Accelerator::default()
+            };
+            facts.accelerators.devices.push(broken);
+        }),
+        ("slow-pinning", Severity::Wrong, |facts| {
+            device(facts).pinning = Some(Pinning {
+                bytes: 64 << 20,
+                seconds: 0.1,
+            });
         }),
         ("memory-limit", Severity::Wrong, |facts| {
             facts.memory.limit = Some(128 << 20)
@@ -113,6 +147,9 @@ fn every_fault_alone_is_found_as_what_it_is() {
             facts.surroundings.container = Some("docker".to_owned());
             facts.surroundings.shared_memory = Some(64 << 20);
         }),
+        ("slow-disk", Severity::Note, |facts| {
+            facts.disk.direct = Some(0.5e9)
+        }),
         ("slow-page-cache", Severity::Wrong, |facts| {
             facts.disk.cached = Some(1e9)
         }),
@@ -124,6 +161,43 @@ fn every_fault_alone_is_found_as_what_it_is() {
             assert!(!text.is_empty(), "{found:#?}");
         }
     }
+}
+
+#[test]
+fn where_nothing_can_be_pinned_that_is_what_is_wrong_and_the_link_was_not_measured_for_it() {
+    let findings = after(|facts| {
+        facts.memory.locked_limit = Some(Some(8 << 20));
+        let device = device(facts);
+        (device.measured, device.link_state, device.pinning) = (None, None, None);
+        device.refused = [Part::Link, Part::LinkState, Part::Pinning].map(refused).to_vec();
+    });
+    let found: Vec<_> = findings.iter().map(|found| (found.id, found.severity)).collect();
+    assert_eq!(
+        found,
+        [
+            ("pinning-refused", Severity::Wrong),
+            ("not-measured", Severity::Note)
+        ]
+    );
+    assert!(findings[0].reason.contains("may lock 8 MiB"), "{findings:#?}");
+}
+
+#[test]
+fn a_broken_gpu_is_named_with_its_reason_and_no_other_rule_looks_at_it() {
+    let findings = after(|facts| {
+        let device = device(facts);
+        device.unusable = Some("an uncorrectable error".to_owned());
+        device.tuned = false;
+        device.copy_engines = 1;
+        (device.measured, device.link_state, device.pinning) = (None, None, None);
+    });
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    let found = &findings[0];
+    assert_eq!((found.id, &found.cost), ("gpu-unusable", &Cost::Everything));
+    for part in ["0000:17:00.0", "an uncorrectable error"] {
+        assert!(found.reason.contains(part), "{found:#?}");
+    }
+    assert!(found.title.contains("cuda:0"));
 }
 
 #[test]

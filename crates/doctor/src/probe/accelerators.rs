@@ -12,7 +12,7 @@ use pinlane_driver::{Driver, LinkState, Properties, sync::Arc};
 use pinlane_guide::device;
 
 use super::{Options, traced};
-use crate::{Accelerator, Accelerators, LinkRates, Pinning};
+use crate::{Accelerator, Accelerators, LinkRates, Part, Pinning, Refusal};
 
 /// Bytes of a copy that shows the link's rate.
 const COPY: usize = 32 << 20;
@@ -27,43 +27,49 @@ const QUESTIONS: usize = 3;
 
 /// Finds the devices that `options` ask for and measures them, the first always, the others until `deadline`.
 pub(super) fn measure(found: &mut Accelerators, options: &Options, deadline: Instant) {
-    let names = match &options.device {
-        Some(name) => Ok(vec![name.clone()]),
-        None => Device::gpus().map(|gpus| gpus.iter().map(|gpu| gpu.id.to_string()).collect()),
-    };
-    let names = match names {
-        Ok(names) => names,
-        Err(error) => {
-            found.absent = Some(error.to_string());
-            return;
-        }
-    };
-    for (number, name) in names.iter().enumerate() {
-        let in_time = number == 0 || Instant::now() < deadline;
-        match one(name, in_time) {
+    if let Some(name) = &options.device {
+        match one(name) {
             Ok(device) => found.devices.push(device),
-            Err(error) => {
-                found.absent.get_or_insert(error.to_string());
-            }
+            Err(error) => found.absent = Some(error.to_string()),
         }
+        return;
     }
-    if !found.devices.is_empty() {
-        found.absent = None;
+    match Device::gpus() {
+        Ok(gpus) => {
+            found.devices = all(&gpus, deadline, |name| {
+                one(name).map_err(|error| error.to_string())
+            })
+        }
+        Err(error) => found.absent = Some(error.to_string()),
     }
 }
 
-fn one(name: &str, in_time: bool) -> pinlane_guide::Result<Accelerator> {
-    if !in_time {
+/// Measures each of `gpus` with `one`, the first always. One that can't be used, or for which there is no time, is there too.
+fn all(
+    gpus: &[Properties],
+    deadline: Instant,
+    one: impl Fn(&str) -> Result<Accelerator, String>,
+) -> Vec<Accelerator> {
+    let mut devices = Vec::with_capacity(gpus.len());
+    for (number, properties) in gpus.iter().enumerate() {
         // Not even opened: that alone may take a second.
-        let gpus = Device::gpus()?;
-        let properties = gpus.into_iter().find(|gpu| gpu.id.to_string() == name);
-        let mut known = properties.map_or_else(Accelerator::default, |properties| known(&properties));
-        name.clone_into(&mut known.name);
-        known
-            .refused
-            .push("not measured: there are so many devices that the time was up".to_owned());
-        return Ok(known);
+        let device = if number > 0 && Instant::now() >= deadline {
+            Accelerator {
+                left_out: Some("there are so many devices that the time was up".to_owned()),
+                ..known(properties)
+            }
+        } else {
+            one(&properties.id.to_string()).unwrap_or_else(|reason| Accelerator {
+                unusable: Some(reason),
+                ..known(properties)
+            })
+        };
+        devices.push(device);
     }
+    devices
+}
+
+fn one(name: &str) -> pinlane_guide::Result<Accelerator> {
     let device::Accelerator { device, driver } = device::Accelerator::open(Some(name))?;
     let mut found = known(driver.properties());
     let copy = if found.simulated { SIMULATED_COPY } else { COPY };
@@ -82,17 +88,21 @@ fn one(name: &str, in_time: bool) -> pinlane_guide::Result<Accelerator> {
                 both: limit.both * 1e9,
             });
         }
-        Err(error) => found.refused.push(error),
+        Err(error) => refuse(&mut found, Part::Link, error),
     }
     match traced("link under load", || under_load(&device, &driver, copy)) {
         Ok(state) => found.link_state = state,
-        Err(error) => found.refused.push(error.to_string()),
+        Err(error) => refuse(&mut found, Part::LinkState, error.to_string()),
     }
     match traced(pinning_step, || pinning(&driver)) {
         Ok(cost) => found.pinning = Some(cost),
-        Err(error) => found.refused.push(error.to_string()),
+        Err(error) => refuse(&mut found, Part::Pinning, error.to_string()),
     }
     Ok(found)
+}
+
+fn refuse(found: &mut Accelerator, part: Part, reason: String) {
+    found.refused.push(Refusal { part, reason });
 }
 
 /// What is known of a device without opening it.
@@ -160,6 +170,8 @@ fn pinning(driver: &Arc<dyn Driver>) -> pinlane::Result<Pinning> {
 
 #[cfg(test)]
 mod tests {
+    use pinlane_driver::sim::{DeviceConfig, Machine};
+
     use super::*;
 
     fn measured(name: &str) -> Accelerators {
@@ -182,7 +194,7 @@ mod tests {
             device.simulated && device.measured.is_some() && device.pinning.is_some(),
             "{device:?}"
         );
-        assert_eq!(device.refused, Vec::<String>::new());
+        assert_eq!(device.refused, Vec::new());
     }
 
     #[test]
@@ -190,5 +202,52 @@ mod tests {
         let found = measured("sim:99");
         assert!(found.devices.is_empty());
         assert!(found.absent.unwrap().contains("sim:99"));
+    }
+
+    #[test]
+    fn a_broken_device_beside_a_working_one_is_there_with_its_reason_and_one_without_time_with_that() {
+        let gpus: Vec<Properties> = (0..3)
+            .map(|number| {
+                let machine = Machine::new(DeviceConfig::default());
+                let mut properties = machine.device(0).unwrap().properties().clone();
+                properties.id.ordinal = number;
+                properties
+            })
+            .collect();
+        let one = |name: &str| match name {
+            "sim:1" => Err("an uncorrectable error".to_owned()),
+            name => Ok(Accelerator {
+                name: name.to_owned(),
+                ..Accelerator::default()
+            }),
+        };
+        let in_time = all(&gpus, Instant::now() + Duration::from_secs(3600), one);
+        let told = |devices: &[Accelerator]| -> Vec<(String, bool, Option<String>)> {
+            let told = devices.iter().map(|device| {
+                let left_out = device.left_out.is_some();
+                (device.name.clone(), left_out, device.unusable.clone())
+            });
+            told.collect()
+        };
+        let broken = Some("an uncorrectable error".to_owned());
+        let expected = [
+            ("sim:0", false, None),
+            ("sim:1", false, broken),
+            ("sim:2", false, None),
+        ];
+        assert_eq!(
+            told(&in_time),
+            expected.map(|(name, left_out, reason)| (name.to_owned(), left_out, reason))
+        );
+        let too_late = all(&gpus, Instant::now(), one);
+        let expected = [
+            ("sim:0", false, None),
+            ("sim:1", true, None),
+            ("sim:2", true, None),
+        ];
+        assert_eq!(
+            told(&too_late),
+            expected.map(|(name, left_out, reason)| (name.to_owned(), left_out, reason))
+        );
     }
 }

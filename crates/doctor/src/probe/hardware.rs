@@ -7,8 +7,8 @@ use crate::Accelerators;
 const VENDOR: &str = "0x10de";
 /// What displays and what computes without one.
 const CLASSES: [&str; 2] = ["0x0300", "0x0302"];
-/// Device files: the kernel driver's first device, and the one that Windows' Subsystem for Linux gives for all.
-const FILES: [&str; 2] = ["dev/nvidia0", "dev/dxg"];
+/// The device file that Windows' Subsystem for Linux gives for all.
+const WINDOWS: &str = "dev/dxg";
 
 pub(super) fn read(system: &System) -> Accelerators {
     const SLOTS: &str = "sys/bus/pci/devices";
@@ -17,11 +17,20 @@ pub(super) fn read(system: &System) -> Accelerators {
         says("vendor") == VENDOR && CLASSES.iter().any(|class| says("class").starts_with(class))
     };
     let slots = system.names(SLOTS).into_iter().filter(is_gpu);
-    let files = FILES.into_iter().filter(|file| system.has(file));
+    // One for each device of the kernel's driver, such as `nvidia3`: a container may have any of them. `nvidiactl` is none.
+    let is_device = |name: &String| {
+        name.strip_prefix("nvidia")
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    let mut files = system.names("dev");
+    files.retain(is_device);
+    let files = files.into_iter().map(|name| format!("/dev/{name}"));
+    let windows = system.has(WINDOWS).then(|| format!("/{WINDOWS}"));
     Accelerators {
         hardware: slots
             .map(|slot| format!("PCI slot {slot}"))
-            .chain(files.map(|file| format!("/{file}")))
+            .chain(files)
+            .chain(windows)
             .collect(),
         kernel_driver: system.read("sys/module/nvidia/version"),
         ..Accelerators::default()
@@ -49,6 +58,19 @@ mod tests {
         let found = read(&system);
         assert_eq!(found.hardware, ["PCI slot 0000:17:00.0"]);
         assert_eq!(found.kernel_driver.as_deref(), Some("580.95.05"));
+    }
+
+    #[test]
+    fn any_device_file_of_the_kernels_driver_shows_a_gpu() {
+        let (_folder, system) = machine(&[
+            ("dev/nvidia3", ""),
+            ("dev/nvidia12", ""),
+            ("dev/nvidiactl", ""),
+            ("dev/nvidia-uvm", ""),
+        ]);
+        let mut hardware = read(&system).hardware;
+        hardware.sort();
+        assert_eq!(hardware, ["/dev/nvidia12", "/dev/nvidia3"]);
     }
 
     #[test]

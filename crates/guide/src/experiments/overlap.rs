@@ -27,7 +27,7 @@ use crate::{
 pub(super) static EXPERIMENT: Experiment = Experiment {
     id: "overlap",
     claim: "Copies run beside other work only with a free copy engine, a side stream and a pinned source.",
-    shows: "A copy and then a task of its length are enqueued; then a copy in each direction. Events tell the time.",
+    shows: "A copy and then a task of its length are enqueued; then a copy in each direction. Events tell the time; of pinlane's transfer beside a task, the host's clock.",
     run,
 };
 

@@ -1,14 +1,13 @@
 //! Do pinned buffers that are kept for ever, as a shuttle for pageable tensors, help?
 
 use pinlane::{Device, DeviceOptions};
-use pinlane_driver::{MemCopy, sync::Arc};
+use pinlane_driver::sync::Arc;
 
 use crate::{
     context::{Context, Ways},
     error::Result,
     experiment::Experiment,
     outcome::{Outcome, Owner::Guide},
-    plain::{DeviceBlock, PinnedBlock, Plain},
     verdict::{Judgement, Verdict},
     workload::Tensors,
 };
@@ -38,12 +37,10 @@ fn shuttles(context: &Context<'_>, ways: &mut Ways<'_>, list: &Tensors) -> Resul
         || context.plain.to_each(&sources),
         |landed| context.plain_holds(landed, &sources),
     )?;
-    let largest = sources.iter().map(|source| source.len()).max().unwrap_or(0);
-    let buffer = context.plain.pinned_empty(largest)?;
     let one = ways.time(
         Guide,
         "one thread, one buffer for ever",
-        || shuttle(&context.plain, &buffer, &sources),
+        || context.plain.shuttle_each(&sources),
         |landed| context.plain_holds(landed, &sources),
     )?;
     let one_lane = DeviceOptions {
@@ -76,32 +73,6 @@ fn judge(helps: &[Judgement]) -> Judgement {
         Verdict::Holds
     };
     Judgement::new(verdict, Judgement::of_parts(helps).reason)
-}
-
-/// Each tensor through `buffer`, which is free again only when its copy is done.
-fn shuttle(plain: &Plain, buffer: &PinnedBlock, sources: &[&[u8]]) -> Result<Vec<DeviceBlock>> {
-    sources
-        .iter()
-        .map(|source| {
-            assert!(
-                source.len() <= buffer.bytes(),
-                "the buffer holds the largest tensor"
-            );
-            let landed = plain.device_empty(source.len())?;
-            // SAFETY: the buffer is long enough, nobody else has it, and the copy of the tensor before is done. The
-            // buffer and the device block outlive the copy, which is done when the stream is synchronised.
-            unsafe {
-                buffer
-                    .as_ptr()
-                    .copy_from_nonoverlapping(source.as_ptr(), source.len());
-                plain
-                    .stream()
-                    .copy(MemCopy::to_device(landed.ptr(), buffer.as_ptr(), source.len()))?;
-            }
-            plain.synchronize()?;
-            Ok(landed)
-        })
-        .collect()
 }
 
 #[cfg(test)]

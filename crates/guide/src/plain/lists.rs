@@ -8,6 +8,8 @@ use std::{
     thread,
 };
 
+use pinlane_driver::MemCopy;
+
 use crate::error::{Error, Result};
 
 use super::{DeviceBlock, PinnedBlock, Plain};
@@ -136,6 +138,30 @@ impl Plain {
             }
             Ok(landed?.into_iter().map(|(_, block)| block).collect())
         })
+    }
+
+    /// Each tensor through one pinned buffer of the cache's, which is free again only when its copy is done; one thread does it.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn shuttle_each(&self, sources: &[&[u8]]) -> Result<Vec<DeviceBlock>> {
+        let largest = sources.iter().map(|source| source.len()).max().unwrap_or(0);
+        let buffer = self.pinned_empty(largest)?;
+        let shuttle = |source: &&[u8]| {
+            let landed = self.device_empty(source.len())?;
+            // SAFETY: the buffer holds the largest, nobody else has it, and the copy of the tensor before is done. The buffer and
+            // the device block outlive the copy, which is done when the stream is synchronised.
+            unsafe {
+                let to = buffer.as_ptr();
+                to.copy_from_nonoverlapping(source.as_ptr(), source.len());
+                self.stream()
+                    .copy(MemCopy::to_device(landed.ptr(), to, source.len()))?;
+            }
+            self.synchronize()?;
+            Ok(landed)
+        };
+        sources.iter().map(shuttle).collect()
     }
 
     /// `[t.cpu() for t in blocks]`: fresh pageable memory each.

@@ -37,12 +37,21 @@ impl ProfileElsewhere {
     ///
     /// # Errors
     ///
-    /// [`ProfileError::Broken`] and [`ProfileError::Schema`] with the name; [`ProfileError::Simulated`].
+    /// [`ProfileError::NoProfile`], [`ProfileError::Schema`] and [`ProfileError::OfSimulated`] with the name.
     pub fn parse(content: &[u8], path: &Path) -> Result<Self, ProfileError> {
+        Self::read(content, path).map_err(|error| match error {
+            // It was never stored here, so it is not to be deleted.
+            ProfileError::Broken { path, reason } => ProfileError::NoProfile { path, reason },
+            other => other,
+        })
+    }
+
+    fn read(content: &[u8], path: &Path) -> Result<Self, ProfileError> {
         let opened = Opened::read(content, path)?;
         let subject = &opened.subject;
         if subject.simulated {
-            return Err(ProfileError::Simulated {
+            return Err(ProfileError::OfSimulated {
+                path: path.to_owned(),
                 device: subject.device.clone(),
             });
         }
@@ -105,6 +114,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_on_a_simulated_device_is_refused_as_that() {
+        let text = format!(r#"{HEAD}, "profile": {{}}}}"#).replace("false", "true");
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(
+            error.contains("there.json") && error.contains("only simulates") && !error.contains("storing"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn what_is_no_profile_is_refused_with_the_name_of_the_file() {
         for text in [
             "nonsense".to_owned(),
@@ -114,7 +133,10 @@ mod tests {
             format!(r#"{HEAD}, "profile": {{"lanes": "many"}}}}"#),
         ] {
             let error = parse(&text).unwrap_err().to_string();
-            assert!(error.contains("there.json"), "{text}: {error}");
+            assert!(
+                error.contains("there.json is no profile") && !error.contains("delete"),
+                "{text}: {error}"
+            );
         }
     }
 }

@@ -36,6 +36,26 @@ pub enum ProfileError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that was named to plan by is no profile.
+    #[error("{} is no profile: {reason}; name a file that `pinlane tune --json` has written", path.display())]
+    NoProfile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that was named to plan by is of a device that only simulates.
+    #[error(
+        "{} was measured on {device}, which only simulates: it says nothing of a machine; name a file that \
+         `pinlane tune --json` has written on one",
+        path.display()
+    )]
+    OfSimulated {
+        /// The file.
+        path: PathBuf,
+        /// The device's name.
+        device: String,
+    },
     /// The file was written by a version with other ideas of what a profile is.
     #[error(
         "reading the stored profile {}: its schema is {found}, this version's is {expected}; measure again with \

@@ -83,7 +83,27 @@ impl fmt::Display for EngineKind {
     }
 }
 
-/// A copy, or a batch of them, by the device's clock: from when its engine began with it to when it was done. Times count from
+/// Whose clock told when a copy of a device's was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimedBy {
+    /// The device's, by an event behind the copy.
+    Device,
+    /// The host's, when its caller saw it done: an event for so short a copy would take longer than that.
+    Host,
+}
+
+impl TimedBy {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// A copy of pinlane's, or a batch of them: from when its engine began with it to when it was done. Times count from
 /// the beginning of the session. What the driver copies by itself in several parts (pageable memory) counts as one.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -100,6 +120,8 @@ pub struct DeviceSpan {
     pub route: Route,
     /// The lane that enqueued it; a caller has none where it takes the short way.
     pub lane: Option<u32>,
+    /// Whose clock told its end.
+    pub timed_by: TimedBy,
 }
 
 /// What one device did for pinlane.
@@ -307,6 +329,7 @@ mod tests {
             bytes: 1,
             route: Route::Direct,
             lane: None,
+            timed_by: TimedBy::Device,
         };
         let traced = TracedDevice {
             properties: device.properties().clone(),

@@ -17,7 +17,7 @@ use pinlane_driver::{
     sync::{self, Arc, Duration, Instant, Mutex, OnceLock, lock, thread},
 };
 
-use super::collected::{DeviceSpan, EngineKind, TracedDevice};
+use super::collected::{DeviceSpan, EngineKind, TimedBy, TracedDevice};
 use crate::{Direction, Route};
 
 /// How old an anchor may be when a copy is set to the host's clock by it.
@@ -78,6 +78,7 @@ struct Read {
     reached: Instant,
     end: Instant,
     work: Work,
+    timed_by: TimedBy,
 }
 
 /// What a device has told.
@@ -139,6 +140,7 @@ pub(crate) fn end_alone(driver: &Arc<dyn Driver>, copy: &MemCopy, begun: Instant
             reached: begun,
             end,
             work,
+            timed_by: TimedBy::Host,
         });
     }
 }
@@ -298,7 +300,12 @@ impl Log {
         let times = times.zip(on_the_host(&end));
         let mut state = lock(&self.state);
         match times {
-            Some((reached, end)) => state.keep(Read { reached, end, work }),
+            Some((reached, end)) => state.keep(Read {
+                reached,
+                end,
+                work,
+                timed_by: TimedBy::Device,
+            }),
             None => state.missed += 1,
         }
         state.spare.push_back(end);
@@ -392,6 +399,7 @@ fn in_turn(mut copies: Vec<Read>, began: Instant) -> Vec<DeviceSpan> {
             bytes: copy.work.bytes,
             route: copy.work.route,
             lane: copy.work.lane.and_then(|lane| u32::try_from(lane).ok()),
+            timed_by: copy.timed_by,
         }
     });
     spans.collect()

@@ -1,7 +1,7 @@
 //! `PINLANE_TRACE=file.json`: a trace of a process that nobody has to change.
 //!
 //! It begins when the first device is opened, and is written when the process exits: returns from `main`, or calls `exit`. A
-//! process that is killed, or leaves by `_exit`, leaves an empty file. In the name of the file, `%p` stands for the number of the process:
+//! process that is killed, or leaves by `_exit`, leaves none. In the name of the file, `%p` stands for the number of the process:
 //! for programs that start others. A forked child writes nothing.
 
 use std::{env, path::PathBuf};
@@ -35,7 +35,7 @@ fn begin(path: PathBuf) -> Option<TraceFile> {
     match TraceFile::create(&path) {
         Ok(file) => {
             // SAFETY: the handler is a function of this library, which is never unloaded, and lets no panic out. Its only error
-            // is that there is no room for it: then the file stays empty.
+            // is that there is no room for it: then there is no file.
             let _registered = unsafe { libc::atexit(at_exit) };
             Some(file)
         }

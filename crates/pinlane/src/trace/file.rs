@@ -1,31 +1,32 @@
 //! A session whose trace goes to a file.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
 use super::{Session, Trace, start};
+use crate::WholeFile;
 
-/// A session whose trace goes to a file, which is there from the beginning: whether it can be written is known then.
+/// A session whose trace goes to a file: whether it can be written is known from the beginning, and what is there already stays
+/// until the trace is whole.
 #[must_use = "the trace is written by `finish`"]
 #[derive(Debug)]
 pub struct TraceFile {
     session: Session,
-    file: File,
+    file: WholeFile,
     path: PathBuf,
 }
 
 impl TraceFile {
-    /// Makes the file, or empties it, and begins to collect.
+    /// Checks that the file can be written, and begins to collect.
     ///
     /// # Errors
     ///
     /// Where the file can't be written; nothing is collected then.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        let file = File::create(&path)?;
+        let file = WholeFile::check(&path)?;
         Ok(Self {
             session: start(),
             file,
@@ -43,11 +44,11 @@ impl TraceFile {
     ///
     /// # Errors
     ///
-    /// What the file says. What was collected is lost then.
+    /// What the file says. What was collected is lost then, and what was there before is there still.
     pub fn finish_with(self, edit: impl FnOnce(&mut Trace)) -> io::Result<Trace> {
         let mut trace = self.session.finish();
         edit(&mut trace);
-        trace.write_to(&self.file)?;
+        self.file.write(|file| trace.write_to(file))?;
         Ok(trace)
     }
 

@@ -47,7 +47,7 @@ use pinlane_driver::{
     },
 };
 
-pub use collected::{DeviceSpan, EngineKind, HostSpan, Summary, Trace, TracedDevice};
+pub use collected::{DeviceSpan, EngineKind, HostSpan, Summary, TimedBy, Trace, TracedDevice};
 pub use file::TraceFile;
 pub use operations::{Operation, OperationTable};
 pub use span::{Span, span};

@@ -72,7 +72,8 @@ impl OperationTable {
         self.operations
             .iter()
             .map(|operation| operation.self_seconds)
-            .sum()
+            // The sum of none is minus zero.
+            .fold(0.0, |sum, seconds| sum + seconds)
     }
 }
 
@@ -134,6 +135,12 @@ mod tests {
     use pinlane_driver::sync::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_table_of_nothing_took_no_time() {
+        let shown = OperationTable::of(&[]).to_string();
+        assert!(shown.ends_with("Self time total: 0.00 ns"), "{shown}");
+    }
 
     fn span(name: &'static str, start: u64, end: u64) -> HostSpan {
         HostSpan {

@@ -13,6 +13,9 @@ use super::collected::{EngineKind, Trace, TracedDevice};
 
 /// What the process of the first device is called is the host's number and this. Linux gives no process a number so high.
 const DEVICE_PROCESS: u32 = 1 << 24;
+/// What a device's rows show, for who reads the file without them.
+const DEVICES: &str =
+    "the rows of a device show pinlane's copies only: what else a program has it do is not there";
 /// The row of a device that shows when it was busy, before those of the engines.
 const BUSY_ROW: u32 = 1;
 
@@ -37,6 +40,8 @@ struct Args<'a> {
     route: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lane: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timed_by: Option<&'static str>,
 }
 
 /// A name or a place of a process or a row.
@@ -78,6 +83,7 @@ struct OtherData {
     dropped_spans: u64,
     simulated: bool,
     note: &'static str,
+    devices: &'static str,
 }
 
 /// Written one by one, so that a long trace is never there twice.
@@ -93,6 +99,7 @@ pub(super) fn write(trace: &Trace, writer: impl Write) -> io::Result<()> {
             dropped_spans: trace.dropped,
             simulated,
             note: if simulated { crate::SIMULATED } else { "" },
+            devices: DEVICES,
         },
     };
     let mut writer = BufWriter::with_capacity(1 << 18, writer);
@@ -138,6 +145,7 @@ fn host_events(trace: &Trace, host: u32) -> impl Iterator<Item = Event<'_>> {
                 bytes: span.bytes,
                 route: span.route,
                 lane: span.lane,
+                timed_by: None,
             },
         })
     })
@@ -161,6 +169,7 @@ fn device_events(trace: &Trace, host: u32) -> impl Iterator<Item = Event<'_>> {
                 bytes: Some(span.bytes),
                 route: Some(span.route.name()),
                 lane: span.lane,
+                timed_by: Some(span.timed_by.name()),
             };
             event("copy", row(span.engine), (span.start, span.end), args)
         });
@@ -169,6 +178,7 @@ fn device_events(trace: &Trace, host: u32) -> impl Iterator<Item = Event<'_>> {
                 bytes: None,
                 route: None,
                 lane: None,
+                timed_by: None,
             };
             event("busy", BUSY_ROW, times, args)
         });
@@ -240,10 +250,16 @@ fn labels(trace: &Trace, host: u32) -> Vec<Named> {
     for (place, device) in trace.devices.iter().enumerate() {
         let pid = device_process(host, place);
         add(true, pid, 0, title(device), place as u32 + 1);
-        add(false, pid, BUSY_ROW, "busy".to_owned(), 0);
+        add(false, pid, BUSY_ROW, "busy with pinlane's copies".to_owned(), 0);
         for engine in EngineKind::ALL {
             if device.spans.iter().any(|span| span.engine == engine) {
-                add(false, pid, row(engine), engine.to_string(), row(engine));
+                add(
+                    false,
+                    pid,
+                    row(engine),
+                    format!("{engine}, pinlane's copies"),
+                    row(engine),
+                );
             }
         }
     }

@@ -266,13 +266,20 @@ impl fmt::Display for Plan {
         if self.simulated {
             f.write_str(" if the device were no simulated one")?;
         }
-        for tally in &self.tallies {
+        for (place, tally) in self.tallies.iter().enumerate() {
+            // Routes that are taken for one reason are told of once.
+            let is_alike = |other: &&Tally| other.why == tally.why;
+            if self.tallies[..place].iter().any(|before| is_alike(&before)) {
+                continue;
+            }
+            let alike = || self.tallies[place..].iter().filter(is_alike);
+            let routes: Vec<String> = alike().map(|tally| tally.route.to_string()).collect();
             write!(
                 f,
                 "\n  {:<8} {}, {}: {}",
-                tally.route,
-                Count(tally.leaves as u64, "tensor"),
-                Count(tally.bytes, "byte"),
+                routes.join(" and "),
+                Count(alike().map(|tally| tally.leaves as u64).sum(), "tensor"),
+                Count(alike().map(|tally| tally.bytes).sum(), "byte"),
                 tally.why
             )?;
         }

@@ -17,6 +17,7 @@ mod poison;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod sharing;
+mod tracing;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ const TESTS: &[Test] = tests![
         idle::threads_of_an_idle_device_sleep,
         out_of_memory::a_device_that_is_full_refuses_and_goes_on,
         fallback::without_a_kernel_batches_move_the_right_bytes,
+        tracing::a_trace_shows_copies_that_the_device_can_have_made,
         exit::a_process_may_exit_with_transfers_in_flight,
     }
     Cuda: {

@@ -126,7 +126,10 @@ fn picture(figure: &Figure) -> Result<Picture> {
     };
     Ok(Picture {
         id: format!("picture-{}", figure.id),
-        title: capitalised(work(&figure.id)),
+        title: match figure.scale_note() {
+            Some(note) => format!("{} ({note})", capitalised(work(&figure.id))),
+            None => capitalised(work(&figure.id)),
+        },
         svg: bars::draw(&words, &drawn, limit.as_ref())?,
         kind: "bars",
         legend: vec![Key {

@@ -6,6 +6,9 @@ use serde::Deserialize;
 pub(super) struct Document {
     pub(super) pinlane: String,
     pub(super) device: Device,
+    /// Documents of older versions have none.
+    #[serde(default)]
+    pub(super) host: Option<Host>,
     pub(super) quick: bool,
     pub(super) workload: String,
     pub(super) experiments: Vec<Experiment>,
@@ -21,6 +24,14 @@ pub(super) struct Device {
     pub(super) link: String,
     pub(super) link_bytes_per_second: Option<f64>,
     pub(super) numa_node: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Host {
+    pub(super) processor: Option<String>,
+    pub(super) cores: u64,
+    pub(super) kernel: Option<String>,
+    pub(super) driver: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,6 +4,8 @@ mod data;
 mod foresight;
 mod pictures;
 
+use std::collections::BTreeMap;
+
 use pinlane::units;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -49,10 +51,11 @@ pub(crate) fn page(json: &Value) -> Result<Page> {
              were, and of how many runs, is in the table behind each picture."
                 .to_owned(),
             "The guide's ways are torch's, made of the same calls of the driver: one copy for each tensor, one stream, torch's \
-             kind of cache. Pinlane's ways are its public interface. What every way has moved is compared with its source byte by \
-             byte, outside the time taken; a way that lands a wrong byte is marked."
+             kind of cache; pin_memory() copies with all cores what is longer than 128 KiB, as torch's does. Pinlane's ways are \
+             its public interface. What every way has moved is compared with its source byte by byte, outside the time taken; a way that lands a wrong byte is marked."
                 .to_owned(),
-            "What ran when on the device is told by events around each piece of work. Memory is what the system says that the \
+            "What ran when on the device is told by events around each piece of the guide's work; how much of pinlane's transfer went on \
+             beside a task, by the host's clock. Memory is what the system says that the \
              process takes, looked at every half millisecond; the memory of a simulated device, which is the process's own, is \
              subtracted."
                 .to_owned(),
@@ -108,31 +111,30 @@ fn glance(document: &Document) -> Vec<Glance> {
     glance
 }
 
-/// Of the works that both sides have timed, where pinlane is ahead the most.
+/// Of the works that both sides have timed, where pinlane is ahead the most of the fastest of the guide's ways in all experiments
+/// with that work.
 fn largest_gain(document: &Document) -> Option<(f64, &str)> {
-    let best = |ways: &[&data::Way], owner: &str| {
-        let of_owner = ways.iter().filter(|way| way.owner == owner);
-        let times = of_owner.filter_map(|way| match way.figure {
-            Figure::Time { median_seconds, .. } => Some(median_seconds),
-            _ => None,
-        });
-        times.reduce(f64::min)
-    };
-    let mut largest: Option<(f64, &str)> = None;
-    for experiment in document
-        .experiments
-        .iter()
-        .filter(|experiment| experiment.id != "pinned-cost")
-    {
-        for (group, ways) in pictures::groups(experiment) {
-            if let (Some(guide), Some(pinlane)) = (best(&ways, "guide"), best(&ways, "pinlane"))
-                && largest.is_none_or(|(gain, _)| guide / pinlane > gain)
-            {
-                largest = Some((guide / pinlane, group));
+    // The fastest of the guide's and of pinlane's, by the work.
+    let mut fastest: BTreeMap<&str, [Option<f64>; 2]> = BTreeMap::new();
+    for experiment in &document.experiments {
+        // Pinning is no work that both sides do.
+        for way in experiment.ways.iter().filter(|_| experiment.id != "pinned-cost") {
+            let owner = match way.owner.as_str() {
+                // What moves nothing to the device is a part of the work.
+                "guide" if !way.way.ends_with(" alone") => 0,
+                "pinlane" => 1,
+                _ => continue,
+            };
+            if let Figure::Time { median_seconds, .. } = way.figure {
+                let time = &mut fastest.entry(&way.group).or_default()[owner];
+                *time = Some(time.map_or(median_seconds, |time| time.min(median_seconds)));
             }
         }
     }
-    largest
+    let gains = fastest
+        .into_iter()
+        .filter_map(|(group, [guide, pinlane])| Some((guide? / pinlane?, group)));
+    gains.max_by(|one, other| one.0.total_cmp(&other.0))
 }
 
 /// Every claim and what this machine says of it.
@@ -236,6 +238,15 @@ fn machine(document: &Document) -> Table {
     }
     if let Some(node) = device.numa_node {
         rows.push(("NUMA node", node.to_string()));
+    }
+    if let Some(host) = &document.host {
+        let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "not known".to_owned());
+        rows.extend([
+            ("driver", known(&host.driver)),
+            ("processor", known(&host.processor)),
+            ("cores", host.cores.to_string()),
+            ("kernel", known(&host.kernel)),
+        ]);
     }
     Table {
         caption: "The machine".to_owned(),

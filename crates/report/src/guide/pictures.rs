@@ -253,13 +253,14 @@ fn overlap(experiment: &Experiment) -> Result<Picture> {
         })
     });
     let words = format!(
-        "What ran when on the device, in {} cases: a copy to the device, and what could run beside it. Shaded is the time in which \
-         both ran.",
+        "What ran when on the device in the guide's own ways, in {} cases: a copy to the device, and what could run beside \
+         it. Shaded is the time in which both ran.",
         groups.len()
     );
     Ok(Picture {
         id: format!("picture-{}-timeline", experiment.id),
-        title: "What ran when on the device".to_owned(),
+        // Pinlane's transfer has no events of the experiment's: its share is told by the host's clock, in the picture before.
+        title: "What ran when on the device, in the guide's ways".to_owned(),
         svg: timeline::draw(&words, &groups)?,
         kind: "timeline",
         legend: vec![

@@ -66,7 +66,12 @@ impl Explanation {
             routes: routes.collect(),
             profile: engine.profile.clone(),
             origin: accelerator.origin.clone(),
-            device: format!("{device} ({}, {})", properties.name, properties.link.name),
+            device: if properties.simulated {
+                // So is its link.
+                format!("{device} ({})", properties.name)
+            } else {
+                format!("{device} ({}, {})", properties.name, properties.link.name)
+            },
             plan,
         })
     }
