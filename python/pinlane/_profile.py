@@ -20,7 +20,7 @@ class Operation(NamedTuple):
 
 
 class DeviceTime(NamedTuple):
-    """For how long a device was busy with pinlane's copies, by its own clock."""
+    """For how long a device was busy with pinlane's copies."""
 
     device: str
     simulated: bool
@@ -41,7 +41,8 @@ class profile:  # noqa: N801 - used as a function is, with `with`
     Printed (``print(taken)``), it is a table of operations. The file has a row for each thread, with how long it planned
     (``plan``), made room for results (``allocate``), copied between sources or results and pinned memory (``fill``), handed copies
     to the driver (``copy``) and waited for the device (``wait``), each with its bytes, its route and its lane; and for each
-    device one for each of its engines, with when it really copied what, by the device's own clock.
+    device one for each of its engines, with when it copied what: by the device's own clock, but for copies that a caller waited for
+    alone, which end when it saw them done.
 
     Profiles may overlap. Without changing a program, ``PINLANE_TRACE=file.json`` in its environment writes the same of all of it.
 

@@ -110,8 +110,10 @@ def test_a_profile_is_looked_at_behind_its_block() -> None:
 
 
 def test_a_file_that_can_not_be_written_is_an_error_at_once(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), pinlane.profile(tmp_path / "nowhere" / "trace.json"):
+    nowhere = tmp_path / "nowhere" / "trace.json"
+    with pytest.raises(FileNotFoundError, match="making a trace") as caught, pinlane.profile(nowhere):
         pytest.fail("the block ran")
+    assert caught.value.filename == str(nowhere)
     with pinlane.profile(tmp_path / "trace.json"):
         pass
 

@@ -219,7 +219,7 @@ pub(crate) struct AdviseArgs {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
 
-    /// Plan for a machine that is not this one: h200, or a file that `pinlane tune --json` has written on one with a GPU
+    /// Plan for a machine that is not this one: h200, h100, or a file that `pinlane tune --json` has written on one with a GPU
     #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "measure"])]
     pub(crate) profile: Option<String>,
 

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
 use pinlane::trace::{self, Session, Trace, TraceFile};
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyOSError, prelude::*};
 
 use crate::errors;
 
@@ -29,13 +30,22 @@ type Line = (String, f64, f64, u64);
 /// A device: its name, whether it simulates, for how many seconds it copied, how many copies, their bytes.
 type Device = (String, bool, f64, usize, u64);
 
+/// Python's error for a trace that can't be written, of the kind and with the path that `open` would give.
+fn no_trace(error: &io::Error, path: PathBuf) -> PyErr {
+    let text = format!("making a trace: {error}");
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, text, path)),
+        None => PyOSError::new_err(format!("{text}: {}", path.display())),
+    }
+}
+
 #[pymethods]
 impl Profile {
     /// Begins to take one, for a file where one is named.
     #[new]
     fn new(path: Option<PathBuf>) -> PyResult<Self> {
         let state = match path {
-            Some(path) => State::ToFile(TraceFile::create(path)?),
+            Some(path) => State::ToFile(TraceFile::create(&path).map_err(|error| no_trace(&error, path))?),
             None => State::Open(trace::start()),
         };
         Ok(Self(Mutex::new(state)))
