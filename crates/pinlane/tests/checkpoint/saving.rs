@@ -137,13 +137,14 @@ fn files_are_divided_by_size_and_an_older_checkpoint_is_gone_afterwards() {
     };
     let index = "model.safetensors.index.json".to_owned();
     fs::write(folder.path().join("config.json"), "{}").unwrap();
+    // With a file of someone else's in the folder, an index says each time what is the checkpoint.
     fs::write(folder.path().join("model-fp16.safetensors"), "someone else's").unwrap();
-    let check = |seed: usize, options: &SaveOptions, files: &[String], index: Option<&String>| {
+    let check = |seed: usize, options: &SaveOptions, files: &[String]| {
         let saved = checkpoint::save(&model(seed), folder.path(), options).unwrap();
         let paths: Vec<_> = files.iter().map(|name| folder.path().join(name)).collect();
         assert_eq!((saved.files, saved.bytes), (paths, 1500));
-        assert_eq!(saved.index, index.map(|name| folder.path().join(name)));
-        let mut expected: Vec<_> = files.iter().chain(index).cloned().collect();
+        assert_eq!(saved.index, Some(folder.path().join(&index)));
+        let mut expected: Vec<_> = files.iter().chain([&index]).cloned().collect();
         expected.extend(["config.json", "model-fp16.safetensors"].map(str::to_owned));
         expected.sort();
         assert_eq!(names_in(folder.path()), expected);
@@ -156,15 +157,58 @@ fn files_are_divided_by_size_and_an_older_checkpoint_is_gone_afterwards() {
         }
     };
     let single = ["model.safetensors".to_owned()];
-    check(0, &SaveOptions::new(), &single, None);
+    check(0, &SaveOptions::new(), &single);
     // 100 + 200, 300, 400, and 500, which is larger than the limit.
     let four: Vec<_> = (1..=4).map(|number| part("", number, 4)).collect();
-    check(10, &limit(450), &four, Some(&index));
+    check(10, &limit(450), &four);
     let again: Vec<_> = (1..=4).map(|number| part("-r2", number, 4)).collect();
-    check(20, &limit(450), &again, Some(&index));
-    let two: Vec<_> = (1..=2).map(|number| part("", number, 2)).collect();
-    check(30, &limit(1000), &two, Some(&index));
-    check(40, &limit(1500), &single, None);
+    check(20, &limit(450), &again);
+    let two: Vec<_> = (1..=2).map(|number| part("-r2", number, 2)).collect();
+    check(30, &limit(1000), &two);
+    check(40, &limit(1500), &single);
+}
+
+#[test]
+fn a_save_removes_the_files_of_the_old_checkpoint_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = |seed| map([("a".to_owned(), tensor(DType::U8, &[10], seed))]);
+    let file = |name: &str| folder.path().join(name);
+    let parts = [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ];
+    for (seed, name) in parts.iter().enumerate() {
+        let tensors = map([(format!("t{seed}"), tensor(DType::U8, &[10], seed))]);
+        checkpoint::save_file(&tensors, file(name), &SaveOptions::new()).unwrap();
+    }
+    // One file, whatever lies beside it, of which some look like its parts.
+    let path = file("model.safetensors");
+    checkpoint::save_file(&model(3), &path, &SaveOptions::new()).unwrap();
+    checkpoint::save(&model(4), &path, &SaveOptions::new()).unwrap();
+    assert_same(&pinlane::load(&path, &Device::host()).unwrap(), &model(4));
+    assert_eq!(names_in(folder.path()), [parts[0], parts[1], "model.safetensors"]);
+    assert!(checkpoint::save_file(&model(5), folder.path(), &SaveOptions::new()).is_err());
+    // Where the file is not there yet, who opens the folder has to be told that the parts are not of it.
+    fs::remove_file(&path).unwrap();
+    checkpoint::save(&model(6), &path, &SaveOptions::new()).unwrap();
+    assert_same(&pinlane::load(folder.path(), &Device::host()).unwrap(), &model(6));
+    assert_same(&pinlane::load(&path, &Device::host()).unwrap(), &model(6));
+    assert_eq!(names_in(folder.path()).len(), 4);
+}
+
+#[test]
+fn a_folder_whose_index_is_of_another_name_is_not_saved_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = map((0..2).map(|index| (format!("t{index}"), tensor(DType::U8, &[10], index))));
+    let options = SaveOptions::new().max_shard_bytes(10);
+    checkpoint::save(&model, folder.path().join("other.safetensors"), &options).unwrap();
+    let before = names_in(folder.path());
+    let refused = checkpoint::save(&model, folder.path(), &SaveOptions::new()).unwrap_err();
+    assert!(
+        refused.to_string().contains("other.safetensors.index.json"),
+        "{refused}"
+    );
+    assert_eq!(names_in(folder.path()), before);
 }
 
 #[test]
