@@ -83,6 +83,22 @@ def test_saving_again_replaces_the_old_checkpoint_as_a_whole(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_files_of_another_checkpoint_are_left_alone(tmp_path: Path) -> None:
+    many = {f"{number}": torch.ones(100) for number in range(4)}
+    sharded = pinlane.save(many, tmp_path / "model.safetensors", max_shard_bytes=500)
+    path = tmp_path / "model.safetensors"
+    pinlane.save_file({"x": torch.zeros(3)}, path)
+    assert_same(pinlane.load(path), {"x": torch.zeros(3)})
+    assert_same(pinlane.load(sharded.index_file), many)
+    other = tmp_path / "other"
+    other.mkdir()
+    pinlane.save({"y": torch.ones(2)}, other / "adapter.safetensors")
+    saved = pinlane.save({"x": torch.zeros(3)}, other)
+    assert saved.index_file is not None
+    assert_same(pinlane.load(other), {"x": torch.zeros(3)})
+    assert_same(pinlane.load(other / "adapter.safetensors"), {"y": torch.ones(2)})
+
+
 def test_what_can_not_be_saved_is_an_error_that_names_it_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     pinlane.save({"old": torch.ones(2)}, path)
