@@ -91,6 +91,9 @@ pub struct Saved {
 /// not the old checkpoint's stay; where they lie beside the new one, an index says what belongs to it. Two saves to the same path
 /// at the same time are not for this function. [`save_file`] writes one file and touches no other.
 ///
+/// New files have the permissions of those that they replace. A symbolic link at `path` is replaced too, not what it points to;
+/// what is neither a file nor a folder, such as a pipe, is refused.
+///
 /// What is on a device is written out of slots, so the host holds no more of it than those.
 ///
 /// ```
@@ -134,7 +137,7 @@ fn save_announced<T: Tree>(
     let is_single = names[0] == target.single();
     let keeps_index = !is_single || old.needs_index();
     let bytes = forms.iter().map(Form::data_bytes).sum();
-    let mut folder = Folder::new(target.folder(), announce);
+    let mut folder = Folder::new(target.folder(), old.replaced(&target), announce);
     let drafts = write_drafts(&forms, &names, &mut folder)?;
 
     let is_one_by_one = !keeps_index && old.is_single(&target) && !(old.is_nothing() && old.has_index());
@@ -204,7 +207,7 @@ pub fn save_file<T: Tree>(tree: &T, path: impl AsRef<Path>, options: &SaveOption
     }
     let names = [target.single().to_owned()];
     let announce = &mut |_: Step<'_>| Ok(());
-    let mut folder = Folder::new(target.folder(), announce);
+    let mut folder = Folder::new(target.folder(), [target.single()], announce);
     for draft in write_drafts(&forms, &names, &mut folder)? {
         folder.publish(target.single(), draft, true)?;
     }

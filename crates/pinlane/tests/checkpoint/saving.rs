@@ -100,6 +100,80 @@ fn a_new_file_has_the_permissions_of_any_new_file() {
 }
 
 #[test]
+fn new_files_have_the_permissions_of_those_that_they_replace() {
+    let model = map((0..2).map(|index| (format!("t{index}"), tensor(DType::U8, &[10], index))));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    // Narrower than new files are, and wider.
+    for wanted in [0o600, 0o666] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        checkpoint::save(&model, &path, &SaveOptions::new()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(wanted)).unwrap();
+        checkpoint::save_file(&model, &path, &SaveOptions::new()).unwrap();
+        assert_eq!(mode(&path), wanted);
+        for options in [
+            SaveOptions::new(),
+            SaveOptions::new().max_shard_bytes(10),
+            SaveOptions::new().max_shard_bytes(10),
+            SaveOptions::new(),
+        ] {
+            let saved = checkpoint::save(&model, &path, &options).unwrap();
+            for file in saved.files.iter().chain(&saved.index) {
+                assert_eq!(mode(file), wanted, "{}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pipe_is_neither_replaced_nor_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["pipe.safetensors", "model.safetensors.index.json"] {
+        let path = folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(
+            Checkpoint::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("no regular file")
+        );
+    }
+    for name in ["pipe.safetensors", "model.safetensors"] {
+        for save in [checkpoint::save, checkpoint::save_file] {
+            let refused = save(&map([]), folder.path().join(name), &SaveOptions::new()).unwrap_err();
+            assert!(refused.to_string().contains("no regular file"), "{refused}");
+        }
+    }
+    assert_eq!(names_in(folder.path()).len(), 2);
+}
+
+#[test]
+fn a_link_is_replaced_and_what_it_points_to_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let [real, link] = ["real.safetensors", "link.safetensors"].map(|name| folder.path().join(name));
+    let model = |seed| map([("a".to_owned(), tensor(DType::U8, &[10], seed))]);
+    checkpoint::save(&model(1), &real, &SaveOptions::new()).unwrap();
+    std::os::unix::fs::symlink("real.safetensors", &link).unwrap();
+    checkpoint::save(&model(2), &link, &SaveOptions::new()).unwrap();
+    assert_same(&pinlane::load(&real, &Device::host()).unwrap(), &model(1));
+    assert_same(&pinlane::load(&link, &Device::host()).unwrap(), &model(2));
+}
+
+#[test]
+fn a_name_as_long_as_the_system_allows_is_saved_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = map([("a".to_owned(), tensor(DType::U8, &[10], 1))]);
+    // Of characters of two bytes each, but for the end.
+    let path = folder.path().join(format!("{}.safetensors", "é".repeat(121)));
+    checkpoint::save_file(&model, &path, &SaveOptions::new()).unwrap();
+    assert_same(&pinlane::load(&path, &Device::host()).unwrap(), &model);
+    let too_long = folder.path().join(format!("{}.safetensors", "n".repeat(250)));
+    let refused = checkpoint::save_file(&model, &too_long, &SaveOptions::new()).unwrap_err();
+    assert!(!refused.to_string().contains("/.n"), "{refused}");
+}
+
+#[test]
 fn a_file_that_is_read_while_it_is_replaced_stays_what_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
@@ -248,5 +322,10 @@ fn what_the_format_can_not_hold_is_refused_before_anything_is_written() {
     )
     .unwrap_err();
     assert!(matches!(&nowhere, Error::File { .. }), "{nowhere}");
+    let text = format!("{nowhere}");
+    assert!(
+        text.contains("no is not there; make it first") && !text.contains("/.m"),
+        "{text}"
+    );
     assert_eq!(names_in(folder.path()), Vec::<String>::new());
 }

@@ -1,7 +1,7 @@
 //! What the files of a saved checkpoint are called.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -56,11 +56,33 @@ impl Target {
         } else {
             folder
         };
+        if !folder.is_dir() {
+            return Err(Error::File {
+                doing: "saving to".to_owned(),
+                path: path.to_owned(),
+                source: io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("the folder {} is not there; make it first", folder.display()),
+                ),
+            });
+        }
+        let index = source::index_name(single);
+        for name in [single, &index] {
+            let path = folder.join(name);
+            if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+                return Err(CheckpointError::CannotHold {
+                    reason: "what is there is no regular file, and would be replaced; name another"
+                        .to_owned(),
+                    path,
+                }
+                .into());
+            }
+        }
         let stem = single.strip_suffix(SUFFIX).unwrap_or(single);
         Ok(Self {
             folder: folder.to_owned(),
             single: single.to_owned(),
-            index: source::index_name(single),
+            index,
             stem: stem.to_owned(),
             is_folder,
         })
@@ -167,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_target_knows_its_own_files_from_others() {
-        let target = Target::at(Path::new("no/such/folder/model.safetensors")).unwrap();
+        let target = Target::at(Path::new("model.safetensors")).unwrap();
         for name in [
             "model.safetensors",
             "model-00001-of-00002.safetensors",

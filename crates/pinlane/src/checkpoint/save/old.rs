@@ -86,6 +86,12 @@ impl Old {
         })
     }
 
+    /// The files that are replaced, as far as they are there: the target's own first.
+    pub(super) fn replaced<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a str> {
+        let old = self.tensors.values().map(String::as_str);
+        [target.single()].into_iter().chain(old).chain([target.index()])
+    }
+
     /// Whether an index has to say what the new checkpoint is, even if that is one file.
     pub(super) fn needs_index(&self) -> bool {
         self.needs_index
