@@ -172,7 +172,7 @@ def digest(tensors: Tensors) -> str:
     told = []
     for name in sorted(tensors):
         sums = [
-            (part * torch.arange(number * WORDS * 2 + 1, (number * WORDS + len(part)) * 2, 2, device=part.device)).sum()
+            (part * (torch.arange(number * WORDS, number * WORDS + len(part), device=part.device) * 2 + 1)).sum()
             for number, part in enumerate(words(tensors[name]).split(WORDS))
         ]
         told.append(torch.stack(sums).sum())
