@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Context as _;
-use pinlane::{Checkpoint, DType, Device, Error, FileAccess, checkpoint::LoadOptions};
+use pinlane::{Checkpoint, DType, DTypeError, Device, Error, FileAccess, checkpoint::LoadOptions};
 
 use crate::{
     args::{AccessArg, LoadArgs},
@@ -64,12 +63,10 @@ impl Config {
             .map_err(|error| match error {
                 // Nothing can become that, whatever the checkpoint.
                 Error::DType(_) => Failure::usage(error),
-                _ => Failure::Run(error.into()),
+                _ => self.failed(error),
             })?
         {
-            let (name, tensor) = landed
-                .with_context(|| format!("could not load to {}", self.device))
-                .map_err(Failure::Run)?;
+            let (name, tensor) = landed.map_err(|error| self.failed(error))?;
             first.get_or_insert_with(|| start.elapsed());
             if let Some(entry) = self.checkpoint.get(&name) {
                 bar.inc(entry.bytes());
@@ -101,6 +98,28 @@ impl Config {
             print("simulated device: shows behaviour, not hardware speed")?;
         }
         Ok(true)
+    }
+}
+
+impl Config {
+    /// What kept a tensor from getting there, and, where that is what it should become, what to do.
+    fn failed(&self, error: Error) -> Failure {
+        let file = match &error {
+            Error::Leaf { path, source }
+                if matches!(**source, Error::DType(DTypeError::NoConversion { .. })) =>
+            {
+                self.checkpoint.get(path).map(|entry| entry.shard().path())
+            }
+            _ => None,
+        };
+        let context = match file {
+            Some(file) => format!(
+                "could not load {} as another dtype; choose the other tensors with --select, or leave out --dtype",
+                file.display()
+            ),
+            None => format!("could not load to {}", self.device),
+        };
+        Failure::Run(anyhow::Error::new(error).context(context))
     }
 }
 

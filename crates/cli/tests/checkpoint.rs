@@ -210,3 +210,22 @@ fn a_checkpoint_is_loaded_as_what_its_tensors_are_to_become() {
         }
     }
 }
+
+#[test]
+fn what_no_tensor_can_become_is_told_with_its_file_and_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("packed.safetensors");
+    let mut model = TensorMap::new();
+    model
+        .insert("packed", Tensor::zeros(DType::F4, &[4]).unwrap())
+        .unwrap();
+    save(&model, &path, &SaveOptions::new()).unwrap();
+    for device in ["sim:0", "host"] {
+        let output = pinlane("load", &path, &["--device", device, "--dtype", "bf16"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        for part in ["packed.safetensors", "\"packed\"", "--select", "BF16"] {
+            assert!(said.contains(part), "{part:?} is not in {said}");
+        }
+    }
+}
