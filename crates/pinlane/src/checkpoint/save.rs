@@ -13,8 +13,8 @@
 //! 5. *Cleared*: the files of the old checkpoint are removed ([`old`] says which), and, where the new one is one file under the
 //!    target's own name and nothing is left that could be taken for a part of it, the index.
 //!
-//! A save that is killed leaves hidden files, or files that no index names. The next save to the same path removes the
-//! latter where their names have a round.
+//! A save that is killed leaves hidden files, or files that no index names. The next save to the same path removes the former,
+//! which nobody has locked, and the latter where their names have a round.
 
 mod draft;
 mod form;
@@ -138,6 +138,9 @@ fn save_announced<T: Tree>(
     let keeps_index = !is_single || old.needs_index();
     let bytes = forms.iter().map(Form::data_bytes).sum();
     let mut folder = Folder::new(target.folder(), old.replaced(&target), announce);
+    for name in target.drafts()? {
+        folder.remove_abandoned(&name)?;
+    }
     let drafts = write_drafts(&forms, &names, &mut folder)?;
 
     let is_one_by_one = !keeps_index && old.is_single(&target) && !(old.is_nothing() && old.has_index());

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::{Error, FileAccess, FileSink, Result, file::cached};
+use crate::{Error, FileAccess, FileSink, Result, checkpoint::shard::open_regular, file::cached};
 
 /// What a new file may be, before the process's umask takes its part: as for files that are made in the usual way.
 const MODE: u32 = 0o666;
@@ -67,7 +67,20 @@ impl<'a> Folder<'a> {
             let set = file.as_file().set_permissions(Permissions::from_mode(mode));
             set.map_err(|source| failed("setting the permissions of", &path, source))?;
         }
+        // Tells later saves that it is in use. Where the file system has no locks, they leave it alone.
+        let _ = file.as_file().try_lock();
         Ok(Draft { file, path })
+    }
+
+    /// Removes a hidden file of a save that was killed: one that nobody has locked.
+    pub(super) fn remove_abandoned(&mut self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        // What can't be opened or locked may be somebody's, and is left.
+        let locked = open_regular(&path).map(|(file, _)| file.try_lock().map(|()| file));
+        if let Ok(Ok(_file)) = locked {
+            self.remove(name)?;
+        }
+        Ok(())
     }
 
     /// Brings what was written down to the disk.

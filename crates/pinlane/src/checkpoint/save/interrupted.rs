@@ -10,7 +10,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{SaveOptions, Saved, save, save_announced};
+use super::{
+    SaveOptions, Saved,
+    draft::{Folder, Step},
+    save, save_announced,
+};
 use crate::{
     DType, Device, Error, Result, Tensor, TensorMap,
     checkpoint::{Checkpoint, source},
@@ -160,6 +164,11 @@ fn visible(folder: &Path) -> BTreeSet<String> {
         .collect()
 }
 
+/// How many names in a folder are hidden.
+fn hidden(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count() - visible(folder).len()
+}
+
 /// Checks that a save works, that the old checkpoint's files are gone, and that no others are.
 fn assert_saves_again(folder: &Path, when: &str) {
     for limit in [None, Some(THREE_FILES)] {
@@ -217,15 +226,7 @@ fn a_save_that_fails_at_any_step_leaves_the_old_checkpoint_or_the_new() {
                 let saved = save_until(folder.path(), limit, stop, refused);
                 let when = format!("to files of {limit:?}, stopped after {stop} steps");
                 before.assert_old_or_new(folder.path(), &when);
-                let hidden = fs::read_dir(folder.path()).unwrap().filter(|entry| {
-                    entry
-                        .as_ref()
-                        .unwrap()
-                        .file_name()
-                        .to_string_lossy()
-                        .starts_with('.')
-                });
-                assert_eq!(hidden.count(), 0, "{before:?}, {when}");
+                assert_eq!(hidden(folder.path()), 0, "{before:?}, {when}");
                 if saved.is_ok() {
                     assert_eq!(found(folder.path()).unwrap(), content(&model(1)));
                     assert_saves_again(folder.path(), &when);
@@ -311,4 +312,20 @@ fn a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_nothing_else() {
         assert_eq!(found(folder.path()).unwrap(), content(&model(0)));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
+}
+
+#[test]
+fn a_hidden_file_that_is_in_use_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut announce = |_: Step<'_>| Ok(());
+    let mut other = Folder::new(folder.path(), [], &mut announce);
+    let in_use = other.create("model.safetensors").unwrap();
+    save(&model(1), folder.path(), &SaveOptions::new()).unwrap();
+    assert_eq!(hidden(folder.path()), 1);
+    drop(in_use);
+    for name in [".model.safetensors.abcdef.tmp", ".other.safetensors.abcdef.tmp"] {
+        fs::write(folder.path().join(name), "left").unwrap();
+    }
+    save(&model(1), folder.path(), &SaveOptions::new()).unwrap();
+    assert_eq!(hidden(folder.path()), 1, "only that of another name");
 }

@@ -135,6 +135,18 @@ impl Target {
         Ok(names)
     }
 
+    /// The hidden files that a save to this target made and did not name, or has not yet.
+    pub(super) fn drafts(&self) -> Result<Vec<String>> {
+        let is_own = |name: &String| {
+            let rest = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp"));
+            let made = rest.and_then(|rest| rest.rsplit_once('.'));
+            made.is_some_and(|(name, _)| name == self.index || self.may_own(name))
+        };
+        let mut names = self.names()?;
+        names.retain(is_own);
+        Ok(names)
+    }
+
     /// The index of another checkpoint in the folder, if there is one.
     pub(super) fn other_index(&self) -> Result<Option<String>> {
         let is_other =
