@@ -46,7 +46,7 @@ fn json_of_a(offset: u64) -> HeaderFault {
 }
 
 #[rustfmt::skip]
-fn files() -> Vec<(&'static str, Vec<u8>, HeaderFault)> {
+pub(crate) fn files() -> Vec<(&'static str, Vec<u8>, HeaderFault)> {
     use HeaderFault as F;
     let whole = one(r#""dtype":"U8","shape":[4],"data_offsets":[0,4]"#, 4);
     let too_large = |dtype, shape: &[usize]| F::TooLarge { tensor: a(), dtype, shape: shape.to_vec() };
