@@ -1,4 +1,4 @@
-"""Loading and saving checkpoints by pinlane and its peers: the same files for all, taking turns, every load's tensors compared,
+"""Loading and saving checkpoints by pinlane and its peers: the same files for all, taking turns, every way's tensors compared,
 medians as JSON.
 
     python bench/checkpoint_side_by_side.py --device cuda --folder /data --out results.json [--figures h200.json] [--only save]
@@ -138,13 +138,14 @@ class Bench:
         bytes: int,
         digest: str | None = None,
         before: Callable[[], Any] = lambda: None,
+        after: Callable[[str], Any] = lambda _: None,
         beside: dict[str, Callable[[], float]] | None = None,
         rounds: int = 5,
         warm_up: bool = True,
     ) -> None:
         """Has each way do the work in turns, there and back, so that none is always the one that comes after another; what is
-        done before each turn is not timed. What they load has to have the digest. Where there is a `warm_up`, the first turn
-        counts only if it stays the only one."""
+        done before each turn, and after a way's first, is not timed. What they load has to have the digest. Where there is a
+        `warm_up`, the first turn counts only if it stays the only one."""
         if not self.wants(name):
             return
         beside = beside or {}
@@ -167,6 +168,8 @@ class Bench:
                 if told.get("digest") not in (None, digest):
                     sys.exit(f"{name}: {way} gave other bytes")
                 times[way].append(told["seconds"])
+                if turn == 0 and way not in beside:
+                    after(way)
         row: dict[str, Any] = {"id": name, "bytes": bytes}
         for way, taken in times.items():
             counted = taken[1:] if warm_up and len(taken) > 1 else taken
@@ -265,24 +268,20 @@ class Bench:
             return
         path = folder / SAVED
         self.saves("save-tmpfs-7gb", path, ["pinlane", "safetensors"], bytes, shard=SHARD)
-        self._check_saved(path, SHARD)
         self.saves("save-tmpfs-7gb in one file", path, ["pinlane"], bytes)
-        self._check_saved(path, None)
 
     def saves(self, name: str, path: Path, ways: list[str], bytes: int, *, shard: int | None = None, **options: Any) -> None:
-        """What saving the tensors that are held takes."""
+        """What saving the tensors that are held takes. What each way saves first is read back."""
         ask = {"do": "save", "path": str(path), "shard": shard}
-        self.compare(name, ask, ways, bytes=bytes, before=lambda: remove_saved(path), **options)
-        remove_saved(path)
 
-    def _check_saved(self, path: Path, shard: int | None) -> None:
-        """Whether what pinlane saves is what was held: once, in memory."""
-        told = self.ways["pinlane"].ask(do="save", path=str(path), shard=shard)
-        files = [str(file) for file in saved(path) if file.suffix == ".safetensors"]
-        loaded = self.ways["pinlane"].ask(do="load", files=files, check=True)
+        def check(way: str) -> None:
+            files = [str(file) for file in saved(path) if file.suffix == ".safetensors"]
+            loaded = self.ways["pinlane"].ask(do="load", files=files, check=True)
+            if loaded.get("digest") != self.digest:
+                sys.exit(f"{name}: {way} saved other bytes to {path}, or none: {loaded}")
+
+        self.compare(name, ask, ways, bytes=bytes, before=lambda: remove_saved(path), after=check, **options)
         remove_saved(path)
-        if loaded.get("digest") != self.digest:
-            sys.exit(f"{path}: other bytes were saved, or none: {told}, {loaded}")
 
     def memory(self, paths: list[str]) -> None:
         if not self.wants("load-host-growth", "load-pinned-peak"):

@@ -163,16 +163,31 @@ WAYS: dict[str, type[Way]] = {
 }
 
 
+#: Words that are weighed at a time, so that it takes little memory.
+WORDS = 1 << 24
+
+
 def digest(tensors: Tensors) -> str:
-    """What tells tensors from others: of each the sum of its words, and of some with their places."""
+    """What tells tensors from others: of each the sum of its words, each times an odd number of its place, modulo 2**64."""
     told = []
     for name in sorted(tensors):
-        words = tensors[name].reshape(-1).view(torch.int16)
-        some = words[::509].to(torch.int64)
-        places = torch.arange(1, len(some) + 1, device=some.device)
-        told.append((words.sum(dtype=torch.int64), (some * places).sum()))
-    flat = torch.stack([number for pair in told for number in pair]).tolist() if told else []
+        sums = [
+            (part * (torch.arange(number * WORDS, number * WORDS + len(part), device=part.device) * 2 + 1)).sum()
+            for number, part in enumerate(words(tensors[name]).split(WORDS))
+        ]
+        told.append(torch.stack(sums).sum())
+    flat = torch.stack(told).tolist() if told else []
     return f"{len(told)}:{hash(tuple(flat)):x}"
+
+
+def words(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor as the widest whole numbers that they are, which wrap as they are added."""
+    width = next(dtype for dtype in (torch.int64, torch.int32, torch.int16, torch.uint8) if tensor.nbytes % dtype.itemsize == 0)
+    flat = tensor.reshape(-1)
+    if tensor.data_ptr() % width.itemsize or tensor.storage_offset() * tensor.itemsize % width.itemsize:
+        flat = flat.clone()
+    # Narrower ones become as wide, for the sum.
+    return flat.view(width).to(torch.int64)
 
 
 class Process:

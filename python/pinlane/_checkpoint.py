@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 from . import _native
 from ._arrivals import Group, Place, converted, in_groups
 from ._devices import name_of
-from ._dtypes import examples, torch_dtype
-from ._errors import NoSuchTensorError
+from ._dtypes import examples, names, torch_dtype
+from ._errors import NoSuchTensorError, UnsupportedLeafError
 from ._plan import floating
 from ._slices import Slice
 
@@ -111,8 +111,8 @@ class Checkpoint(Mapping[str, Entry]):
             if not len(part):
                 raise NoSuchTensorError(f"no tensor of {self._files_as_text()} matches {what!r}")
             return Checkpoint(part, self._whole)
-        names = [name for name in self if what(name)] if callable(what) else list(what)
-        return Checkpoint(self._native.only(names), self._whole)
+        chosen = [name for name in self if what(name)] if callable(what) else list(what)
+        return Checkpoint(self._native.only(chosen), self._whole)
 
     def _files_as_text(self) -> str:
         """What errors call the checkpoint."""
@@ -146,30 +146,49 @@ class Checkpoint(Mapping[str, Entry]):
                 found.update(zip(part.names(), group.land(), strict=True))
         else:
             for part, place in places:
-                found.update(zip(part.names(), converted(part, place, dtype), strict=True))
+                found.update(zip(part.names(), self._converted(part, place, dtype), strict=True))
         return found if len(parts) == 1 else {name: found[name] for name in self}
 
+    def _converted(
+        self, part: _native.Checkpoint, place: Place, dtype: torch.dtype
+    ) -> Iterator[torch.Tensor]:
+        """All tensors of a part, those of floating-point numbers as `dtype`, which has to be possible for each."""
+        for name in part.names():
+            entry = self[name]
+            is_packed = "F4" in (entry.dtype, names().get(dtype))
+            if is_packed and entry.torch_dtype.is_floating_point and entry.torch_dtype != dtype:
+                raise UnsupportedLeafError(
+                    f"loading {name!r} of {entry.file} as {dtype}: torch does not convert {entry.torch_dtype} to it; "
+                    "load it without a dtype, or select the others"
+                )
+        return converted(part, place, dtype)
+
     def _mapped(self) -> dict[str, torch.Tensor]:
-        names, plan = self._native.names(), Place("cpu").plan
+        known, plan = self._native.names(), Place("cpu").plan
         files, others = self._native.map(examples())
         found: dict[str, torch.Tensor] = {}
         for memory, runs, numbers in files:
-            found.update(zip((names[number] for number in numbers), plan.tensors(memory, runs), strict=True))
+            found.update(zip((known[number] for number in numbers), plan.tensors(memory, runs), strict=True))
         if not others:
             return found
-        found |= Checkpoint(self._native.only([names[number] for number in others])).load()
-        return {name: found[name] for name in names}
+        found |= Checkpoint(self._native.only([known[number] for number in others])).load()
+        return {name: found[name] for name in known}
 
     def _divided(self, device: DeviceLike, device_map: DeviceMap) -> list[tuple[_native.Checkpoint, str]]:
-        names: dict[str, list[str]] = {}
+        parts: dict[str, list[str]] = {}
         if callable(device_map):
             place_of = device_map
+        elif not isinstance(device_map, Mapping):
+            raise TypeError(
+                f"loading {self._files_as_text()}: device_map is a mapping or a function, not {device_map!r}; "
+                "where all tensors go is `device`"
+            )
         else:
             self._look_for_strangers(device_map, device)
             place_of = _by_prefix(device_map, device)
         for name in self:
-            names.setdefault(name_of(place_of(name)), []).append(name)
-        return [(self._native.only(part), target) for target, part in names.items()]
+            parts.setdefault(name_of(place_of(name)), []).append(name)
+        return [(self._native.only(part), target) for target, part in parts.items()]
 
     def _look_for_strangers(self, device_map: Mapping[str, DeviceLike], device: DeviceLike) -> None:
         """Tells of keys that stand for no tensor: most likely misspelt, though the map may be of a larger model."""
@@ -188,7 +207,11 @@ class Checkpoint(Mapping[str, Entry]):
         warnings.warn(f"{doing}{others}; what the device_map does not name goes to {device}", stacklevel=5)
 
     def stream(
-        self, device: DeviceLike = "cpu", *, progress: bool | None = None
+        self,
+        device: DeviceLike = "cpu",
+        *,
+        progress: bool | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Loads all tensors and gives each, with its name, as soon as it can be used, so that work can start before the end.
 
@@ -196,14 +219,22 @@ class Checkpoint(Mapping[str, Entry]):
         way while one is handed out; nothing more is read before it is asked for.
 
         :param progress: whether to show a bar, by tqdm. By default where that is installed and standard error is a terminal.
+        :param dtype: what tensors of floating-point numbers are converted to, as in :func:`pinlane.load`.
         """
+        dtype = None if dtype is None else floating(dtype)
         place = Place(name_of(device))
-        names, sizes = self._native.names(), self._native.sizes()
+        all, sizes = self._native.names(), self._native.sizes()
+        if dtype is not None:
+            with _bar(sum(sizes), progress) as advance:
+                for number, tensor in enumerate(self._converted(self._native, place, dtype)):
+                    yield all[number], tensor
+                    advance(sizes[number])
+            return
         with _bar(sum(sizes), progress) as advance:
             for number, tensors in in_groups(self._native, place):
                 tensors.reverse()
                 while tensors:
-                    yield names[number], tensors.pop()
+                    yield all[number], tensors.pop()
                     advance(sizes[number])
                     number += 1
 
@@ -235,6 +266,7 @@ def open_checkpoint(source: Source) -> Checkpoint:
     :raises CheckpointError: for a file that breaks a rule of the format, or an index that contradicts its files. Every rule
         is checked before anything else is done.
     :raises FileNotFoundError: where there is nothing.
+    :raises ValueError: for an empty list.
     """
     if isinstance(source, Checkpoint):
         return source
@@ -244,6 +276,8 @@ def open_checkpoint(source: Source) -> Checkpoint:
     for path in paths:
         if not isinstance(path, (str, os.PathLike)) or path is source:
             raise TypeError(f"opening a checkpoint: it is a path, or a list of paths, not {path!r}")
+    if not paths:
+        raise ValueError("opening a checkpoint: the list of files is empty; name a file, an index or a folder")
     return Checkpoint(_native.Checkpoint(None, [os.fspath(path) for path in paths]))
 
 
@@ -286,8 +320,9 @@ def load(
     :raises NoSuchTensorError: for a name in ``select`` that is not there, a pattern that no name matches, and a
         ``device_map`` none of whose keys stands for a tensor.
     :raises FileError: where a file can't be read; the text says which tensor, and where in the file.
-    :raises TypeError: for a ``dtype`` that is none of torch's, or that has no floating-point numbers.
-    :raises UnsupportedLeafError: for a dtype that torch does not have.
+    :raises TypeError: for a ``dtype`` that is none of torch's, or that has no floating-point numbers, and for a ``device_map`` that
+        is neither a mapping nor a function.
+    :raises UnsupportedLeafError: for a dtype that torch does not have, or does not convert to ``dtype``.
     :raises OutOfMemoryError: where the device has no room.
     """
     checkpoint = open_checkpoint(source)

@@ -131,7 +131,8 @@ def save_file(tensors: dict[str, torch.Tensor], filename: Path, metadata: dict[s
     """Saves tensors to one file: in the place of ``safetensors.torch.save_file``.
 
     Tensors with gaps, and such as share memory, are saved too, each for itself; see :func:`pinlane.save`.
+    No other file is touched.
     """
     if not isinstance(tensors, dict):
         raise TypeError(f"saving {os.fspath(filename)}: a dict of tensors is wanted, not a {type(tensors).__name__}")
-    save_flat(tensors, filename, None, metadata)
+    save_flat(tensors, filename, None, metadata, alone=True)

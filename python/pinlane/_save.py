@@ -25,7 +25,7 @@ class Saved(NamedTuple):
     files: list[Path]
     """The files of tensors."""
     index_file: Path | None
-    """The index, where there is more than one file."""
+    """The index, where there is more than one file, or others lie beside the one."""
     nbytes: int
     """The bytes of all tensors."""
 
@@ -46,7 +46,8 @@ def save(
     (['bias', 'weight'], 24)
 
     The tensors may be anywhere; they come to the host piece by piece, in bounded memory. What was at ``path`` is replaced as a
-    whole, when all of the new files are on the disk: a crash or a full disk leaves it as it was. The names of what is nested
+    whole, when all of the new files are on the disk: a crash or a full disk leaves it as it was. Files that did not belong to it
+    stay. The names of what is nested
     are joined by dots. Tensors that share memory are saved each for itself.
 
     :param path: a file, or a folder that is there, which gets a ``model.safetensors``.
@@ -70,9 +71,13 @@ def save(
 
 
 def save_flat(
-    tensors: Mapping[str, Any], path: Path_, max_shard_bytes: int | None, metadata: Mapping[str, str] | None
+    tensors: Mapping[str, Any],
+    path: Path_,
+    max_shard_bytes: int | None,
+    metadata: Mapping[str, str] | None,
+    alone: bool = False,
 ) -> Saved:
-    """Saves tensors by their names."""
+    """Saves tensors by their names; ``alone`` to the one file ``path``, whatever lies beside it."""
     torch = torch_side(needed=True)
     assert torch is not None
     for key, text in (metadata or {}).items():
@@ -101,7 +106,7 @@ def save_flat(
         if device.type == "cuda":
             torch.torch.cuda.current_stream(device).synchronize()
     told = None if metadata is None else list(metadata.items())
-    files, index, nbytes = _native.save_checkpoint(described, owners, os.fspath(path), max_shard_bytes, told)
+    files, index, nbytes = _native.save_checkpoint(described, owners, os.fspath(path), max_shard_bytes, told, alone)
     return Saved([Path(file) for file in files], None if index is None else Path(index), nbytes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import re
@@ -412,3 +413,25 @@ def test_a_key_of_a_device_map_that_fits_no_tensor_is_warned_of(everything) -> N
         pinlane.load(path, select="scalar", device_map={"layers": "sim"})
         pinlane.load(path, device_map={"": "sim"})
         pinlane.load(path, device_map={})
+
+
+def test_a_device_map_that_is_a_text_is_refused(everything) -> None:
+    path, _ = everything
+    with pytest.raises(TypeError, match="device_map is a mapping or a function, not 'auto'"):
+        pinlane.load(path, device_map="auto")
+
+
+def test_an_empty_list_of_files_is_refused() -> None:
+    with pytest.raises(ValueError, match="the list of files is empty"):
+        pinlane.load([])
+
+
+@pytest.mark.parametrize("how", ["load", "stream"])
+def test_what_torch_does_not_convert_is_an_error_that_names_it(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"packed": torch.zeros(2, 2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}, path)
+    for dtype in (torch.bfloat16, torch.float4_e2m1fn_x2):
+        with contextlib.nullcontext() if dtype == torch.float4_e2m1fn_x2 else pytest.raises(
+            pinlane.UnsupportedLeafError, match=f"'packed' of {path} as torch.bfloat16.*select the others"
+        ):
+            dict(getattr(pinlane.open(path), how)(dtype=dtype))

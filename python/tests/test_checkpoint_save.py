@@ -83,6 +83,22 @@ def test_saving_again_replaces_the_old_checkpoint_as_a_whole(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_files_of_another_checkpoint_are_left_alone(tmp_path: Path) -> None:
+    many = {f"{number}": torch.ones(100) for number in range(4)}
+    sharded = pinlane.save(many, tmp_path / "model.safetensors", max_shard_bytes=500)
+    path = tmp_path / "model.safetensors"
+    pinlane.save_file({"x": torch.zeros(3)}, path)
+    assert_same(pinlane.load(path), {"x": torch.zeros(3)})
+    assert_same(pinlane.load(sharded.index_file), many)
+    other = tmp_path / "other"
+    other.mkdir()
+    pinlane.save({"y": torch.ones(2)}, other / "adapter.safetensors")
+    saved = pinlane.save({"x": torch.zeros(3)}, other)
+    assert saved.index_file is not None
+    assert_same(pinlane.load(other), {"x": torch.zeros(3)})
+    assert_same(pinlane.load(other / "adapter.safetensors"), {"y": torch.ones(2)})
+
+
 def test_what_can_not_be_saved_is_an_error_that_names_it_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     pinlane.save({"old": torch.ones(2)}, path)
@@ -207,6 +223,107 @@ def test_tied_weights_are_loaded_once_and_not_missing(tmp_path: Path) -> None:
     module = Tied()
     pinlane.load_into(module, path)
     assert torch.equal(module.head.weight, weight)
+
+
+def tied() -> nn.Module:
+    module = nn.ModuleDict({name: nn.Linear(4, 3, bias=False) for name in ("b", "c", "a")})
+    module["c"].weight = module["a"].weight = module["b"].weight  # type: ignore[assignment]
+    return module
+
+
+def test_of_tied_weights_that_differ_the_last_name_counts(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    # In the file they are sorted.
+    save_file({f"{name}.weight": torch.full((3, 4), float(number)) for number, name in enumerate("abc")}, path)
+    ours, theirs = tied(), tied()
+    pinlane.load_into(ours, path)
+    theirs.load_state_dict(load_file(path))
+    assert_same(dict(ours.state_dict()), dict(theirs.state_dict()))
+
+
+def test_of_overlapping_tensors_the_last_name_counts(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({name: torch.full((4,), float(number)) for number, name in enumerate("abc")}, path)
+    whole = torch.zeros(8)
+    pinlane.load_into({"c": whole[:4], "a": whole[2:6], "b": whole[::2]}, path)
+    assert whole.tolist() == [1, 2, 1, 0, 1, 0, 1, 0]
+
+
+class Counting(nn.Module):
+    """A module whose state is not what its tensors are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.count = torch.zeros(2)
+
+    def get_extra_state(self) -> torch.Tensor:
+        return self.count.clone()
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.count = state
+
+
+def test_extra_state_is_set(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"in.weight": torch.ones(3), "in._extra_state": torch.tensor([3.0, 4.0])}, path)
+    inner = Counting()
+    assert repr(pinlane.load_into(nn.ModuleDict({"in": inner}), path)) == "<All keys matched successfully>"
+    assert (inner.count.tolist(), inner.weight.tolist()) == ([3, 4], [1, 1, 1])
+
+
+def test_hooks_that_copy_the_state_do_not_keep_it_from_being_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(3)}, path)
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.zeros(3))
+
+    def copying(module: nn.Module, state: dict[str, Any], prefix: str, local: Any) -> None:
+        state.update({name: tensor.detach().clone() for name, tensor in state.items()})
+
+    module._register_state_dict_hook(copying)
+    pinlane.load_into(module, path)
+    assert module.weight.tolist() == [1, 1, 1]
+
+
+def test_what_state_dict_makes_anew_is_an_error_not_a_success(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"other": torch.ones(3)}, path)
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.zeros(3))
+    module._register_state_dict_hook(lambda module, state, *_: state.update(other=state.pop("weight").detach() + 1))
+    with pytest.raises(pinlane.UnsupportedLeafError, match="'other'.*use load_state_dict"):
+        pinlane.load_into(module, path)
+
+
+def test_old_files_fit_as_load_state_dict_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+
+    def module() -> nn.Module:
+        made = nn.Sequential(nn.BatchNorm1d(3))
+        made.scale = nn.Parameter(torch.tensor(0.0))
+        return made
+
+    state = dict(module().state_dict()) | {"scale": torch.tensor([2.5])}
+    del state["0.num_batches_tracked"]
+    save_file(state, path)
+    ours, theirs = module(), module()
+    assert pinlane.load_into(ours, path) == theirs.load_state_dict(load_file(path))
+    assert_same(dict(ours.state_dict()), dict(theirs.state_dict()))
+    assert ours.scale.item() == 2.5
+
+
+def test_tensors_of_another_dtype_are_loaded_into_when_it_is_asked_for(device: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    wanted = dict(model(1).state_dict())
+    save_file(wanted, path)
+    places = there(model(2).half(), device)
+    with pytest.raises(pinlane.CheckpointMismatchError):
+        pinlane.load_into(places, path)
+    pinlane.load_into(places, path, dtype=torch.float16)
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in wanted.items()}
+    assert_same(places, halved)
+    assert_same(dict(pinlane.open(path).stream(device, progress=False, dtype=torch.float16)), halved)
 
 
 def test_a_target_that_holds_no_tensors_by_name_is_a_type_error(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Context as _;
-use pinlane::{Checkpoint, DType, Device, Error, FileAccess, checkpoint::LoadOptions};
+use pinlane::{Checkpoint, DType, DTypeError, Device, Error, FileAccess, checkpoint::LoadOptions};
 
 use crate::{
     args::{AccessArg, LoadArgs},
@@ -55,6 +54,7 @@ impl Config {
         let bar = progress(self.checkpoint.bytes());
         let start = Instant::now();
         let mut first = None;
+        let (mut bytes, mut became) = (0, 0_usize);
         // The device holds all of them at the end, as it would for their user.
         let mut loaded = Vec::with_capacity(self.checkpoint.len());
         for landed in self
@@ -63,29 +63,29 @@ impl Config {
             .map_err(|error| match error {
                 // Nothing can become that, whatever the checkpoint.
                 Error::DType(_) => Failure::usage(error),
-                _ => Failure::Run(error.into()),
+                _ => self.failed(error),
             })?
         {
-            let (name, tensor) = landed
-                .with_context(|| format!("could not load to {}", self.device))
-                .map_err(Failure::Run)?;
+            let (name, tensor) = landed.map_err(|error| self.failed(error))?;
             first.get_or_insert_with(|| start.elapsed());
             if let Some(entry) = self.checkpoint.get(&name) {
                 bar.inc(entry.bytes());
+                let is_as_asked = entry.dtype().is_floating_point() && Some(tensor.dtype()) == self.dtype;
+                became += usize::from(is_as_asked);
             }
+            bytes += tensor.bytes().map_err(|error| Failure::Run(error.into()))?;
             loaded.push(tensor);
         }
         let took = start.elapsed().as_secs_f64();
         let became = self
             .dtype
-            .map_or_else(String::new, |dtype| format!(" as {dtype}"));
+            .map_or_else(String::new, |dtype| format!(" ({became} as {dtype})"));
         bar.finish_and_clear();
-        let bytes = self.checkpoint.bytes();
         print(&format!(
-            "{}, {bytes} bytes to {}{became} in {took:.3} s: {:.2} GB/s",
+            "{}{became}, {bytes} bytes to {} in {took:.3} s: {}",
             counted(loaded.len(), "tensor"),
             self.device,
-            bytes as f64 / 1e9 / took,
+            rate(bytes as f64 / took),
         ))?;
         if let Some(first) = first {
             print(&format!("the first after {:.1} ms", first.as_secs_f64() * 1e3))?;
@@ -99,6 +99,37 @@ impl Config {
         }
         Ok(true)
     }
+}
+
+impl Config {
+    /// What kept a tensor from getting there, and, where that is what it should become, what to do.
+    fn failed(&self, error: Error) -> Failure {
+        let file = match &error {
+            Error::Leaf { path, source }
+                if matches!(**source, Error::DType(DTypeError::NoConversion { .. })) =>
+            {
+                self.checkpoint.get(path).map(|entry| entry.shard().path())
+            }
+            _ => None,
+        };
+        let context = match file {
+            Some(file) => format!(
+                "could not load {} as another dtype; choose the other tensors with --select, or leave out --dtype",
+                file.display()
+            ),
+            None => format!("could not load to {}", self.device),
+        };
+        Failure::Run(anyhow::Error::new(error).context(context))
+    }
+}
+
+/// Bytes a second, in the unit in which they are no less than one.
+fn rate(bytes_per_second: f64) -> String {
+    let (size, unit) = [(1e9, "GB/s"), (1e6, "MB/s")]
+        .into_iter()
+        .find(|&(size, _)| bytes_per_second >= size)
+        .unwrap_or((1e3, "kB/s"));
+    format!("{:.2} {unit}", bytes_per_second / size)
 }
 
 /// The dtype of that name, in small letters or large ones.

@@ -43,7 +43,7 @@ impl Config {
             print(&self.table())?;
         }
         for (key, text) in self.checkpoint.metadata() {
-            print(&format!("{key}: {text}"))?;
+            print(&format!("{}: {}", printable(key), printable(text)))?;
         }
         print(&format!(
             "{}, {} bytes in {}",
@@ -60,14 +60,14 @@ impl Config {
         let several = self.checkpoint.shards().len() > 1;
         for entry in self.checkpoint.entries() {
             let mut row = vec![
-                entry.name().to_owned(),
+                printable(entry.name()),
                 entry.dtype().to_string(),
                 format!("{:?}", entry.shape()),
                 entry.bytes().to_string(),
             ];
             if several {
                 let name = entry.shard().path().file_name().unwrap_or_default();
-                row.push(name.display().to_string());
+                row.push(printable(&name.to_string_lossy()));
             }
             table.add_row(row);
         }
@@ -99,4 +99,13 @@ impl Config {
         });
         json!({ "files": files.collect::<Vec<_>>(), "tensors": tensors.collect::<Vec<_>>() })
     }
+}
+
+/// A text out of a file without what would do something to a terminal, such as escape sequences or further lines.
+fn printable(text: &str) -> String {
+    let show = |character: char| match character.is_control() {
+        true => character.escape_debug().to_string(),
+        false => character.to_string(),
+    };
+    text.chars().map(show).collect()
 }

@@ -42,10 +42,10 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::Config::check(&args).and_then(|config| config.run()),
         Command::Tune(args) => tune::Config::check(&args).and_then(|config| config.run()),
         Command::Ls(args) => ls::Config::check(&args).and_then(|config| config.run()),
-        Command::Verify(args) => verify::Config::check(&args).and_then(|config| {
+        Command::Verify(args) => {
             let _span = pinlane::trace::span("verify");
-            config.run()
-        }),
+            verify::Config::new(&args).run()
+        }
         Command::Load(args) => load::Config::check(&args).and_then(|config| config.run()),
         Command::Advise(args) => advise::Config::check(&args).and_then(|config| config.run()),
         Command::Doctor(args) => doctor::Config::check(&args).and_then(|config| config.run()),

@@ -1,8 +1,8 @@
 //! `pinlane verify`
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
-use pinlane::checkpoint::verify;
+use pinlane::{Error, checkpoint::verify};
 
 use crate::{
     args::VerifyArgs,
@@ -10,29 +10,16 @@ use crate::{
     output::{Failure, print},
 };
 
-/// What to verify, checked: there is something.
+/// What to verify.
 pub(crate) struct Config {
     path: PathBuf,
 }
 
 impl Config {
-    /// Checks what was typed.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure::Usage`] where there is nothing at the path.
-    pub(crate) fn check(args: &VerifyArgs) -> Result<Self, Failure> {
-        let path = args.path.clone();
-        match path.try_exists() {
-            Ok(true) => Ok(Self { path }),
-            Ok(false) => Err(Failure::Usage(anyhow::anyhow!(
-                "there is nothing at {}",
-                path.display()
-            ))),
-            Err(error) => {
-                let context = format!("could not look for {}", path.display());
-                Err(Failure::Usage(anyhow::Error::new(error).context(context)))
-            }
+    /// What was typed. Whether anything is there is found as it is opened: it may be several files under another name.
+    pub(crate) fn new(args: &VerifyArgs) -> Self {
+        Self {
+            path: args.path.clone(),
         }
     }
 
@@ -40,7 +27,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Failure::Run`] when the output can't be written.
+    /// [`Failure::Usage`] where there is nothing at the path; [`Failure::Run`] when the output can't be written.
     pub(crate) fn run(self) -> Result<bool, Failure> {
         let bar = progress(0);
         let found = verify(&self.path, |read, total| {
@@ -48,6 +35,15 @@ impl Config {
             bar.set_position(read);
         });
         bar.finish_and_clear();
+        if let [Error::File { path, source, .. }] = &found.faults[..]
+            && *path == self.path
+            && source.kind() == ErrorKind::NotFound
+        {
+            return Err(Failure::Usage(anyhow::anyhow!(
+                "there is nothing at {}",
+                path.display()
+            )));
+        }
         for fault in &found.faults {
             print(&fault.to_string())?;
         }

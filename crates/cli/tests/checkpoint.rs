@@ -7,7 +7,7 @@ use std::{
 };
 
 use pinlane::{
-    DType, Tensor, TensorMap,
+    DType, Device, Tensor, TensorMap,
     checkpoint::{SaveOptions, save},
 };
 use serde_json::Value;
@@ -124,6 +124,31 @@ fn a_sound_checkpoint_is_verified_and_every_fault_of_another_is_told() {
 }
 
 #[test]
+fn what_is_listed_is_verified_too_by_the_same_name() {
+    let (_folder, path) = checkpoint();
+    let name = path.join("model.safetensors");
+    assert!(!name.exists(), "it is saved as several");
+    assert!(shown(pinlane("ls", &name, &[]), 0).contains("3 tensors"));
+    assert!(shown(pinlane("verify", &name, &[]), 0).contains("sound"));
+}
+
+#[test]
+fn what_would_do_something_to_a_terminal_is_listed_as_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut model = TensorMap::new();
+    model
+        .insert("evil\u{1b}[2J\nname é", Tensor::zeros(DType::U8, &[1]).unwrap())
+        .unwrap();
+    let options = SaveOptions::new().metadata("key\u{7}", "one\r\ntwo");
+    save(&model, &path, &options).unwrap();
+    let listed = shown(pinlane("ls", &path, &[]), 0);
+    assert!(listed.contains(r"evil\u{1b}[2J\nname é"), "{listed}");
+    assert!(listed.contains(r"key\u{7}: one\r\ntwo"), "{listed}");
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+}
+
+#[test]
 fn booleans_that_are_none_are_found() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flags.safetensors");
@@ -151,7 +176,7 @@ fn a_checkpoint_is_loaded_with_its_rate() {
             "{loaded}"
         );
         assert!(
-            loaded.contains(" GB/s") && loaded.contains("the first after"),
+            loaded.contains("B/s") && !loaded.contains(": 0.00") && loaded.contains("the first after"),
             "{loaded}"
         );
         assert_eq!(loaded.contains("simulated"), device == "sim:0", "{loaded}");
@@ -168,15 +193,39 @@ fn a_checkpoint_is_loaded_with_its_rate() {
 #[test]
 fn a_checkpoint_is_loaded_as_what_its_tensors_are_to_become() {
     let (_folder, path) = checkpoint();
+    let mut state = pinlane::load(&path, &Device::host()).unwrap();
+    state
+        .insert("ids", Tensor::zeros(DType::I64, &[2]).unwrap())
+        .unwrap();
+    save(&state, &path, &SaveOptions::new()).unwrap();
     for device in ["sim:0", "host"] {
         let loaded = shown(pinlane("load", &path, &["--device", device, "--dtype", "f16"]), 0);
         assert!(
-            loaded.starts_with(&format!("3 tensors, 516 bytes to {device} as F16 in ")),
+            loaded.starts_with(&format!("4 tensors (3 as F16), 530 bytes to {device} in ")),
             "{loaded}"
         );
         for (dtype, told) in [("f33", "no dtype is called \"F33\""), ("i8", "were to become I8")] {
             let refused = shown(pinlane("load", &path, &["--device", device, "--dtype", dtype]), 2);
             assert!(refused.contains(told), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn what_no_tensor_can_become_is_told_with_its_file_and_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("packed.safetensors");
+    let mut model = TensorMap::new();
+    model
+        .insert("packed", Tensor::zeros(DType::F4, &[4]).unwrap())
+        .unwrap();
+    save(&model, &path, &SaveOptions::new()).unwrap();
+    for device in ["sim:0", "host"] {
+        let output = pinlane("load", &path, &["--device", device, "--dtype", "bf16"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        for part in ["packed.safetensors", "tensor packed", "--select", "BF16"] {
+            assert!(said.contains(part), "{part:?} is not in {said}");
         }
     }
 }

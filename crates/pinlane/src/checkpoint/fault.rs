@@ -15,13 +15,16 @@ pub enum HeaderFault {
         file_bytes: u64,
     },
     /// A header longer than the format allows.
-    #[error("it claims to be {length} bytes long; the format allows {limit}", limit = header::LONGEST)]
+    #[error("it claims to be {length} bytes long; the format allows {limit}{}", instead(*length), limit = header::LONGEST)]
     TooLong {
         /// What the file claims.
         length: u64,
     },
     /// The file ends inside the header.
-    #[error("it claims to be {length} bytes long, and the file ends {missing} bytes before that", missing = 8 + length - file_bytes)]
+    #[error(
+        "it claims to be {length} bytes long, and the file ends {missing} bytes before that{}", instead(*length),
+        missing = 8 + length - file_bytes
+    )]
     CutOff {
         /// What the file claims.
         length: u64,
@@ -53,51 +56,70 @@ pub enum HeaderFault {
         reason: String,
     },
     /// `__metadata__` comes twice.
-    #[error("`__metadata__` comes twice")]
-    MetadataTwice,
+    #[error("`__metadata__` comes twice, again at byte {offset} of the file")]
+    MetadataTwice {
+        /// Where in the file it comes again.
+        offset: u64,
+    },
     /// A key of the metadata comes twice.
-    #[error("the key {key:?} of `__metadata__` comes twice")]
+    #[error("the key {key:?} of `__metadata__` comes twice, again at byte {offset} of the file")]
     MetadataKeyTwice {
         /// The key.
         key: String,
+        /// Where in the file it comes again.
+        offset: u64,
     },
     /// Two tensors have the same name.
-    #[error("tensor {tensor:?} comes twice")]
+    #[error("tensor {tensor:?} comes twice, again at byte {offset} of the file")]
     TensorTwice {
         /// The name.
         tensor: String,
+        /// Where in the file it comes again.
+        offset: u64,
     },
     /// A field that tensors do not have.
-    #[error("tensor {tensor:?} has a field {field:?}; a tensor has dtype, shape and data_offsets")]
+    #[error(
+        "tensor {tensor:?} has a field {field:?} at byte {offset} of the file; a tensor has dtype, shape and data_offsets"
+    )]
     UnknownField {
         /// The tensor.
         tensor: String,
         /// The field.
         field: String,
+        /// Where in the file.
+        offset: u64,
     },
     /// A field that is given twice.
-    #[error("tensor {tensor:?} has the field {field:?} twice")]
+    #[error("tensor {tensor:?} has the field {field:?} twice, again at byte {offset} of the file")]
     FieldTwice {
         /// The tensor.
         tensor: String,
         /// The field.
         field: &'static str,
+        /// Where in the file it comes again.
+        offset: u64,
     },
     /// A field that every tensor has.
-    #[error("tensor {tensor:?} lacks the field {field:?}")]
+    #[error("tensor {tensor:?}, which ends at byte {offset} of the file, lacks the field {field:?}")]
     MissingField {
         /// The tensor.
         tensor: String,
         /// The field.
         field: &'static str,
+        /// Where in the file what is said of the tensor ends.
+        offset: u64,
     },
     /// A dtype that the format does not have.
-    #[error("tensor {tensor:?} is of the dtype {dtype:?}, which the format does not have")]
+    #[error(
+        "tensor {tensor:?} is of the dtype {dtype:?}, which the format does not have, at byte {offset} of the file"
+    )]
     UnknownDType {
         /// The tensor.
         tensor: String,
         /// The dtype's name in the file.
         dtype: String,
+        /// Where in the file.
+        offset: u64,
     },
     /// More elements, or bytes of them, than can be counted.
     #[error("tensor {tensor:?} of {dtype} {shape:?} is larger than memory can be")]
@@ -189,6 +211,25 @@ pub enum HeaderFault {
         /// Bytes of data that the file has.
         data_bytes: u64,
     },
+}
+
+/// What the file is instead, where its first 8 bytes, read as a length, are those of another format.
+fn instead(length: u64) -> &'static str {
+    match length.to_le_bytes() {
+        [b'P', b'K', 3 | 5, 4 | 6, ..] => {
+            "; this is no safetensors file: it begins like a zip archive, as torch.save writes"
+        }
+        [0x80, 2..=5, ..] => {
+            "; this is no safetensors file: it begins like a pickle, as torch.save wrote once"
+        }
+        [b'G', b'G', b'U', b'F', ..] => "; this is no safetensors file: it begins like a GGUF file",
+        [0x89, b'H', b'D', b'F', ..] => "; this is no safetensors file: it begins like an HDF5 file",
+        [0x1f, 0x8b, 8, ..] => "; this is no safetensors file: it begins like a gzip archive",
+        [b'v', b'e', b'r', b's', b'i', b'o', b'n', b' '] => {
+            "; this is no safetensors file: it begins like a pointer of Git LFS, whose content has to be fetched first"
+        }
+        _ => "",
+    }
 }
 
 fn begins_with(found: Option<u8>) -> String {

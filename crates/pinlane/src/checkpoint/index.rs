@@ -5,7 +5,6 @@
 
 use std::{
     fmt,
-    fs::File,
     io::Read as _,
     path::{Component, Path},
 };
@@ -16,6 +15,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::{
     CheckpointError, IndexFault,
     json::{self, Refusal, Texts},
+    shard::open_regular,
 };
 use crate::{Error, Result};
 
@@ -49,7 +49,7 @@ impl ShardIndex {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(failed)?;
+        let (file, _) = open_regular(path)?;
         let mut json = Vec::new();
         let length = file.take(LONGEST + 1).read_to_end(&mut json).map_err(failed)? as u64;
         if length > LONGEST {

@@ -38,7 +38,7 @@ pub use index::ShardIndex;
 pub use load::load;
 pub use load_into::{LeftOut, Names};
 pub use options::LoadOptions;
-pub use save::{SaveOptions, Saved, save};
+pub use save::{SaveOptions, Saved, save, save_file};
 pub use shard::Shard;
 pub use stream::Stream;
 pub use verify::{Verification, verify};

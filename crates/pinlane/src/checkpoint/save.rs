@@ -5,21 +5,23 @@
 //! the steps of a save, each of which leaves one whole checkpoint behind for those who read the folder or the index:
 //!
 //! 1. *Written*: all new files are there under hidden names, synced. Until here nothing that is there was touched.
-//! 2. *Held*: where one file is about to be followed by several, an index is put beside it that names it alone, so that the
-//!    several are not taken for parts of it.
+//! 2. *Held*: where the old checkpoint has no index, and is not one file that one file follows, it gets one, so that new files
+//!    are not taken for parts of it.
 //! 3. *Named*: the new files get their names, which no file of the old checkpoint has. One file that follows one file takes
 //!    its name instead, and that is all.
 //! 4. *Switched*: the new index takes the place of the old. Before, the checkpoint is the old one; from here on, the new one.
-//! 5. *Cleared*: the files of the old checkpoint are removed, and, where the new one is one file, the index.
+//! 5. *Cleared*: the files of the old checkpoint are removed ([`old`] says which), and, where the new one is one file under the
+//!    target's own name and nothing is left that could be taken for a part of it, the index.
 //!
-//! A save that is killed leaves hidden files, or files that no index names. The next save to the same path removes the
-//! latter.
+//! A save that is killed leaves hidden files, or files that no index names. The next save to the same path removes the former,
+//! which nobody has locked, and the latter where their names have a round.
 
 mod draft;
 mod form;
 #[cfg(test)]
 mod interrupted;
 mod names;
+mod old;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -30,8 +32,9 @@ use self::{
     draft::{Draft, Folder, Step},
     form::Form,
     names::Target,
+    old::Old,
 };
-use super::{Checkpoint, CheckpointError, Entry, ShardIndex, source};
+use super::CheckpointError;
 use crate::{Error, Result, Tensor, Tree};
 
 /// How a checkpoint is saved. `Default` is one file without metadata.
@@ -72,7 +75,7 @@ impl SaveOptions {
 pub struct Saved {
     /// The files of tensors.
     pub files: Vec<PathBuf>,
-    /// The index, where there is more than one.
+    /// The index, where there is more than one, or other files of tensors lie beside the one.
     pub index: Option<PathBuf>,
     /// Bytes of all tensors.
     pub bytes: u64,
@@ -84,8 +87,12 @@ pub struct Saved {
 ///
 /// The files are those that the reference implementation writes, byte for byte. An old checkpoint at `path` is replaced as a
 /// whole: a reader finds it or the new one, even if the save fails, the disk is full or the process is killed. If several
-/// files replace several, the new ones are called `name-r2-00001-of-...`, and the old ones are removed at the end. Two saves
-/// to the same path at the same time are not for this function.
+/// files replace several, the new ones are called `name-r2-00001-of-...`, and the old ones are removed at the end. Files that are
+/// not the old checkpoint's stay; where they lie beside the new one, an index says what belongs to it. Two saves to the same path
+/// at the same time are not for this function. [`save_file`] writes one file and touches no other.
+///
+/// New files have the permissions of those that they replace. A symbolic link at `path` is replaced too, not what it points to;
+/// what is neither a file nor a folder, such as a pipe, is refused.
 ///
 /// What is on a device is written out of slots, so the host holds no more of it than those.
 ///
@@ -122,20 +129,31 @@ fn save_announced<T: Tree>(
 ) -> Result<Saved> {
     let target = Target::at(path)?;
     let forms = form::divide(named(tree, path)?, options, path)?;
-    let names = target.files(forms.len());
-    let is_sharded = forms.len() > 1;
+    let old = Old::find(&target)?;
+    let names = match &forms[..] {
+        [form] if old.lets_go_of_single(&target, form.names()) => vec![target.single().to_owned()],
+        _ => target.parts(forms.len(), old.has_parts(&target)),
+    };
+    let is_single = names[0] == target.single();
+    let keeps_index = !is_single || old.needs_index();
     let bytes = forms.iter().map(Form::data_bytes).sum();
-    let mut folder = Folder::new(target.folder(), announce);
-
-    let drafts = names.iter().map(|name| folder.create(name));
-    let drafts = drafts.collect::<Result<Vec<_>>>()?;
-    write::write(&forms, &drafts)?;
-    for (name, draft) in names.iter().zip(&drafts) {
-        folder.finish(name, draft)?;
+    let mut folder = Folder::new(target.folder(), old.replaced(&target), announce);
+    for name in target.drafts()? {
+        folder.remove_abandoned(&name)?;
     }
+    let drafts = write_drafts(&forms, &names, &mut folder)?;
 
-    let has_index = Old::find(&target)?.hold(is_sharded, &target, &mut folder)?;
-    let index = if is_sharded || has_index {
+    let is_one_by_one = !keeps_index && old.is_single(&target) && !(old.is_nothing() && old.has_index());
+    if is_one_by_one {
+        if old.has_index() {
+            old.clear(&names, &mut folder)?;
+            folder.remove(target.index())?;
+            folder.sync()?;
+        }
+    } else {
+        old.hold(&target, &mut folder)?;
+    }
+    let index = if keeps_index || !is_one_by_one {
         let files = forms.iter().zip(&names);
         let files = files.flat_map(|(form, file)| form.names().map(move |tensor| (tensor, file.as_str())));
         Some(write_index(&form::index(files, bytes), &target, &mut folder)?)
@@ -144,82 +162,75 @@ fn save_announced<T: Tree>(
     };
 
     for (draft, name) in drafts.into_iter().zip(&names) {
-        folder.publish(name, draft, !is_sharded)?;
+        folder.publish(name, draft, is_single)?;
     }
     folder.sync()?;
 
     if let Some(index) = index {
         folder.publish(target.index(), index, true)?;
         folder.sync()?;
-    }
-
-    clear(&names, &target, &mut folder)?;
-    if has_index && !is_sharded {
-        folder.remove(target.index())?;
-        folder.sync()?;
+        old.clear(&names, &mut folder)?;
+        if !keeps_index {
+            folder.remove(target.index())?;
+            folder.sync()?;
+        }
+    } else {
+        old.clear(&names, &mut folder)?;
     }
     Ok(Saved {
         files: names.iter().map(|name| target.folder().join(name)).collect(),
-        index: is_sharded.then(|| target.folder().join(target.index())),
+        index: keeps_index.then(|| target.folder().join(target.index())),
         bytes,
     })
 }
 
-/// The checkpoint that is at the target.
-enum Old {
-    Nothing,
-    /// Files without an index.
-    Loose(Checkpoint),
-    /// An index, and the files that it names: perhaps the single one alone, which is how a save looks that was killed before
-    /// its last step.
-    Indexed {
-        only_single: bool,
-    },
+/// Saves a tree of named tensors to the one file `path`, as [`save`] does, and touches no other: no index of that file's name,
+/// and no files that it was saved as before.
+///
+/// # Errors
+///
+/// As for [`save`]; [`CheckpointError::CannotHold`] for a folder, and for tensors of more bytes than
+/// [`SaveOptions::max_shard_bytes`].
+pub fn save_file<T: Tree>(tree: &T, path: impl AsRef<Path>, options: &SaveOptions) -> Result<Saved> {
+    let path = path.as_ref();
+    let refuse = |reason: &str| CheckpointError::CannotHold {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let target = Target::at(path)?;
+    if target.is_folder() {
+        return Err(refuse("it is a folder; name a file in it").into());
+    }
+    let forms = form::divide(named(tree, path)?, options, path)?;
+    if forms.len() > 1 {
+        return Err(refuse(
+            "the tensors do not fit one file of max_shard_bytes; use `save`, which makes several",
+        )
+        .into());
+    }
+    let names = [target.single().to_owned()];
+    let announce = &mut |_: Step<'_>| Ok(());
+    let mut folder = Folder::new(target.folder(), [target.single()], announce);
+    for draft in write_drafts(&forms, &names, &mut folder)? {
+        folder.publish(target.single(), draft, true)?;
+    }
+    folder.sync()?;
+    Ok(Saved {
+        files: vec![target.folder().join(target.single())],
+        index: None,
+        bytes: forms.iter().map(Form::data_bytes).sum(),
+    })
 }
 
-impl Old {
-    fn find(target: &Target) -> Result<Self> {
-        let index = target.folder().join(target.index());
-        if index.exists() {
-            let only_single = ShardIndex::read(&index)
-                .is_ok_and(|index| index.files().values().all(|file| file == target.single()));
-            return Ok(Self::Indexed { only_single });
-        }
-        let files = target.others(&[])?;
-        if files.is_empty() {
-            return Ok(Self::Nothing);
-        }
-        // What can't be read is no checkpoint that readers have to find until the new one is there.
-        let files = files.iter().map(|file| target.folder().join(file));
-        Ok(Checkpoint::open_files(files).map_or(Self::Nothing, Self::Loose))
+/// All new files under hidden names, down to the disk.
+fn write_drafts(forms: &[Form], names: &[String], folder: &mut Folder<'_>) -> Result<Vec<Draft>> {
+    let drafts = names.iter().map(|name| folder.create(name));
+    let drafts = drafts.collect::<Result<Vec<_>>>()?;
+    write::write(forms, &drafts)?;
+    for (name, draft) in names.iter().zip(&drafts) {
+        folder.finish(name, draft)?;
     }
-
-    /// Sees to it that readers find the old checkpoint, and nothing of the new one, while files get their names. Says whether
-    /// that is because of an index.
-    fn hold(&self, is_sharded: bool, target: &Target, folder: &mut Folder<'_>) -> Result<bool> {
-        match self {
-            Self::Nothing => Ok(false),
-            Self::Loose(old) => {
-                let file = |entry: Entry<'_>| source::name(entry.shard().path());
-                if !is_sharded && old.entries().all(|entry| file(entry) == target.single()) {
-                    return Ok(false);
-                }
-                let files: Vec<_> = old.entries().map(|entry| (entry.name(), file(entry))).collect();
-                let files = files.iter().map(|(tensor, file)| (*tensor, file.as_str()));
-                let index = write_index(&form::index(files, old.bytes()), target, folder)?;
-                folder.publish(target.index(), index, true)?;
-                folder.sync()?;
-                Ok(true)
-            }
-            Self::Indexed { only_single: true } if !is_sharded => {
-                clear(&[target.single().to_owned()], target, folder)?;
-                folder.remove(target.index())?;
-                folder.sync()?;
-                Ok(false)
-            }
-            Self::Indexed { .. } => Ok(true),
-        }
-    }
+    Ok(drafts)
 }
 
 /// The tensors with their names.
@@ -252,13 +263,4 @@ fn write_index(json: &[u8], target: &Target, folder: &mut Folder<'_>) -> Result<
     draft.write_at(json, 0)?;
     folder.finish(target.index(), &draft)?;
     Ok(draft)
-}
-
-/// Removes the target's files, or what were such, that are not among `names`.
-fn clear(names: &[String], target: &Target, folder: &mut Folder<'_>) -> Result<()> {
-    let others = target.others(names)?;
-    for name in &others {
-        folder.remove(name)?;
-    }
-    if others.is_empty() { Ok(()) } else { folder.sync() }
 }

@@ -97,7 +97,7 @@ impl Shard {
 }
 
 /// Opens a file that is neither a folder nor a pipe or device, which could block for ever; gives its size.
-fn open_regular(path: &Path) -> Result<(File, u64)> {
+pub(super) fn open_regular(path: &Path) -> Result<(File, u64)> {
     let failed = |doing: &str, source: io::Error| Error::File {
         doing: doing.to_owned(),
         path: path.to_owned(),

@@ -46,7 +46,7 @@ fn json_of_a(offset: u64) -> HeaderFault {
 }
 
 #[rustfmt::skip]
-fn files() -> Vec<(&'static str, Vec<u8>, HeaderFault)> {
+pub(crate) fn files() -> Vec<(&'static str, Vec<u8>, HeaderFault)> {
     use HeaderFault as F;
     let whole = one(r#""dtype":"U8","shape":[4],"data_offsets":[0,4]"#, 4);
     let too_large = |dtype, shape: &[usize]| F::TooLarge { tensor: a(), dtype, shape: shape.to_vec() };
@@ -66,32 +66,32 @@ fn files() -> Vec<(&'static str, Vec<u8>, HeaderFault)> {
         ("two-objects", file(b"{}{}", 0), json(10)),
         ("brace-after", file(b"{} }", 0), json(11)),
         ("only-a-brace", file(b"{", 0), F::Padding { offset: 8, found: b'{' }),
-        ("cut-off-in-the-json", file(br#"{"a":{}"#, 0), F::MissingField { tensor: a(), field: "dtype" }),
+        ("cut-off-in-the-json", file(br#"{"a":{}"#, 0), F::MissingField { tensor: a(), field: "dtype", offset: 14 }),
         ("no-utf-8-in-a-name", file(b"{\"\xff\":{}}", 0), json(10)),
         ("half-a-surrogate", file(br#"{"\ud800":{}}"#, 0), json(16)),
         ("comment", file(b"{/**/}", 0), json(9)),
         ("comma-at-the-end", one(r#""dtype":"U8","shape":[],"data_offsets":[0,1],"#, 1), json_of_a(59)),
 
-        ("metadata-twice", file(br#"{"__metadata__":{},"__metadata__":{}}"#, 0), F::MetadataTwice),
-        ("metadata-key-twice", file(br#"{"__metadata__":{"k":"1","k":"2"}}"#, 0), F::MetadataKeyTwice { key: "k".to_owned() }),
+        ("metadata-twice", file(br#"{"__metadata__":{},"__metadata__":{}}"#, 0), F::MetadataTwice { offset: 27 }),
+        ("metadata-key-twice", file(br#"{"__metadata__":{"k":"1","k":"2"}}"#, 0), F::MetadataKeyTwice { key: "k".to_owned(), offset: 33 }),
         ("metadata-number", file(br#"{"__metadata__":{"k":1}}"#, 0), json(29)),
         ("metadata-nested", file(br#"{"__metadata__":{"k":{}}}"#, 0), json(29)),
         ("metadata-null", file(br#"{"__metadata__":null}"#, 0), json(24)),
         ("metadata-array", file(br#"{"__metadata__":[]}"#, 0), json(24)),
 
         ("tensor-twice", two(r#""shape":[1],"data_offsets":[0,1]"#, r#""shape":[1],"data_offsets":[1,2]},"a":{"dtype":"U8","shape":[0],"data_offsets":[2,2]"#, 2),
-            F::TensorTwice { tensor: a() }),
+            F::TensorTwice { tensor: a(), offset: 113 }),
         ("tensor-null", file(br#"{"a":null}"#, 0), json_of_a(13)),
         ("tensor-as-array", file(br#"{"a":["U8",[1],[0,1]]}"#, 1), json_of_a(13)),
-        ("unknown-field", one(r#""dtype":"U8","shape":[1],"data_offsets":[0,1],"strides":[1]"#, 1), F::UnknownField { tensor: a(), field: "strides".to_owned() }),
-        ("field-twice", one(r#""dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]"#, 1), F::FieldTwice { tensor: a(), field: "shape" }),
-        ("dtype-twice", one(r#""dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]"#, 1), F::FieldTwice { tensor: a(), field: "dtype" }),
-        ("no-dtype", one(r#""shape":[1],"data_offsets":[0,1]"#, 1), F::MissingField { tensor: a(), field: "dtype" }),
-        ("no-shape", one(r#""dtype":"U8","data_offsets":[0,1]"#, 1), F::MissingField { tensor: a(), field: "shape" }),
-        ("no-offsets", one(r#""dtype":"U8","shape":[1]"#, 1), F::MissingField { tensor: a(), field: "data_offsets" }),
-        ("unknown-dtype", one(r#""dtype":"F33","shape":[1],"data_offsets":[0,1]"#, 1), F::UnknownDType { tensor: a(), dtype: "F33".to_owned() }),
-        ("dtype-in-lower-case", one(r#""dtype":"u8","shape":[1],"data_offsets":[0,1]"#, 1), F::UnknownDType { tensor: a(), dtype: "u8".to_owned() }),
-        ("dtype-of-other-formats", one(r#""dtype":"C128","shape":[1],"data_offsets":[0,16]"#, 16), F::UnknownDType { tensor: a(), dtype: "C128".to_owned() }),
+        ("unknown-field", one(r#""dtype":"U8","shape":[1],"data_offsets":[0,1],"strides":[1]"#, 1), F::UnknownField { tensor: a(), field: "strides".to_owned(), offset: 60 }),
+        ("field-twice", one(r#""dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]"#, 1), F::FieldTwice { tensor: a(), field: "shape", offset: 39 }),
+        ("dtype-twice", one(r#""dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]"#, 1), F::FieldTwice { tensor: a(), field: "dtype", offset: 27 }),
+        ("no-dtype", one(r#""shape":[1],"data_offsets":[0,1]"#, 1), F::MissingField { tensor: a(), field: "dtype", offset: 46 }),
+        ("no-shape", one(r#""dtype":"U8","data_offsets":[0,1]"#, 1), F::MissingField { tensor: a(), field: "shape", offset: 47 }),
+        ("no-offsets", one(r#""dtype":"U8","shape":[1]"#, 1), F::MissingField { tensor: a(), field: "data_offsets", offset: 38 }),
+        ("unknown-dtype", one(r#""dtype":"F33","shape":[1],"data_offsets":[0,1]"#, 1), F::UnknownDType { tensor: a(), dtype: "F33".to_owned(), offset: 22 }),
+        ("dtype-in-lower-case", one(r#""dtype":"u8","shape":[1],"data_offsets":[0,1]"#, 1), F::UnknownDType { tensor: a(), dtype: "u8".to_owned(), offset: 22 }),
+        ("dtype-of-other-formats", one(r#""dtype":"C128","shape":[1],"data_offsets":[0,16]"#, 16), F::UnknownDType { tensor: a(), dtype: "C128".to_owned(), offset: 22 }),
         ("dtype-as-number", one(r#""dtype":8,"shape":[1],"data_offsets":[0,1]"#, 1), json_of_a(22)),
         ("negative-size", one(r#""dtype":"U8","shape":[-1],"data_offsets":[0,1]"#, 1), json_of_a(36)),
         ("broken-size", one(r#""dtype":"U8","shape":[1.0],"data_offsets":[0,1]"#, 1), json_of_a(37)),
@@ -252,4 +252,27 @@ fn an_index_that_leaves_the_folder_or_contradicts_itself_is_refused() {
     )
     .unwrap();
     assert_eq!(index.files().values().collect::<Vec<_>>(), ["..b", "x y"]);
+}
+
+#[test]
+fn a_file_of_another_format_is_called_what_it_is() {
+    for (begin, called) in [
+        (
+            &b"PK\x03\x04\0\0\x08\x08"[..],
+            "a zip archive, as torch.save writes",
+        ),
+        (b"PK\x03\x04\x14\0\0\0", "a zip archive, as torch.save writes"),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF", "a pickle"),
+        (b"\x80\x04\x95\x05\0\0\0\0", "a pickle"),
+        (b"GGUF\x03\0\0\0", "a GGUF file"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"version https://git-lfs", "a pointer of Git LFS"),
+    ] {
+        let said = Header::of_bytes(&[begin, &[0; 40]].concat())
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains(called), "{called:?} is not in {said}");
+    }
+    let plain = Header::of_bytes(&[&999_u64.to_le_bytes()[..], b"{}"].concat()).unwrap_err();
+    assert!(!plain.to_string().contains("no safetensors file"), "{plain}");
 }

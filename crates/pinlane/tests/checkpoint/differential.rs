@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use pinlane::{
     DType, Device, Tree as _,
-    checkpoint::{self, Checkpoint, Header, SaveOptions},
+    checkpoint::{self, Checkpoint, Header, HeaderFault, SaveOptions},
 };
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 
-use crate::{assert_same, dtypes, map, rig, tensor};
+use crate::{assert_same, corpus, dtypes, map, rig, tensor};
 
 /// The reference's name for a dtype.
 fn reference(dtype: DType) -> Dtype {
@@ -103,6 +103,45 @@ proptest! {
         let _ = Header::parse(&bytes, 8);
         let _ = Header::parse(text.as_bytes(), 8);
         let _ = checkpoint::ShardIndex::parse(text.as_bytes());
+    }
+}
+
+/// What is refused here and passes there, by the rules that `docs/checkpoints.md` lists.
+fn is_stricter_here(fault: &HeaderFault) -> bool {
+    match fault {
+        HeaderFault::TensorTwice { .. }
+        | HeaderFault::MetadataTwice { .. }
+        | HeaderFault::MetadataKeyTwice { .. }
+        | HeaderFault::FieldTwice { .. }
+        | HeaderFault::UnknownField { .. }
+        | HeaderFault::NotAnObject { .. }
+        | HeaderFault::Padding { .. } => true,
+        HeaderFault::TooLarge { shape, .. } => shape.contains(&0),
+        HeaderFault::Json { reason, .. } => {
+            reason.contains("an object of texts") || reason.contains("an object with dtype")
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn what_is_refused_here_alone_breaks_one_of_the_rules_that_are_listed() {
+    let passing: Vec<_> = corpus::files()
+        .into_iter()
+        .filter(|(_, bytes, _)| SafeTensors::deserialize(bytes).is_ok())
+        .map(|(name, bytes, _)| (name, Header::of_bytes(&bytes).unwrap_err()))
+        .collect();
+    for (name, fault) in &passing {
+        assert!(
+            is_stricter_here(fault),
+            "{name}: the reference accepts it, and here it is {fault}"
+        );
+    }
+    for name in ["metadata-null", "tensor-as-array", "tab-after"] {
+        assert!(
+            passing.iter().any(|(passes, _)| *passes == name),
+            "{name}: the reference refuses it too"
+        );
     }
 }
 

@@ -8,6 +8,7 @@ mod differential;
 mod finding;
 mod loading;
 mod mapping;
+mod refused;
 mod saving;
 
 #[path = "../rig/mod.rs"]

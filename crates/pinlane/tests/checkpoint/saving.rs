@@ -100,6 +100,80 @@ fn a_new_file_has_the_permissions_of_any_new_file() {
 }
 
 #[test]
+fn new_files_have_the_permissions_of_those_that_they_replace() {
+    let model = map((0..2).map(|index| (format!("t{index}"), tensor(DType::U8, &[10], index))));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    // Narrower than new files are, and wider.
+    for wanted in [0o600, 0o666] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        checkpoint::save(&model, &path, &SaveOptions::new()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(wanted)).unwrap();
+        checkpoint::save_file(&model, &path, &SaveOptions::new()).unwrap();
+        assert_eq!(mode(&path), wanted);
+        for options in [
+            SaveOptions::new(),
+            SaveOptions::new().max_shard_bytes(10),
+            SaveOptions::new().max_shard_bytes(10),
+            SaveOptions::new(),
+        ] {
+            let saved = checkpoint::save(&model, &path, &options).unwrap();
+            for file in saved.files.iter().chain(&saved.index) {
+                assert_eq!(mode(file), wanted, "{}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pipe_is_neither_replaced_nor_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["pipe.safetensors", "model.safetensors.index.json"] {
+        let path = folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(
+            Checkpoint::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("no regular file")
+        );
+    }
+    for name in ["pipe.safetensors", "model.safetensors"] {
+        for save in [checkpoint::save, checkpoint::save_file] {
+            let refused = save(&map([]), folder.path().join(name), &SaveOptions::new()).unwrap_err();
+            assert!(refused.to_string().contains("no regular file"), "{refused}");
+        }
+    }
+    assert_eq!(names_in(folder.path()).len(), 2);
+}
+
+#[test]
+fn a_link_is_replaced_and_what_it_points_to_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let [real, link] = ["real.safetensors", "link.safetensors"].map(|name| folder.path().join(name));
+    let model = |seed| map([("a".to_owned(), tensor(DType::U8, &[10], seed))]);
+    checkpoint::save(&model(1), &real, &SaveOptions::new()).unwrap();
+    std::os::unix::fs::symlink("real.safetensors", &link).unwrap();
+    checkpoint::save(&model(2), &link, &SaveOptions::new()).unwrap();
+    assert_same(&pinlane::load(&real, &Device::host()).unwrap(), &model(1));
+    assert_same(&pinlane::load(&link, &Device::host()).unwrap(), &model(2));
+}
+
+#[test]
+fn a_name_as_long_as_the_system_allows_is_saved_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = map([("a".to_owned(), tensor(DType::U8, &[10], 1))]);
+    // Of characters of two bytes each, but for the end.
+    let path = folder.path().join(format!("{}.safetensors", "é".repeat(121)));
+    checkpoint::save_file(&model, &path, &SaveOptions::new()).unwrap();
+    assert_same(&pinlane::load(&path, &Device::host()).unwrap(), &model);
+    let too_long = folder.path().join(format!("{}.safetensors", "n".repeat(250)));
+    let refused = checkpoint::save_file(&model, &too_long, &SaveOptions::new()).unwrap_err();
+    assert!(!refused.to_string().contains("/.n"), "{refused}");
+}
+
+#[test]
 fn a_file_that_is_read_while_it_is_replaced_stays_what_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
@@ -137,13 +211,14 @@ fn files_are_divided_by_size_and_an_older_checkpoint_is_gone_afterwards() {
     };
     let index = "model.safetensors.index.json".to_owned();
     fs::write(folder.path().join("config.json"), "{}").unwrap();
+    // With a file of someone else's in the folder, an index says each time what is the checkpoint.
     fs::write(folder.path().join("model-fp16.safetensors"), "someone else's").unwrap();
-    let check = |seed: usize, options: &SaveOptions, files: &[String], index: Option<&String>| {
+    let check = |seed: usize, options: &SaveOptions, files: &[String]| {
         let saved = checkpoint::save(&model(seed), folder.path(), options).unwrap();
         let paths: Vec<_> = files.iter().map(|name| folder.path().join(name)).collect();
         assert_eq!((saved.files, saved.bytes), (paths, 1500));
-        assert_eq!(saved.index, index.map(|name| folder.path().join(name)));
-        let mut expected: Vec<_> = files.iter().chain(index).cloned().collect();
+        assert_eq!(saved.index, Some(folder.path().join(&index)));
+        let mut expected: Vec<_> = files.iter().chain([&index]).cloned().collect();
         expected.extend(["config.json", "model-fp16.safetensors"].map(str::to_owned));
         expected.sort();
         assert_eq!(names_in(folder.path()), expected);
@@ -156,15 +231,58 @@ fn files_are_divided_by_size_and_an_older_checkpoint_is_gone_afterwards() {
         }
     };
     let single = ["model.safetensors".to_owned()];
-    check(0, &SaveOptions::new(), &single, None);
+    check(0, &SaveOptions::new(), &single);
     // 100 + 200, 300, 400, and 500, which is larger than the limit.
     let four: Vec<_> = (1..=4).map(|number| part("", number, 4)).collect();
-    check(10, &limit(450), &four, Some(&index));
+    check(10, &limit(450), &four);
     let again: Vec<_> = (1..=4).map(|number| part("-r2", number, 4)).collect();
-    check(20, &limit(450), &again, Some(&index));
-    let two: Vec<_> = (1..=2).map(|number| part("", number, 2)).collect();
-    check(30, &limit(1000), &two, Some(&index));
-    check(40, &limit(1500), &single, None);
+    check(20, &limit(450), &again);
+    let two: Vec<_> = (1..=2).map(|number| part("-r2", number, 2)).collect();
+    check(30, &limit(1000), &two);
+    check(40, &limit(1500), &single);
+}
+
+#[test]
+fn a_save_removes_the_files_of_the_old_checkpoint_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = |seed| map([("a".to_owned(), tensor(DType::U8, &[10], seed))]);
+    let file = |name: &str| folder.path().join(name);
+    let parts = [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ];
+    for (seed, name) in parts.iter().enumerate() {
+        let tensors = map([(format!("t{seed}"), tensor(DType::U8, &[10], seed))]);
+        checkpoint::save_file(&tensors, file(name), &SaveOptions::new()).unwrap();
+    }
+    // One file, whatever lies beside it, of which some look like its parts.
+    let path = file("model.safetensors");
+    checkpoint::save_file(&model(3), &path, &SaveOptions::new()).unwrap();
+    checkpoint::save(&model(4), &path, &SaveOptions::new()).unwrap();
+    assert_same(&pinlane::load(&path, &Device::host()).unwrap(), &model(4));
+    assert_eq!(names_in(folder.path()), [parts[0], parts[1], "model.safetensors"]);
+    assert!(checkpoint::save_file(&model(5), folder.path(), &SaveOptions::new()).is_err());
+    // Where the file is not there yet, who opens the folder has to be told that the parts are not of it.
+    fs::remove_file(&path).unwrap();
+    checkpoint::save(&model(6), &path, &SaveOptions::new()).unwrap();
+    assert_same(&pinlane::load(folder.path(), &Device::host()).unwrap(), &model(6));
+    assert_same(&pinlane::load(&path, &Device::host()).unwrap(), &model(6));
+    assert_eq!(names_in(folder.path()).len(), 4);
+}
+
+#[test]
+fn a_folder_whose_index_is_of_another_name_is_not_saved_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = map((0..2).map(|index| (format!("t{index}"), tensor(DType::U8, &[10], index))));
+    let options = SaveOptions::new().max_shard_bytes(10);
+    checkpoint::save(&model, folder.path().join("other.safetensors"), &options).unwrap();
+    let before = names_in(folder.path());
+    let refused = checkpoint::save(&model, folder.path(), &SaveOptions::new()).unwrap_err();
+    assert!(
+        refused.to_string().contains("other.safetensors.index.json"),
+        "{refused}"
+    );
+    assert_eq!(names_in(folder.path()), before);
 }
 
 #[test]
@@ -204,5 +322,10 @@ fn what_the_format_can_not_hold_is_refused_before_anything_is_written() {
     )
     .unwrap_err();
     assert!(matches!(&nowhere, Error::File { .. }), "{nowhere}");
+    let text = format!("{nowhere}");
+    assert!(
+        text.contains("no is not there; make it first") && !text.contains("/.m"),
+        "{text}"
+    );
     assert_eq!(names_in(folder.path()), Vec::<String>::new());
 }

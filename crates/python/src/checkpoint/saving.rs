@@ -4,7 +4,7 @@ use std::{any::Any, path::PathBuf, ptr::NonNull, sync::Arc};
 
 use pinlane::{
     DType, Device, Error, ForeignMemory, Layout, Tensor, Tree,
-    checkpoint::{SaveOptions, save},
+    checkpoint::{SaveOptions, save, save_file},
     driver::DevicePtr,
 };
 use pyo3::prelude::*;
@@ -17,9 +17,9 @@ type Described = (String, String, Vec<usize>, usize, String);
 /// The files of tensors, the index, where there is one, and the bytes of all tensors.
 type Saved = (Vec<PathBuf>, Option<PathBuf>, u64);
 
-/// Saves tensors without gaps, which `owners` keep, as one checkpoint. What their streams do with them is done already.
+/// Saves tensors without gaps, which `owners` keep, as one checkpoint; `alone` as one file that concerns no other. What their streams do with them is done already.
 #[pyfunction]
-#[pyo3(signature = (tensors, owners, path, max_shard_bytes=None, metadata=None))]
+#[pyo3(signature = (tensors, owners, path, max_shard_bytes=None, metadata=None, alone=false))]
 pub(crate) fn save_checkpoint(
     py: Python<'_>,
     tensors: Vec<Described>,
@@ -27,6 +27,7 @@ pub(crate) fn save_checkpoint(
     path: PathBuf,
     max_shard_bytes: Option<u64>,
     metadata: Option<Vec<(String, String)>>,
+    alone: bool,
 ) -> PyResult<Saved> {
     process::check(py)?;
     let owner: Arc<dyn Any + Send + Sync> = Arc::new(Kept::new(owners));
@@ -58,7 +59,10 @@ pub(crate) fn save_checkpoint(
         options = options.metadata(key, text);
     }
     let saved = py.detach(|| {
-        let saved = save(&named, path, &options);
+        let saved = match alone {
+            true => save_file(&named, path, &options),
+            false => save(&named, path, &options),
+        };
         drop(named);
         saved
     });

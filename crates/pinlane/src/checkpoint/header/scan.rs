@@ -177,6 +177,19 @@ impl<'a> Scanner<'a> {
         Ok(number)
     }
 
+    /// Where in the file the next word begins.
+    #[inline]
+    pub(super) fn offset(&mut self) -> u64 {
+        self.peek();
+        LENGTH + self.at as u64
+    }
+
+    /// Where in the file the last word ended.
+    #[inline]
+    pub(super) fn behind(&self) -> u64 {
+        LENGTH + self.at as u64
+    }
+
     /// Refuses what comes after the last word.
     pub(super) fn end(&mut self) -> Result<(), Broken> {
         match self.peek() {

@@ -22,10 +22,11 @@ pub(super) fn read(object: &[u8]) -> Result<Contents, HeaderFault> {
     let mut shape = Vec::new();
     let mut members = text.object("an object of tensors").map_err(nowhere)?;
     while text.has_next(&mut members).map_err(nowhere)? {
+        let offset = text.offset();
         let name = text.name().map_err(nowhere)?;
         if name == METADATA {
             if metadata.is_some() {
-                return Err(HeaderFault::MetadataTwice);
+                return Err(HeaderFault::MetadataTwice { offset });
             }
             text.colon().map_err(nowhere)?;
             metadata = Some(read_metadata(&mut text)?);
@@ -34,7 +35,7 @@ pub(super) fn read(object: &[u8]) -> Result<Contents, HeaderFault> {
         match tensors.entry(name.into_owned()) {
             Entry::Occupied(taken) => {
                 let tensor = taken.key().clone();
-                return Err(HeaderFault::TensorTwice { tensor });
+                return Err(HeaderFault::TensorTwice { tensor, offset });
             }
             Entry::Vacant(free) => {
                 let tensor = read_tensor(&mut text, free.key(), &mut shape)?;
@@ -52,10 +53,11 @@ fn read_metadata(text: &mut Scanner<'_>) -> Result<IndexMap<String, String>, Hea
     let mut texts = IndexMap::new();
     let mut members = text.object("an object of texts").map_err(nowhere)?;
     while text.has_next(&mut members).map_err(nowhere)? {
+        let offset = text.offset();
         match texts.entry(text.name().map_err(nowhere)?.into_owned()) {
             Entry::Occupied(taken) => {
                 let key = taken.key().clone();
-                return Err(HeaderFault::MetadataKeyTwice { key });
+                return Err(HeaderFault::MetadataKeyTwice { key, offset });
             }
             Entry::Vacant(free) => {
                 text.colon().map_err(nowhere)?;
@@ -80,13 +82,17 @@ fn read_tensor(
         .object("an object with dtype, shape and data_offsets")
         .map_err(here)?;
     while text.has_next(&mut members).map_err(here)? {
+        let offset = text.offset();
         let field = read_field(text).map_err(here)?;
         let twice = match field {
             Ok(Field::DType) => {
+                text.colon().map_err(here)?;
+                let offset = text.offset();
                 let found = read_dtype(text).map_err(here)?;
                 let found = found.map_err(|dtype| HeaderFault::UnknownDType {
                     tensor: tensor(),
                     dtype,
+                    offset,
                 })?;
                 dtype.replace(found).is_some().then_some("dtype")
             }
@@ -100,19 +106,27 @@ fn read_tensor(
             }
             Err(field) => {
                 let tensor = tensor();
-                return Err(HeaderFault::UnknownField { tensor, field });
+                return Err(HeaderFault::UnknownField {
+                    tensor,
+                    field,
+                    offset,
+                });
             }
         };
         if let Some(field) = twice {
             return Err(HeaderFault::FieldTwice {
                 tensor: tensor(),
                 field,
+                offset,
             });
         }
     }
+    // Behind the brace that has just been taken.
+    let offset = text.behind() - 1;
     let missing = |field| HeaderFault::MissingField {
         tensor: tensor(),
         field,
+        offset,
     };
     let dtype = dtype.ok_or_else(|| missing("dtype"))?;
     if !has_shape {
@@ -152,9 +166,8 @@ fn read_field(text: &mut Scanner<'_>) -> Result<Result<Field, String>, Broken> {
     })
 }
 
-/// The dtype, or what stands there instead.
+/// The dtype behind the colon, or what stands there instead.
 fn read_dtype(text: &mut Scanner<'_>) -> Result<Result<DType, String>, Broken> {
-    text.colon()?;
     let name = text.text("a dtype as a text")?;
     Ok(dtype_of(&name).ok_or_else(|| name.into_owned()))
 }

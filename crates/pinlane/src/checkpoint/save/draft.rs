@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::{Error, FileAccess, FileSink, Result, file::cached};
+use crate::{Error, FileAccess, FileSink, Result, checkpoint::shard::open_regular, file::cached};
 
 /// What a new file may be, before the process's umask takes its part: as for files that are made in the usual way.
 const MODE: u32 = 0o666;
@@ -32,13 +32,24 @@ pub(super) enum Step<'a> {
 /// A folder in which files are replaced.
 pub(super) struct Folder<'a> {
     path: &'a Path,
+    /// What new files may be, where they replace some.
+    mode: Option<u32>,
     announce: &'a mut dyn FnMut(Step<'_>) -> Result<()>,
 }
 
 impl<'a> Folder<'a> {
-    /// The folder at `path`; `announce` hears of each step before it is taken, and may refuse it.
-    pub(super) fn new(path: &'a Path, announce: &'a mut dyn FnMut(Step<'_>) -> Result<()>) -> Self {
-        Self { path, announce }
+    /// The folder at `path`, in which new files are open to whom the first is that is there of those `replaced`; `announce`
+    /// hears of each step before it is taken, and may refuse it.
+    pub(super) fn new<'n>(
+        path: &'a Path,
+        replaced: impl IntoIterator<Item = &'n str>,
+        announce: &'a mut dyn FnMut(Step<'_>) -> Result<()>,
+    ) -> Self {
+        let mut found = replaced
+            .into_iter()
+            .filter_map(|name| fs::metadata(path.join(name)).ok());
+        let mode = found.next().map(|old| old.permissions().mode() & 0o777);
+        Self { path, mode, announce }
     }
 
     /// An empty file that will be called `name`. It is gone when it is dropped.
@@ -46,14 +57,30 @@ impl<'a> Folder<'a> {
         (self.announce)(Step::Create(name))?;
         let path = self.path.join(name);
         let file = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
+            .prefix(&format!(".{}.", shortened(name)))
             .suffix(".tmp")
-            .permissions(Permissions::from_mode(MODE))
-            .tempfile_in(self.path);
-        match file {
-            Ok(file) => Ok(Draft { file, path }),
-            Err(source) => Err(failed("making a file for", &path, source)),
+            .permissions(Permissions::from_mode(self.mode.unwrap_or(MODE)))
+            .tempfile_in(self.path)
+            .map_err(|source| failed("making a file for", &path, without_path(source)))?;
+        if let Some(mode) = self.mode {
+            // The process's umask has taken its part, which the file that is replaced may have had.
+            let set = file.as_file().set_permissions(Permissions::from_mode(mode));
+            set.map_err(|source| failed("setting the permissions of", &path, source))?;
         }
+        // Tells later saves that it is in use. Where the file system has no locks, they leave it alone.
+        let _ = file.as_file().try_lock();
+        Ok(Draft { file, path })
+    }
+
+    /// Removes a hidden file of a save that was killed: one that nobody has locked.
+    pub(super) fn remove_abandoned(&mut self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        // What can't be opened or locked may be somebody's, and is left.
+        let locked = open_regular(&path).map(|(file, _)| file.try_lock().map(|()| file));
+        if let Ok(Ok(_file)) = locked {
+            self.remove(name)?;
+        }
+        Ok(())
     }
 
     /// Brings what was written down to the disk.
@@ -97,6 +124,24 @@ impl<'a> Folder<'a> {
             .and_then(|folder| folder.sync_all())
             .map_err(|source| failed("syncing the folder", self.path, source))
     }
+}
+
+/// The longest beginning of a name that leaves room for what makes it a hidden one, where names have 255 bytes.
+fn shortened(name: &str) -> &str {
+    let mut end = name.len().min(200);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
+/// An error of the system alone: `tempfile` adds the hidden name.
+fn without_path(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(std::error::Error::source);
+    let code = inner
+        .and_then(|inner| inner.downcast_ref::<io::Error>())
+        .and_then(io::Error::raw_os_error);
+    code.map_or(error, io::Error::from_raw_os_error)
 }
 
 /// A file without its name.

@@ -37,7 +37,7 @@ impl Form {
         &self.tensors
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.iter().map(|(name, _)| name.as_str())
     }
 

@@ -2,6 +2,7 @@
 //! the folder then finds the old checkpoint or the new one.
 
 use std::{
+    collections::BTreeSet,
     env, fs, io,
     path::Path,
     process::{Command, ExitStatus},
@@ -9,8 +10,15 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{SaveOptions, Saved, save, save_announced};
-use crate::{DType, Device, Error, Result, Tensor, TensorMap, checkpoint::Checkpoint};
+use super::{
+    SaveOptions, Saved,
+    draft::{Folder, Step},
+    save, save_announced,
+};
+use crate::{
+    DType, Device, Error, Result, Tensor, TensorMap,
+    checkpoint::{Checkpoint, source},
+};
 
 /// The folder that a child process saves to.
 const FOLDER: &str = "PINLANE_TEST_SAVE_FOLDER";
@@ -63,27 +71,69 @@ enum Before {
     OneFile,
     FilesAndIndex,
     FilesWithoutIndex,
+    /// The target's own name belongs to one of several files that an index names.
+    SingleAmongOthersWithIndex,
+    SingleAmongOthers,
+    /// Files that other programs called so.
+    NumberedWithIndex,
+    /// Files of which no name says that they belong together.
+    OtherNames,
 }
 
 impl Before {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 8] = [
         Self::Nothing,
         Self::OneFile,
         Self::FilesAndIndex,
         Self::FilesWithoutIndex,
+        Self::SingleAmongOthersWithIndex,
+        Self::SingleAmongOthers,
+        Self::NumberedWithIndex,
+        Self::OtherNames,
     ];
+
+    /// What the three files are called, where that is not what a save calls them.
+    fn renamed(self) -> Option<[&'static str; 3]> {
+        match self {
+            Self::SingleAmongOthersWithIndex | Self::SingleAmongOthers => Some([
+                "model.safetensors",
+                "model-2-of-3.safetensors",
+                "model-3-of-3.safetensors",
+            ]),
+            Self::NumberedWithIndex => Some([
+                "model-1-of-3.safetensors",
+                "model-2-of-3.safetensors",
+                "model-3-of-3.safetensors",
+            ]),
+            Self::OtherNames => Some(["x.safetensors", "y.safetensors", "z.safetensors"]),
+            _ => None,
+        }
+    }
 
     fn folder(self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         let limit = match self {
             Self::Nothing => return folder,
             Self::OneFile => None,
-            Self::FilesAndIndex | Self::FilesWithoutIndex => Some(THREE_FILES),
+            _ => Some(THREE_FILES),
         };
         let saved = save(&model(0), folder.path(), &options(limit)).unwrap();
-        if let (Self::FilesWithoutIndex, Some(index)) = (self, saved.index) {
+        let Some(index) = saved.index else {
+            return folder;
+        };
+        let mut text = fs::read_to_string(&index).unwrap();
+        for (old, new) in saved.files.iter().zip(self.renamed().into_iter().flatten()) {
+            fs::rename(old, folder.path().join(new)).unwrap();
+            text = text.replace(&*source::name(old), new);
+        }
+        fs::write(&index, text).unwrap();
+        if matches!(
+            self,
+            Self::FilesWithoutIndex | Self::SingleAmongOthers | Self::OtherNames
+        ) {
             fs::remove_file(index).unwrap();
         }
+        assert_eq!(found(folder.path()).unwrap(), content(&model(0)), "{self:?}");
         folder
     }
 
@@ -105,20 +155,48 @@ impl Before {
     }
 }
 
-/// Checks that the next save works and leaves its own files only.
+/// The names in a folder that are not hidden.
+fn visible(folder: &Path) -> BTreeSet<String> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect()
+}
+
+/// How many names in a folder are hidden.
+fn hidden(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count() - visible(folder).len()
+}
+
+/// Checks that a save works, that the old checkpoint's files are gone, and that no others are.
 fn assert_saves_again(folder: &Path, when: &str) {
     for limit in [None, Some(THREE_FILES)] {
+        let before = visible(folder);
+        let opened = Checkpoint::open(folder).map_or_else(
+            |_| BTreeSet::new(),
+            |old| {
+                old.shards()
+                    .iter()
+                    .map(|shard| source::name(shard.path()))
+                    .collect()
+            },
+        );
         let saved = save(&model(2), folder, &options(limit)).unwrap();
         assert_eq!(found(folder).unwrap(), content(&model(2)), "{when}");
-        let visible = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.starts_with('.'))
-            .count();
+        let paths = saved.files.iter().chain(&saved.index);
+        let mut expected: BTreeSet<_> = paths.map(|path| source::name(path)).collect();
+        // Whose names are not of this checkpoint stay, and so do those that are not known to be of the old one.
+        expected.extend(before.into_iter().filter(|name| {
+            name.len() == "x.safetensors".len()
+                || !(opened.contains(name)
+                    || name.starts_with("model-r2")
+                    || name.starts_with("model.safetensors"))
+        }));
         assert_eq!(
-            visible,
-            saved.files.len() + usize::from(saved.index.is_some()),
-            "{when}"
+            visible(folder),
+            expected,
+            "{when}, then saved to files of {limit:?}"
         );
     }
 }
@@ -148,17 +226,10 @@ fn a_save_that_fails_at_any_step_leaves_the_old_checkpoint_or_the_new() {
                 let saved = save_until(folder.path(), limit, stop, refused);
                 let when = format!("to files of {limit:?}, stopped after {stop} steps");
                 before.assert_old_or_new(folder.path(), &when);
-                let hidden = fs::read_dir(folder.path()).unwrap().filter(|entry| {
-                    entry
-                        .as_ref()
-                        .unwrap()
-                        .file_name()
-                        .to_string_lossy()
-                        .starts_with('.')
-                });
-                assert_eq!(hidden.count(), 0, "{before:?}, {when}");
+                assert_eq!(hidden(folder.path()), 0, "{before:?}, {when}");
                 if saved.is_ok() {
                     assert_eq!(found(folder.path()).unwrap(), content(&model(1)));
+                    assert_saves_again(folder.path(), &when);
                     assert!(stop > 3, "a save takes steps");
                     break;
                 }
@@ -241,4 +312,20 @@ fn a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_nothing_else() {
         assert_eq!(found(folder.path()).unwrap(), content(&model(0)));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
+}
+
+#[test]
+fn a_hidden_file_that_is_in_use_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut announce = |_: Step<'_>| Ok(());
+    let mut other = Folder::new(folder.path(), [], &mut announce);
+    let in_use = other.create("model.safetensors").unwrap();
+    save(&model(1), folder.path(), &SaveOptions::new()).unwrap();
+    assert_eq!(hidden(folder.path()), 1);
+    drop(in_use);
+    for name in [".model.safetensors.abcdef.tmp", ".other.safetensors.abcdef.tmp"] {
+        fs::write(folder.path().join(name), "left").unwrap();
+    }
+    save(&model(1), folder.path(), &SaveOptions::new()).unwrap();
+    assert_eq!(hidden(folder.path()), 1, "only that of another name");
 }

@@ -1,7 +1,7 @@
 //! What the files of a saved checkpoint are called.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     checkpoint::{
         CheckpointError,
-        source::{self, Part, SUFFIX},
+        source::{self, INDEX_SUFFIX, Part, SUFFIX},
     },
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Target {
     index: String,
     /// What the names of its parts begin with.
     stem: String,
+    /// Whether the folder was named, not a file in it.
+    is_folder: bool,
 }
 
 impl Target {
@@ -32,7 +34,8 @@ impl Target {
             path: path.to_owned(),
             reason: reason.to_owned(),
         };
-        let (folder, single) = if path.is_dir() {
+        let is_folder = path.is_dir();
+        let (folder, single) = if is_folder {
             (path, IN_FOLDER)
         } else if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
             return Err(refuse("there is no such folder; make it first, or name a file").into());
@@ -53,13 +56,41 @@ impl Target {
         } else {
             folder
         };
+        if !folder.is_dir() {
+            return Err(Error::File {
+                doing: "saving to".to_owned(),
+                path: path.to_owned(),
+                source: io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("the folder {} is not there; make it first", folder.display()),
+                ),
+            });
+        }
+        let index = source::index_name(single);
+        for name in [single, &index] {
+            let path = folder.join(name);
+            if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+                return Err(CheckpointError::CannotHold {
+                    reason: "what is there is no regular file, and would be replaced; name another"
+                        .to_owned(),
+                    path,
+                }
+                .into());
+            }
+        }
         let stem = single.strip_suffix(SUFFIX).unwrap_or(single);
         Ok(Self {
             folder: folder.to_owned(),
             single: single.to_owned(),
-            index: source::index_name(single),
+            index,
             stem: stem.to_owned(),
+            is_folder,
         })
+    }
+
+    /// Whether the folder was named, and all in it that can be opened so is what the save replaces.
+    pub(super) fn is_folder(&self) -> bool {
+        self.is_folder
     }
 
     /// The folder of all files.
@@ -77,12 +108,10 @@ impl Target {
         &self.index
     }
 
-    /// Names for so many files. Where it is one, that is the [`single`](Self::single) one; else no file has them.
-    pub(super) fn files(&self, count: usize) -> Vec<String> {
-        if count == 1 {
-            return vec![self.single.clone()];
-        }
-        let mut round = 1_u32;
+    /// Names for so many parts, which no file has. Where there are parts already, the new ones are of a later round: what is
+    /// left of a save that did not end can be told by that.
+    pub(super) fn parts(&self, count: usize, has_parts: bool) -> Vec<String> {
+        let mut round = if has_parts { 2_u32 } else { 1 };
         loop {
             let stem = match round {
                 1 => self.stem.clone(),
@@ -91,46 +120,79 @@ impl Target {
             let names: Vec<_> = (1..=count)
                 .map(|number| format!("{stem}-{number:05}-of-{count:05}{SUFFIX}"))
                 .collect();
-            if !names.iter().any(|name| self.folder.join(name).exists()) {
+            let is_free = |name: &String| fs::symlink_metadata(self.folder.join(name)).is_err();
+            if names.iter().all(is_free) {
                 return names;
             }
             round += 1;
         }
     }
 
-    /// The files in the folder, other than `names`, that are of this checkpoint or were: the one file, and parts.
-    pub(super) fn others(&self, names: &[String]) -> Result<Vec<String>> {
+    /// The files of tensors in the folder that are not hidden, and the target's own, whatever it is called; sorted.
+    pub(super) fn visible(&self) -> Result<Vec<String>> {
+        let mut names = self.names()?;
+        names.retain(|name| *name == self.single || (name.ends_with(SUFFIX) && !name.starts_with('.')));
+        Ok(names)
+    }
+
+    /// The hidden files that a save to this target made and did not name, or has not yet.
+    pub(super) fn drafts(&self) -> Result<Vec<String>> {
+        let is_own = |name: &String| {
+            let rest = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp"));
+            let made = rest.and_then(|rest| rest.rsplit_once('.'));
+            made.is_some_and(|(name, _)| name == self.index || self.may_own(name))
+        };
+        let mut names = self.names()?;
+        names.retain(is_own);
+        Ok(names)
+    }
+
+    /// The index of another checkpoint in the folder, if there is one.
+    pub(super) fn other_index(&self) -> Result<Option<String>> {
+        let is_other =
+            |name: &String| *name != self.index && name.ends_with(INDEX_SUFFIX) && !name.starts_with('.');
+        Ok(self.names()?.into_iter().find(is_other))
+    }
+
+    /// What is in the folder; sorted.
+    fn names(&self) -> Result<Vec<String>> {
         let failed = |source| Error::File {
             doing: "listing the folder".to_owned(),
             path: self.folder.clone(),
             source,
         };
-        let mut others = Vec::new();
+        let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let name = source::name(&entry.map_err(failed)?.path());
-            if self.has(&name) && !names.contains(&name) {
-                others.push(name);
-            }
+            names.push(source::name(&entry.map_err(failed)?.path()));
         }
-        others.sort();
-        Ok(others)
+        names.sort();
+        Ok(names)
     }
 
-    /// Whether a file of that name is one of this checkpoint, of whatever save.
-    fn has(&self, name: &str) -> bool {
-        let is_ours = |part: Part<'_>| {
-            part.stem
-                .strip_prefix(&self.stem)
-                .is_some_and(|round| round.is_empty() || is_round(round))
+    /// Whether a file of that name could be one of this checkpoint, of whatever save and by whatever program: the one file, or
+    /// `model-1-of-2.safetensors`.
+    pub(super) fn may_own(&self, name: &str) -> bool {
+        let round = || {
+            let (rest, total) = name.strip_suffix(SUFFIX)?.rsplit_once("-of-")?;
+            let (stem, number) = rest.rsplit_once('-')?;
+            (is_number(number) && is_number(total)).then_some(stem.strip_prefix(&self.stem)?)
         };
-        name == self.single || Part::of(name).is_some_and(is_ours)
+        name == self.single || round().is_some_and(|round| round.is_empty() || is_round(round))
+    }
+
+    /// Whether a file of that name is a part of a later round than the first, which only a save to this target calls so.
+    pub(super) fn is_later_part(&self, name: &str) -> bool {
+        Part::of(name).is_some_and(|part| part.stem.strip_prefix(&self.stem).is_some_and(is_round))
     }
 }
 
 /// Whether the end of a stem is that of a later round: `-r2`.
 fn is_round(text: &str) -> bool {
-    text.strip_prefix("-r")
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    text.strip_prefix("-r").is_some_and(is_number)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -139,26 +201,28 @@ mod tests {
 
     #[test]
     fn a_target_knows_its_own_files_from_others() {
-        let target = Target::at(Path::new("no/such/folder/model.safetensors")).unwrap();
+        let target = Target::at(Path::new("model.safetensors")).unwrap();
         for name in [
             "model.safetensors",
             "model-00001-of-00002.safetensors",
             "model-r2-00001-of-00002.safetensors",
             "model-r13-123456-of-200000.safetensors",
+            "model-1-of-2.safetensors",
         ] {
-            assert!(target.has(name), "{name}");
+            assert!(target.may_own(name), "{name}");
+            assert_eq!(target.is_later_part(name), name.contains("-r"), "{name}");
         }
         for name in [
             "model.safetensors.index.json",
             "model-fp16-00001-of-00002.safetensors",
             "model-r-00001-of-00002.safetensors",
             "model-00001-of-00002.bin",
-            "model-1-of-2.safetensors",
+            "model-one-of-2.safetensors",
             "mode-00001-of-00002.safetensors",
             "other.safetensors",
             ".model.safetensors.abc.tmp",
         ] {
-            assert!(!target.has(name), "{name}");
+            assert!(!target.may_own(name) && !target.is_later_part(name), "{name}");
         }
     }
 }
