@@ -87,6 +87,8 @@ struct Log {
     driver: Arc<dyn Driver>,
     /// Idle but for anchors.
     stream: Stream,
+    /// Held by who looks at events: what that has taken out of the state is not in it.
+    reading: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -209,6 +211,7 @@ impl Log {
         let log = Arc::new(Self {
             driver: Arc::clone(driver),
             stream: Stream::new(driver).ok()?,
+            reading: Mutex::default(),
             state: Mutex::default(),
         });
         let reader = Arc::downgrade(&log);
@@ -269,16 +272,18 @@ impl Log {
         Some(anchor)
     }
 
-    /// Looks at the copies that are done, oldest first. No lane waits meanwhile.
-    fn read_fired(&self) {
+    /// Looks at the copies that are done, oldest first; says whether those were all. No lane waits meanwhile.
+    fn read_fired(&self) -> bool {
+        let _alone = lock(&self.reading);
         while let Some(oldest) = self.take_oldest() {
             // One that failed is looked at too: it is counted as missed.
             if let Ok(false) = oldest.end.query() {
                 lock(&self.state).unread.push_front(oldest);
-                return;
+                return false;
             }
             self.read(oldest);
         }
+        true
     }
 
     fn take_oldest(&self) -> Option<Unread> {
@@ -351,8 +356,7 @@ pub(super) fn collect(began: Instant) -> Vec<TracedDevice> {
     let deadline = Instant::now() + END_PATIENCE;
     let collected = logs.iter().map(|log| {
         loop {
-            log.read_fired();
-            if lock(&log.state).unread.is_empty() || Instant::now() >= deadline {
+            if log.read_fired() || Instant::now() >= deadline {
                 break;
             }
             sync::sleep(Duration::from_micros(200));
