@@ -7,13 +7,16 @@ mod views;
 
 use std::path::Path;
 
-use pinlane_driver::{DevicePtr, sync::Arc};
+use pinlane_driver::DevicePtr;
 
 pub use foreign::ForeignMemory;
 
 use crate::{
     DType, Device, Element, Error, FileSource, HostMemory, Layout, Result, Scalar,
-    memory::storage::{Place, Storage},
+    memory::{
+        shared::Shared,
+        storage::{Place, Storage},
+    },
 };
 
 /// An n-dimensional array of one dtype, on the host, on a device, or still in a file.
@@ -26,7 +29,7 @@ use crate::{
 pub struct Tensor {
     dtype: DType,
     layout: Layout,
-    storage: Arc<Storage>,
+    storage: Shared<Storage>,
 }
 
 /// # Making tensors in pageable memory
@@ -143,10 +146,15 @@ impl Tensor {
     }
 
     pub(crate) fn new(dtype: DType, layout: Layout, storage: Storage) -> Self {
+        Self::over(dtype, layout, Shared::new(storage))
+    }
+
+    /// Over a storage that others may have a share of, or a block of memory in common with.
+    pub(crate) fn over(dtype: DType, layout: Layout, storage: Shared<Storage>) -> Self {
         Self {
             dtype,
             layout,
-            storage: Arc::new(storage),
+            storage,
         }
     }
 }
@@ -214,11 +222,11 @@ impl Tensor {
         }
     }
 
-    pub(crate) fn storage(&self) -> &Arc<Storage> {
+    pub(crate) fn storage(&self) -> &Shared<Storage> {
         &self.storage
     }
 
-    pub(crate) fn storage_mut(&mut self) -> &mut Arc<Storage> {
+    pub(crate) fn storage_mut(&mut self) -> &mut Shared<Storage> {
         &mut self.storage
     }
 }

@@ -318,7 +318,7 @@ fn start_into<'a, 'f, T: Tree>(
     options: &TransferOptions,
     start: impl FnOnce(&Request<'a, '_>) -> Result<(Flights<'f>, Vec<Tensor>)>,
 ) -> Result<Flights<'f>> {
-    let seized = Seized::of(into)?;
+    let seized = Seized::of(into, leaves.len())?;
     let started = {
         let path = |index| into.path(index);
         let path: Option<&dyn Fn(usize) -> String> = if into.has_names() { Some(&path) } else { None };

@@ -18,7 +18,10 @@ use pinlane_driver::{Conversion, DeviceMemory, sync::Arc};
 use super::{Entry, LoadOptions, named::Named};
 use crate::{
     DType, Device, Error, Layout, Prefetch, Result, Tensor,
-    memory::storage::{DeviceBlock, DeviceBytes, Place, Storage},
+    memory::{
+        shared::Batch,
+        storage::{DeviceBlock, DeviceBytes, Place, Storage},
+    },
     prefetch,
     transfer::{
         convert::{Recast, check_converts, recast_and_wait},
@@ -160,6 +163,7 @@ impl Converting {
             return Err(error);
         }
         let mut whole = Vec::with_capacity(parts.len());
+        let mut batch = Batch::with_capacity(parts.len());
         for (part, place) in parts.iter().zip(places) {
             let Some(place) = place else { continue };
             let incoming = &self.tensors[part.tensor];
@@ -168,10 +172,8 @@ impl Converting {
                 continue;
             }
             let storage = Storage::device(self.device.clone(), place.memory, place.offset);
-            whole.push((
-                part.tensor,
-                Tensor::new(incoming.dtype, incoming.layout.clone(), storage),
-            ));
+            let tensor = Tensor::over(incoming.dtype, incoming.layout.clone(), batch.share(storage));
+            whole.push((part.tensor, tensor));
         }
         Ok(whole)
     }

@@ -212,9 +212,9 @@ impl Checkpoint {
         device: &Device,
         options: &LoadOptions,
     ) -> Result<()> {
-        let seized = Seized::of(into)?;
         let mut sources = Vec::new();
         from.visit(&mut |tensor| sources.push(tensor));
+        let seized = Seized::of(into, sources.len())?;
         if device.is_host() {
             let numbered: Vec<_> = sources.iter().copied().enumerate().collect();
             let filled = Destinations::new(&sources, seized.places(), None)?.fill_on_host(&numbered);

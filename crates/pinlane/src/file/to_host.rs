@@ -16,6 +16,7 @@ use crate::{
     landing::landing,
     memory::{
         buffer::{ALIGNMENT, Buffer},
+        shared::Batch,
         storage::{Place, Storage},
     },
 };
@@ -71,11 +72,12 @@ pub(crate) fn read_to_host_as(
     let sizes: Vec<_> = ends.iter().map(|&(_, _, bytes, ..)| bytes).collect();
     let rooms = rooms(&sizes, memory, placement)?;
     let mut destined = Vec::with_capacity(tensors.len());
+    let mut batch = Batch::with_capacity(tensors.len());
     for ((dtype, layout, bytes, end, conversion), room) in ends.into_iter().zip(rooms) {
         let place = room.place;
         // SAFETY: the room is as long as the tensor, initialised, this storage's alone, and kept by its owner.
         let storage = unsafe { Storage::host(place, bytes, room.pinned, true, room.owner) };
-        read.push(Tensor::new(dtype, layout, storage));
+        read.push(Tensor::over(dtype, layout, batch.share(storage)));
         destined.push(Destined {
             end,
             place,

@@ -10,6 +10,7 @@
 //! - [`recycled`]: large pageable memory that is kept for the next result.
 //! - [`region`]: pages that are pinned as a whole.
 //! - [`residency`]: whether memory has pages yet.
+//! - [`shared`]: counted references, here to storages, of which many lie in one allocation.
 //! - [`shortage`]: what there is too little of when memory can't be pinned.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
@@ -24,6 +25,7 @@ pub(crate) mod pool;
 pub(crate) mod recycled;
 mod region;
 pub(crate) mod residency;
+pub(crate) mod shared;
 pub(crate) mod shortage;
 pub(crate) mod slots;
 pub(crate) mod storage;

@@ -4,8 +4,8 @@
 //! when it is rebuilt, which is while they are on their way.
 //!
 //! A storage is immutable while it is shared. The only way to write is [`Storage::bytes_mut`], which needs the one
-//! `&mut` there is; a transfer holds a clone of the `Arc` for as long as the device may use the bytes, and so nobody
-//! can write to what a copy still reads.
+//! `&mut` there is; a transfer [holds a share of it](super::shared) for as long as the device may use the bytes, and so
+//! nobody can write to what a copy still reads.
 
 use std::{any::Any, ptr::NonNull};
 

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use pinlane_driver::sync::Arc;
-
 use super::Tensor;
-use crate::{Element, Error, Result, memory::storage::Place};
+use crate::{
+    Element, Error, Result,
+    memory::{shared::Shared, storage::Place},
+};
 
 /// # Reading and writing on the host
 impl Tensor {
@@ -48,7 +49,7 @@ impl Tensor {
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         self.host_bytes("writing a tensor in place")?;
         let range = self.packed_range("writing a tensor in place")?;
-        let storage = Arc::get_mut(&mut self.storage).ok_or(Error::Shared)?;
+        let storage = Shared::get_mut(&mut self.storage).ok_or(Error::Shared)?;
         let bytes = storage.bytes_mut().ok_or(Error::Shared)?;
         Ok(T::cast_mut(self.dtype, &mut bytes[range])?)
     }

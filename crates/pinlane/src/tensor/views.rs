@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use pinlane_driver::sync::Arc;
-
 use super::Tensor;
 use crate::{HostMemory, Layout, Result, StridedCopy};
 
@@ -61,7 +59,7 @@ impl Tensor {
         Ok(Self {
             dtype: self.dtype,
             layout,
-            storage: Arc::clone(&self.storage),
+            storage: self.storage.clone(),
         })
     }
 

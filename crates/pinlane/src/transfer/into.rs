@@ -16,7 +16,10 @@ use crate::{
     error::Failure,
     file::to_host::{Destined, end_of, read_all},
     landing::{packing, span_bytes},
-    memory::storage::{Landing, Place},
+    memory::{
+        shared::{Batch, Shared},
+        storage::{Landing, Place, Storage},
+    },
 };
 
 /// Tensors that were taken from a tree to be filled.
@@ -27,19 +30,20 @@ pub(crate) struct Seized {
 }
 
 impl Seized {
-    /// Takes the tensors of `into`, or none of them.
-    pub(crate) fn of<T: Tree>(into: &mut T) -> Result<Self> {
+    /// Takes the tensors of `into`, of which there should be `expected`, or none of them.
+    pub(crate) fn of<T: Tree>(into: &mut T, expected: usize) -> Result<Self> {
         let landing = Arc::default();
         let mut seized = Self {
-            places: Vec::new(),
+            places: Vec::with_capacity(expected),
             landing: Arc::clone(&landing),
         };
+        let mut batch = Batch::with_capacity(expected);
         let mut refused = None;
         let visited = into.visit_mut(&mut |tensor| {
             if refused.is_some() {
                 return;
             }
-            match seize(tensor, &landing) {
+            match seize(tensor, &landing, &mut batch) {
                 Ok(place) => seized.places.push(place),
                 Err(error) => refused = Some((seized.places.len(), error)),
             }
@@ -86,8 +90,8 @@ impl Seized {
     }
 }
 
-/// Takes a tensor that nobody else can reach, and leaves one that nobody can before `landing` is set.
-fn seize(tensor: &mut Tensor, landing: &Arc<Landing>) -> Result<Tensor> {
+/// Takes a tensor that nobody else can reach, and leaves one, of `batch`, that nobody can before `landing` is set.
+fn seize(tensor: &mut Tensor, landing: &Arc<Landing>, batch: &mut Batch<Storage>) -> Result<Tensor> {
     tensor.check_landed("copying into a tensor")?;
     if !tensor.layout().is_contiguous() {
         return Err(Error::Unsupported {
@@ -95,7 +99,7 @@ fn seize(tensor: &mut Tensor, landing: &Arc<Landing>) -> Result<Tensor> {
             reason: "the destination is strided; copy into a contiguous tensor".to_owned(),
         });
     }
-    let storage = Arc::get_mut(tensor.storage_mut()).ok_or(Error::Shared)?;
+    let storage = Shared::get_mut(tensor.storage_mut()).ok_or(Error::Shared)?;
     let writable = match storage.place() {
         Place::Host(host) => host.is_writable(),
         Place::Device(_) => true,
@@ -105,7 +109,7 @@ fn seize(tensor: &mut Tensor, landing: &Arc<Landing>) -> Result<Tensor> {
         return Err(Error::Shared);
     }
     let left = storage.again().until(landing);
-    let left = Tensor::new(tensor.dtype(), tensor.layout().clone(), left);
+    let left = Tensor::over(tensor.dtype(), tensor.layout().clone(), batch.share(left));
     Ok(std::mem::replace(tensor, left))
 }
 

@@ -5,14 +5,12 @@
 
 use std::ptr::NonNull;
 
-use pinlane_driver::sync::Arc;
-
-use crate::memory::storage::Storage;
+use crate::memory::{shared::Shared, storage::Storage};
 
 /// Storages of sources.
 #[derive(Debug)]
 pub(crate) enum Kept {
-    Shared(Vec<Arc<Storage>>),
+    Shared(Vec<Shared<Storage>>),
     /// Each is alive until the job has landed.
     Borrowed(Vec<NonNull<Storage>>),
 }
@@ -36,9 +34,9 @@ impl Kept {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, storage: &Arc<Storage>) {
+    pub(crate) fn push(&mut self, storage: &Shared<Storage>) {
         match self {
-            Self::Shared(storages) => storages.push(Arc::clone(storage)),
+            Self::Shared(storages) => storages.push(storage.clone()),
             Self::Borrowed(storages) => storages.push(NonNull::from(&**storage)),
         }
     }

@@ -25,6 +25,7 @@ use crate::{
     landing::landing,
     memory::{
         residency,
+        shared::Batch,
         storage::{Landing, Place},
     },
     trace::span::engine_span,
@@ -458,6 +459,7 @@ impl Prepared {
         guarded: bool,
         outputs: &mut Vec<(usize, Tensor)>,
     ) -> Result<()> {
+        let mut batch = Batch::with_capacity(group.members.len());
         for (number, (&(index, tensor), leaf)) in group.members.iter().zip(&self.leaves).enumerate() {
             let layout = match group.way {
                 Way::Upload => landing(tensor)?.0,
@@ -468,7 +470,8 @@ impl Prepared {
                 true => storage.until(&self.landing),
                 false => storage,
             };
-            outputs.push((index, Tensor::new(tensor.dtype(), layout, storage)));
+            let output = Tensor::over(tensor.dtype(), layout, batch.share(storage));
+            outputs.push((index, output));
         }
         Ok(())
     }

@@ -6,8 +6,12 @@ use std::{
 };
 
 use pinlane::{
-    Device, Error, TransferOptions, Tree,
-    driver::{Stream, Timing, sim::FaultPlan, sync::Arc},
+    Device, Error, Placement, TransferOptions, Tree,
+    driver::{
+        Stream, Timing,
+        sim::FaultPlan,
+        sync::{Arc, thread},
+    },
     prefetch,
 };
 
@@ -30,6 +34,38 @@ fn transfers_of_several_threads_land_whole() {
                 })
                 .collect(),
         );
+        drop(device);
+        assert_nothing_left(&sim);
+    });
+}
+
+#[test]
+fn each_tensor_of_a_result_is_let_go_by_its_last_holder_and_written_by_its_only_one() {
+    explore(|| {
+        let (device, sim) = open(FaultPlan::new(), BUDGET);
+        let sent = vec![tensor(1), tensor(2)];
+        let apart = TransferOptions::new().placement(Placement::Separate);
+        let mut there = sent.to_with(&device, &apart).unwrap();
+        let mut back = there.to(&Device::host()).unwrap();
+        let (second, first) = (there.pop().unwrap(), there.pop().unwrap());
+        let (again, read) = (second.clone(), back[0].clone());
+        at_once(vec![
+            Box::new(move || drop(first)),
+            Box::new(move || drop(second)),
+            Box::new(move || drop(again)),
+            Box::new(move || {
+                assert_same(&sent[0], &read);
+                drop(read);
+            }),
+            Box::new(move || {
+                // Nobody shares the neighbour.
+                back[1].as_mut_slice::<u8>().unwrap().fill(1);
+                while let Err(error) = back[0].as_mut_slice::<u8>().map(|bytes| bytes.fill(2)) {
+                    assert!(matches!(error, Error::Shared));
+                    thread::yield_now();
+                }
+            }),
+        ]);
         drop(device);
         assert_nothing_left(&sim);
     });
