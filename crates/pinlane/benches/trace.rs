@@ -1,11 +1,11 @@
 //! What tracing costs by itself.
 //!
 //! - `span/off`, `span/on`: one step of a thread, while nobody asks and while a session is open.
-//! - `small/off`, `small/on`: one tensor of 4 kB to an unthrottled simulated device: the steps of the short way and the
-//!   device's two events are all that differs.
+//! - `small/off`, `small/on`: one tensor of 4 kB to an unthrottled simulated device: the steps of the short way are all that
+//!   differs.
 //! - `write/100000`: the file of so many spans.
 //!
-//! `examples/trace_cost.rs` measures what it adds to whole transfers, turn and turn about.
+//! The figure `trace-on` of `pinlane bench` is what it adds to whole transfers.
 
 use std::{hint::black_box, io, time::Duration};
 

@@ -9,6 +9,7 @@ mod pool_ready;
 mod processor_time;
 mod to_device;
 mod to_host;
+mod tracing;
 
 use pinlane::HostMemory;
 
@@ -173,6 +174,11 @@ pub const ALL: &[Spec] = &[
         processor_time::cpu_per_gb,
     ),
     alone(
+        "trace-on",
+        "transfers while a trace is taken, worst of pinlane / itself without",
+        tracing::trace_on,
+    ),
+    alone(
         "pinned-peak",
         "pinned memory while much is moved",
         pinned_peak::pinned_peak,
@@ -279,6 +285,22 @@ pub(crate) mod work {
             bytes: 4000,
             count: 1000,
         }
+    }
+
+    /// What is moved while a trace is taken: long and short, by lanes and by the caller.
+    pub(crate) fn traced(scale: Scale) -> [Cell; 5] {
+        let (h2d, pageable) = (Direction::H2d, Memory::Pageable);
+        let one = |memory, bytes| Cell {
+            bytes: scale.bytes(bytes),
+            ..one_gib(h2d, memory, scale)
+        };
+        [
+            one(pageable, 256 << 20),
+            one(pageable, 16 << 20),
+            one(Memory::Pinned, 16 << 20),
+            thousand_of_1000_floats(h2d),
+            one(pageable, 4096),
+        ]
     }
 
     /// One tensor of each power of 4 from 4 B to 4 GiB, pinned.

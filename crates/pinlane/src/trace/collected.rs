@@ -103,22 +103,26 @@ impl TimedBy {
     }
 }
 
-/// A copy of pinlane's, or a batch of them: from when its engine began with it to when it was done. Times count from
-/// the beginning of the session. What the driver copies by itself in several parts (pageable memory) counts as one.
+/// Copies of pinlane's, one behind the other: from when their engine began with the first to when it was done with the last.
+/// Those that follow each other within a quarter of a millisecond are timed together, since every look at a device's clock
+/// holds its copies up. Times count from the beginning of the session. What the driver copies by itself in several parts
+/// (pageable memory) counts as one.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DeviceSpan {
     /// The part of the device that was busy. Copies of one part do not overlap.
     pub engine: EngineKind,
-    /// When it began.
+    /// When the first began.
     pub start: Duration,
-    /// When it ended.
+    /// When the last ended.
     pub end: Duration,
-    /// What it copied.
+    /// How many copies, or batches of copies.
+    pub copies: u32,
+    /// What they copied.
     pub bytes: u64,
-    /// The route of these bytes.
-    pub route: Route,
-    /// The lane that enqueued it; a caller has none where it takes the short way.
+    /// The route of these bytes, where it is one.
+    pub route: Option<Route>,
+    /// The lane that enqueued them, where it is one; a caller has none where it takes the short way.
     pub lane: Option<u32>,
     /// Whose clock told its end.
     pub timed_by: TimedBy,
@@ -285,7 +289,7 @@ impl fmt::Display for Summary<'_> {
                 let of_engine = || device.spans.iter().filter(|span| span.engine == engine);
                 let bytes: u64 = of_engine().map(|span| span.bytes).sum();
                 let time: Duration = of_engine().map(|span| span.end.saturating_sub(span.start)).sum();
-                let count = of_engine().count();
+                let count: u64 = of_engine().map(|span| u64::from(span.copies)).sum();
                 if count > 0 {
                     write!(
                         f,
@@ -326,8 +330,9 @@ mod tests {
             engine,
             start: millis(start),
             end: millis(end),
+            copies: 1,
             bytes: 1,
-            route: Route::Direct,
+            route: Some(Route::Direct),
             lane: None,
             timed_by: TimedBy::Device,
         };

@@ -41,7 +41,7 @@ mod write;
 use pinlane_driver::{
     fork,
     sync::{
-        Instant, Mutex, OnceLock, ProcessFlag,
+        Duration, Instant, Mutex, OnceLock, ProcessFlag,
         atomic::Ordering::{Relaxed, SeqCst},
         lock,
     },
@@ -133,6 +133,12 @@ impl Session {
             began,
             asks_devices,
         }
+    }
+
+    /// How long it has been collecting: now, as its spans count the time.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Ends collecting. Copies that are under way are waited for, for two seconds at most.

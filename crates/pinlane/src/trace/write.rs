@@ -10,6 +10,7 @@ use pinlane_driver::{DeviceId, sync::Duration};
 use serde::{Serialize, ser::SerializeSeq as _};
 
 use super::collected::{EngineKind, Trace, TracedDevice};
+use crate::Route;
 
 /// What the process of the first device is called is the host's number and this. Linux gives no process a number so high.
 const DEVICE_PROCESS: u32 = 1 << 24;
@@ -34,6 +35,8 @@ struct Event<'a> {
 
 #[derive(Serialize)]
 struct Args<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copies: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,6 +145,7 @@ fn host_events(trace: &Trace, host: u32) -> impl Iterator<Item = Event<'_>> {
             ts: microseconds(span.start),
             dur: microseconds(span.end.saturating_sub(span.start)),
             args: Args {
+                copies: None,
                 bytes: span.bytes,
                 route: span.route,
                 lane: span.lane,
@@ -166,8 +170,9 @@ fn device_events(trace: &Trace, host: u32) -> impl Iterator<Item = Event<'_>> {
         };
         let copies = device.spans.iter().map(move |span| {
             let args = Args {
+                copies: Some(span.copies),
                 bytes: Some(span.bytes),
-                route: Some(span.route.name()),
+                route: span.route.map(Route::name),
                 lane: span.lane,
                 timed_by: Some(span.timed_by.name()),
             };
@@ -175,6 +180,7 @@ fn device_events(trace: &Trace, host: u32) -> impl Iterator<Item = Event<'_>> {
         });
         let busy = device.busy().into_iter().map(move |times| {
             let args = Args {
+                copies: None,
                 bytes: None,
                 route: None,
                 lane: None,

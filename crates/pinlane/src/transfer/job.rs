@@ -19,7 +19,7 @@ use pinlane_driver::{
     DeviceId, DevicePtr, Event, Stream,
     sync::{
         Arc, Condvar, Duration, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         lock, wait,
     },
 };
@@ -47,6 +47,13 @@ pub(crate) enum End {
     Device(DevicePtr),
     /// Memory of another device.
     Peer(DeviceId, DevicePtr),
+}
+
+impl End {
+    /// Whether a disk may be waited for.
+    pub(crate) fn is_in_a_file(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Sink(_))
+    }
 }
 
 // SAFETY: the pointers name memory that the job keeps alive, and that nobody writes (a source) or reads (a result)
@@ -101,6 +108,8 @@ pub(crate) struct Job {
     patience: Duration,
     leaks: Arc<Leaks>,
     cancelled: AtomicBool,
+    /// Chunks that were enqueued while a trace was taken.
+    traced: AtomicUsize,
     progress: Mutex<Progress>,
     settled: Condvar,
 }
@@ -149,6 +158,7 @@ impl Job {
             patience: engine.profile.patience,
             leaks: Arc::clone(&engine.leaks),
             cancelled: AtomicBool::new(false),
+            traced: AtomicUsize::new(0),
             progress: Mutex::new(progress),
             settled: Condvar::new(),
         })
@@ -197,6 +207,11 @@ impl Job {
     /// Nobody wants the result any more.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// One more chunk was enqueued while a trace is taken; says whether it was the last.
+    pub(crate) fn note_traced(&self) -> bool {
+        self.traced.fetch_add(1, Ordering::Relaxed) + 1 == self.plan.chunks.len()
     }
 
     /// One chunk is done with, on the host: the device is done with it at `mark`, or already.

@@ -27,7 +27,7 @@ use crate::{
         slots::Slot,
     },
     trace::{
-        device::{self, Begun, Work},
+        device::{self, Work},
         span::engine_span,
     },
 };
@@ -299,15 +299,21 @@ impl Lane {
             // SAFETY: as above, for each; the runs of one plan do not overlap.
             (copies, None) => unsafe { stream.driver().copy_batch(copies, stream.raw()) },
         };
-        let marked = enqueued.and_then(|()| lane.mark(traced.as_ref().map(Begun::event)));
-        if let (Ok(_), Some(traced)) = (&marked, traced) {
-            traced.end(Work {
+        let marked = enqueued.and_then(|()| lane.mark());
+        if let (Ok(mark), Some(traced)) = (&marked, traced) {
+            let work = Work {
                 direction: job.plan.direction(),
                 bytes: chunk.bytes as u64,
                 route: chunk.route,
                 lane: Some(self.index),
                 by_kernel: table.is_some(),
-            });
+                transfer: std::ptr::from_ref(job).addr(),
+            };
+            // What a disk has to bring first may be a while.
+            let mut segments = job.plan.segments(chunk).iter();
+            let waits = segments.any(|segment| job.ends[segment.leaf as usize].is_in_a_file());
+            let goes_on = || !job.note_traced() && !waits;
+            traced.end(stream, Arc::<Mark>::clone(mark), &work, goes_on);
         }
         marked.map_err(|source| {
             let doing = format!(

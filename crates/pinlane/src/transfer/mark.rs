@@ -23,6 +23,8 @@ use pinlane_driver::{
     },
 };
 
+use crate::trace::device::End;
+
 /// How often a driver that refuses to wait is asked: what it doesn't tell the end of would have to be leaked.
 const ATTEMPTS: usize = 8;
 
@@ -48,19 +50,12 @@ pub(crate) struct Events(Mutex<Vec<Event>>);
 /// A point in a lane's stream.
 #[derive(Debug)]
 pub(crate) struct Mark {
-    event: MarkEvent,
+    /// Out of the set. `None` only while dropping.
+    event: Option<Event>,
     stream: Arc<LaneStream>,
     generation: u64,
     /// Counts from 1 on in each generation.
     number: u32,
-}
-
-#[derive(Debug)]
-enum MarkEvent {
-    /// Out of the set. `None` only while dropping.
-    Own(Option<Event>),
-    /// One that tells the time too, for a trace, which has it back.
-    Traced(Arc<Event>),
 }
 
 impl LaneStream {
@@ -116,15 +111,9 @@ impl LaneStream {
         self.made.store(0, Ordering::Relaxed);
     }
 
-    /// Marks the end of what is enqueued so far, by a trace's event where there is one. For who drives the lane.
-    pub(crate) fn mark(
-        self: &Arc<Self>,
-        traced: Option<Arc<Event>>,
-    ) -> Result<Arc<Mark>, pinlane_driver::Error> {
-        let event = match traced {
-            Some(event) => MarkEvent::Traced(event),
-            None => MarkEvent::Own(Some(self.take_event()?)),
-        };
+    /// Marks the end of what is enqueued so far. For who drives the lane.
+    pub(crate) fn mark(self: &Arc<Self>) -> Result<Arc<Mark>, pinlane_driver::Error> {
+        let event = Some(self.take_event()?);
         let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
         let mark = Arc::new(Mark {
             event,
@@ -147,10 +136,7 @@ impl LaneStream {
 
 impl Mark {
     fn event(&self) -> &Event {
-        match &self.event {
-            MarkEvent::Own(event) => event.as_ref().expect("the event is there until drop"),
-            MarkEvent::Traced(event) => event,
-        }
+        self.event.as_ref().expect("the event is there until drop")
     }
 
     /// Whether this mark, once reached, says that `earlier` was reached too, and how that went.
@@ -217,11 +203,19 @@ impl Mark {
     }
 }
 
+impl End for Mark {
+    fn fence(&self, stream: &Stream) -> Result<(), pinlane_driver::Error> {
+        self.fence(stream)
+    }
+
+    fn stream(&self) -> usize {
+        Arc::as_ptr(&self.stream).addr()
+    }
+}
+
 impl Drop for Mark {
     fn drop(&mut self) {
-        if let MarkEvent::Own(event) = &mut self.event
-            && let Some(event) = event.take()
-        {
+        if let Some(event) = self.event.take() {
             lock(&self.stream.events.0).push(event);
         }
     }

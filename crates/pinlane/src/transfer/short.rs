@@ -16,10 +16,11 @@ use super::{
     plan::{Direction, Kind, Leaf},
 };
 use crate::{
-    Device, Error, Profile, Result, Tensor,
+    Device, Error, Profile, Result, Route, Tensor,
     landing::{landing, span_bytes},
     memory::{
         buffer::Buffer,
+        shared::Shared,
         slots::Reuse,
         storage::{DeviceBlock, Place, Storage},
     },
@@ -63,8 +64,7 @@ pub(crate) fn move_to(tensor: &Tensor, to: &Device, options: &TransferOptions) -
     match (tensor.storage().place(), to.accelerator()) {
         (Place::Host(_), Some(accelerator)) => {
             let engine = accelerator.running.engine();
-            let (host, bytes) = host_end(tensor, engine)?;
-            Some(upload(tensor, host, bytes, to, engine))
+            Some(upload(tensor, &host_end(tensor, engine)?, to, engine))
         }
         (Place::Device(source), None) => {
             let engine = source.device.accelerator()?.running.engine();
@@ -89,26 +89,28 @@ pub(crate) fn copy_into(tensor: &Tensor, into: &mut Tensor) -> Option<Result<()>
         && into.layout().is_contiguous()
         && tensor.storage().has_landed()
         && into.storage().has_landed()
-        && Arc::get_mut(into.storage_mut()).is_some();
+        && Shared::get_mut(into.storage_mut()).is_some();
     if !fits {
         return None;
     }
-    let (engine, copy) = match (tensor.storage().place(), into.storage().place()) {
+    let (engine, copy, route) = match (tensor.storage().place(), into.storage().place()) {
         (Place::Host(_), Place::Device(device)) => {
             let engine = device.device.accelerator()?.running.engine();
-            let ((host, bytes), (device, _)) = (host_end(tensor, engine)?, device_end(into)?);
-            (engine, MemCopy::to_device(device, host, bytes))
+            let (host, (device, _)) = (host_end(tensor, engine)?, device_end(into)?);
+            let copy = MemCopy::to_device(device, host.ptr, host.bytes);
+            (engine, copy, host.route())
         }
         (Place::Device(device), Place::Host(host)) if host.is_writable() => {
             let engine = device.device.accelerator()?.running.engine();
-            let ((host, bytes), (device, _)) = (host_end(into, engine)?, device_end(tensor)?);
-            (engine, MemCopy::to_host(host, device, bytes))
+            let (host, (device, _)) = (host_end(into, engine)?, device_end(tensor)?);
+            let copy = MemCopy::to_host(host.ptr, device, host.bytes);
+            (engine, copy, host.route())
         }
         _ => return None,
     };
     // SAFETY: `tensor` is borrowed until the copy is over, and `into` exclusively, which is the only name of its bytes; where
     // the end of the copy can't be known, both are kept for ever.
-    let copied = unsafe { copy_and_wait(engine, copy) };
+    let copied = unsafe { copy_and_wait(engine, copy, route) };
     if let Err(error) = &copied {
         if error.leaves_memory_in_use() {
             engine.leaks.add(copy.bytes as u64);
@@ -120,16 +122,33 @@ pub(crate) fn copy_into(tensor: &Tensor, into: &mut Tensor) -> Option<Result<()>
     Some(copied)
 }
 
-/// The host's end of a short copy: one piece, pinned or so small that the driver's own way is the shortest.
-fn host_end(tensor: &Tensor, engine: &Engine) -> Option<(*mut u8, usize)> {
+/// The host's end of a short copy.
+struct HostPiece {
+    ptr: *mut u8,
+    bytes: usize,
+    pinned: bool,
+}
+
+impl HostPiece {
+    fn route(&self) -> Route {
+        if self.pinned { Route::Direct } else { Route::Plain }
+    }
+}
+
+/// One piece, pinned or so small that the driver's own way is the shortest.
+fn host_end(tensor: &Tensor, engine: &Engine) -> Option<HostPiece> {
     let Place::Host(host) = tensor.storage().place() else {
         return None;
     };
     let pinned = host.pinned() == Some(engine.driver.properties().id.backend);
     let span = one_piece(tensor)?;
     let longest = longest_of_host_end(pinned, &engine.profile);
-    // SAFETY: the layout was checked against the storage.
-    (span.len() <= longest).then(|| (unsafe { host.ptr().as_ptr().add(span.start) }, span.len()))
+    (span.len() <= longest).then(|| HostPiece {
+        // SAFETY: the layout was checked against the storage.
+        ptr: unsafe { host.ptr().as_ptr().add(span.start) },
+        bytes: span.len(),
+        pinned,
+    })
 }
 
 fn device_end(tensor: &Tensor) -> Option<(DevicePtr, usize)> {
@@ -153,14 +172,15 @@ fn one_piece(tensor: &Tensor) -> Option<std::ops::Range<usize>> {
     (!span.is_empty()).then_some(span)
 }
 
-fn upload(tensor: &Tensor, host: *mut u8, bytes: usize, to: &Device, engine: &Engine) -> Result<Tensor> {
+fn upload(tensor: &Tensor, host: &HostPiece, to: &Device, engine: &Engine) -> Result<Tensor> {
+    let bytes = host.bytes;
     let memory = DeviceMemory::new(&engine.driver, bytes)
         .map_err(|source| Error::driver("making room for tensors on the device", source))?;
     let block = Arc::new(DeviceBlock(memory));
-    let copy = MemCopy::to_device(block.0.ptr(), host, bytes);
+    let copy = MemCopy::to_device(block.0.ptr(), host.ptr, bytes);
     // SAFETY: the tensor is borrowed and its bytes don't change while they are shared; the block is new. Both are kept for
     // ever where the end of the copy can't be known.
-    if let Err(error) = unsafe { copy_and_wait(engine, copy) } {
+    if let Err(error) = unsafe { copy_and_wait(engine, copy, host.route()) } {
         if error.leaves_memory_in_use() {
             engine.leaks.add(bytes as u64);
             tensor.storage().leak();
@@ -183,9 +203,10 @@ fn download(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &Engine) -
             break slot;
         }
     };
+    let copy = MemCopy::to_host(slot.ptr(), device, bytes);
     // SAFETY: the slot is this call's, and is longer; the tensor is borrowed. Both are kept for ever where the end of the
     // copy can't be known.
-    match unsafe { copy_and_wait(engine, MemCopy::to_host(slot.ptr(), device, bytes)) } {
+    match unsafe { copy_and_wait(engine, copy, Route::Direct) } {
         Ok(()) => {
             // SAFETY: the bytes have landed in the slot; the result is as long, and new.
             unsafe { std::ptr::copy_nonoverlapping(slot.ptr(), result.ptr().as_ptr(), bytes) };
@@ -213,7 +234,7 @@ fn download_pinned(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &En
     let copy = MemCopy::to_host(result.ptr().as_ptr(), device, bytes);
     // SAFETY: the lease is as long, and this call's alone; the tensor is borrowed. Both are kept for ever where the end of the
     // copy can't be known.
-    if let Err(error) = unsafe { copy_and_wait(engine, copy) } {
+    if let Err(error) = unsafe { copy_and_wait(engine, copy, Route::Direct) } {
         if error.leaves_memory_in_use() {
             engine.leaks.add(bytes as u64);
             tensor.storage().leak();
@@ -227,13 +248,14 @@ fn download_pinned(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &En
     Ok(Tensor::new(tensor.dtype(), tensor.layout().at_start(), storage))
 }
 
-/// Copies, and returns when nothing of the copy is in flight any more, unless the error says that memory is left in use.
+/// Copies, and returns when nothing of the copy is in flight any more, unless the error says that memory is left in use. The
+/// route is for its trace.
 ///
 /// # Safety
 ///
 /// Both ends are valid for the copy until this returns, and for ever where its error leaves memory in use; nobody else
 /// writes the source or touches the destination.
-unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy) -> Result<()> {
+unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy, route: Route) -> Result<()> {
     let stream = engine.take_quiet_stream()?;
     let doing = || format!("copying {} bytes", copy.bytes);
     let span = engine_span!("copy", copy.bytes);
@@ -244,7 +266,7 @@ unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy) -> Result<()> {
     let span = engine_span!("wait", copy.bytes);
     let ended = stream.finish();
     if let (Some(begun), Ok(()), Ok(())) = (traced, &enqueued, &ended) {
-        trace::device::end_alone(&engine.driver, &copy, begun);
+        trace::device::end_alone(&engine.driver, &copy, route, begun);
     }
     drop(span);
     match (enqueued, ended) {

@@ -1,0 +1,81 @@
+//! What a trace adds to a transfer: the same with and without a session, turn and turn about.
+
+use std::time::{Duration, Instant};
+
+use pinlane::trace;
+use pinlane_guide::units;
+
+use super::{Context, Draft, Unit, judge::Asked::AtMost, work};
+use crate::{
+    cell::Cell,
+    error::Result,
+    landed::Landed,
+    rounds::{Effort, median},
+    ways::{PINLANE, Way},
+};
+
+/// A turn lasts about so long: a session is begun and ended outside the time, and each leaves the caches cold.
+const TURN: Duration = Duration::from_millis(10);
+
+pub(super) fn trace_on(context: &Context<'_>) -> Result<Draft> {
+    let mut ratios = Vec::new();
+    for cell in work::traced(context.scale) {
+        ratios.push((ratio(context, cell)?, cell));
+    }
+    ratios.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let listed = ratios.iter().map(|(ratio, cell)| {
+        let size = units::bytes(cell.bytes as u64);
+        format!("{ratio:.3} with {} x {size} {}", cell.count, cell.memory)
+    });
+    let listed: Vec<String> = listed.collect();
+    let worst = ratios.first().map_or(f64::NAN, |(ratio, _)| *ratio);
+    Ok(Draft::new(worst, Unit::Times)
+        .asked([AtMost(1.02)])
+        .detail(listed.join(", ")))
+}
+
+/// Less for each of several works.
+fn effort(context: &Context<'_>) -> Effort {
+    Effort {
+        budget: context.effort.budget / 2,
+        ..context.effort
+    }
+}
+
+/// How much longer a transfer of `cell` takes while a session is open.
+fn ratio(context: &Context<'_>, cell: Cell) -> Result<f64> {
+    let rig = context.rig;
+    let sources = rig.sources(cell, rig.device_for(cell))?;
+    let way = sources.pinlane();
+    rig.check(&sources, PINLANE, way.run()?)?;
+    let (took, _) = run(&way)?;
+    let runs = (TURN.as_secs_f64() / took).ceil().clamp(1.0, 1e4) as usize;
+    let effort = effort(context);
+    let (began, mut ratios) = (Instant::now(), Vec::new());
+    while effort.goes_on(ratios.len(), began) {
+        let without = turn(&way, runs)?;
+        let session = trace::start();
+        let with = turn(&way, runs)?;
+        drop(session);
+        ratios.push(with / without);
+    }
+    let session = trace::start();
+    rig.check(&sources, PINLANE, way.run()?)?;
+    drop(session);
+    ratios.sort_by(f64::total_cmp);
+    Ok(median(&ratios))
+}
+
+/// The median seconds of some runs.
+fn turn(way: &Way<'_>, runs: usize) -> Result<f64> {
+    let mut took = (0..runs).map(|_| Ok(run(way)?.0)).collect::<Result<Vec<f64>>>()?;
+    took.sort_by(f64::total_cmp);
+    Ok(median(&took))
+}
+
+/// The seconds of a run, and what it landed, for the caller to drop.
+fn run(way: &Way<'_>) -> Result<(f64, Landed)> {
+    let began = Instant::now();
+    let landed = way.run()?;
+    Ok((began.elapsed().as_secs_f64(), landed))
+}

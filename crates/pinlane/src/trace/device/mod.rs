@@ -1,0 +1,202 @@
+//! When the devices were busy with pinlane's copies, by their own clocks.
+//!
+//! A lane marks the end of each chunk's copies by an event anyhow, one that tells no time. While a session asks for it, a stream
+//! of the [`log`]'s own, its clock, waits for such marks and records an event that does; a thread looks at it when it has
+//! fired. So no copy waits for its trace. But when a device writes the time down, its copies stand still for one to three
+//! microseconds, on whatever stream that is. So copies that follow each other closely on an engine are timed
+//! [together](span): their span begins with the first of them and ends with the last.
+//!
+//! What the events tell is set to the host's clock by an *anchor*, an event on an idle stream that fired between two looks at that
+//! clock; a new one is made every other second, since the clocks drift apart. The end of a copy that its caller waits for
+//! alone is the moment at which the caller sees it done, a microsecond or two later: an event for it would take longer than that.
+//!
+//! A copy has begun when it was enqueued and the engine was done with the copy before, since an engine does one at a time (see
+//! [`EngineKind`]). Only where its stream has to wait for somebody else's event, a second event tells when that was over.
+
+mod log;
+mod span;
+
+use std::fmt::Debug;
+
+use pinlane_driver::{
+    Address, Driver, Event, MemCopy, Stream,
+    sync::{self, Arc, Duration, Instant},
+};
+
+use self::{
+    log::Log,
+    span::{Copies, Read},
+};
+use super::collected::{DeviceSpan, EngineKind, TimedBy, TracedDevice};
+use crate::{Direction, Route};
+
+/// How long the end of a session waits for copies under way.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Less than any copy takes: what seems to have taken no more was done earlier, beside the copies before it.
+const NO_TIME: Duration = Duration::from_micros(1);
+
+/// Work of a device, for its trace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub(crate) direction: Direction,
+    pub(crate) bytes: u64,
+    pub(crate) route: Route,
+    /// The lane that enqueued it.
+    pub(crate) lane: Option<usize>,
+    /// Whether a kernel does it.
+    pub(crate) by_kernel: bool,
+    /// What tells its transfer from others.
+    pub(crate) transfer: usize,
+}
+
+impl Work {
+    fn engine(&self) -> EngineKind {
+        EngineKind::of(self.direction, self.by_kernel)
+    }
+}
+
+/// The end of copies, which other streams can wait for.
+pub(crate) trait End: Debug + Send + Sync {
+    /// Makes `stream` wait for it, without blocking the host.
+    fn fence(&self, stream: &Stream) -> Result<(), pinlane_driver::Error>;
+
+    /// What tells its stream from others: who waits for the later of two ends on one stream has waited for both.
+    fn stream(&self) -> usize;
+}
+
+/// When copies could begin at the earliest, as far as their stream goes.
+#[derive(Debug)]
+enum Reached {
+    /// When they were enqueued.
+    At(Instant),
+    /// When this had fired.
+    Event(Event),
+}
+
+/// Copies that are being enqueued.
+#[derive(Debug)]
+pub(crate) struct Begun(Reached);
+
+/// Notes that copies begin on `stream`, if a session asks; `waits` says whether it waits for an event first. A device that
+/// refuses goes without: its copies don't fail.
+#[inline]
+pub(crate) fn begin(stream: &Stream, waits: bool) -> Option<Begun> {
+    if !super::devices_are_wanted() {
+        return None;
+    }
+    if waits {
+        return Begun::behind(stream);
+    }
+    Some(Begun(Reached::At(Instant::now())))
+}
+
+impl Begun {
+    #[cold]
+    fn behind(stream: &Stream) -> Option<Self> {
+        let log = Log::of(stream.driver())?;
+        let event = log.stamp(stream);
+        if event.is_none() {
+            log.miss(1);
+        }
+        event.map(|event| Self(Reached::Event(event)))
+    }
+
+    /// Notes that the copies are enqueued on `stream` with `end` behind them, and what they are. `goes_on` says whether more of
+    /// their transfer comes at once, with which they may be timed; it is asked for one after the other.
+    #[cold]
+    pub(crate) fn end(self, stream: &Stream, end: Arc<dyn End>, work: &Work, goes_on: impl FnOnce() -> bool) {
+        let Some(log) = Log::of(stream.driver()) else {
+            return;
+        };
+        match self.0 {
+            // When it began has nothing to do with what came before it, nor may that wait for it.
+            Reached::Event(_) => log.time_on(stream, Copies::new(self.0, work, end)),
+            Reached::At(_) => log.add(Copies::new(self.0, work, end), work.transfer, goes_on),
+        }
+    }
+}
+
+/// When a copy begins that its caller waits for, if a session asks.
+#[inline]
+pub(crate) fn begin_alone() -> Option<Instant> {
+    super::devices_are_wanted().then(Instant::now)
+}
+
+/// Notes that such a copy is over, which went by `route`.
+#[cold]
+pub(crate) fn end_alone(driver: &Arc<dyn Driver>, copy: &MemCopy, route: Route, begun: Instant) {
+    let end = Instant::now();
+    let direction = match (copy.src, copy.dst) {
+        (Address::Host(_), _) => Direction::ToDevice,
+        (_, Address::Host(_)) => Direction::ToHost,
+        _ => Direction::OnDevice,
+    };
+    let work = Work {
+        direction,
+        bytes: copy.bytes as u64,
+        route,
+        lane: None,
+        by_kernel: false,
+        transfer: 0,
+    };
+    if let Some(log) = Log::of(driver) {
+        log.keep(Read::alone(&work, begun, end));
+    }
+}
+
+/// What the devices have told since `began`.
+pub(super) fn collect(began: Instant) -> Vec<TracedDevice> {
+    let deadline = Instant::now() + END_PATIENCE;
+    let collected = log::all().into_iter().map(|log| {
+        while !log.read_fired() && Instant::now() < deadline {
+            sync::sleep(Duration::from_micros(200));
+        }
+        let (read, missed) = log.since(began);
+        TracedDevice {
+            properties: log.properties().clone(),
+            spans: in_turn(read, began),
+            missed,
+        }
+    });
+    collected
+        .filter(|device| !device.spans.is_empty() || device.missed > 0)
+        .collect()
+}
+
+/// Lets go of what no session wants.
+pub(super) fn forget_before(earliest: Option<Instant>) {
+    match earliest {
+        Some(earliest) => {
+            for log in log::all() {
+                log.forget_before(earliest);
+            }
+        }
+        None => log::forget_all(),
+    }
+}
+
+/// The copies of one device, in the order in which they ended: of those on one engine, each begins after the one before.
+fn in_turn(mut copies: Vec<Read>, began: Instant) -> Vec<DeviceSpan> {
+    copies.sort_by_key(|copy| copy.end);
+    let mut spans: Vec<DeviceSpan> = Vec::with_capacity(copies.len());
+    // The last span on each engine.
+    let mut last: [Option<usize>; EngineKind::ALL.len()] = Default::default();
+    for copy in copies {
+        let before = last[copy.engine as usize];
+        let free_at = before.map_or(Duration::ZERO, |before| spans[before].end);
+        let since = |at: Instant| at.saturating_duration_since(began);
+        let (start, end) = (since(copy.reached).max(free_at), since(copy.end));
+        match before {
+            // An engine takes its streams in turn, so these came before the last of those.
+            Some(before) if end.saturating_sub(start) < NO_TIME && copy.timed_by == TimedBy::Device => {
+                copy.join(&mut spans[before], end);
+            }
+            _ => {
+                last[copy.engine as usize] = Some(spans.len());
+                spans.push(copy.span(start.min(end), end));
+            }
+        }
+    }
+    spans
+}
