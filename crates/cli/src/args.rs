@@ -1,6 +1,6 @@
 //! The command line as typed: nothing here is checked beyond its form.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use pinlane::{Direction, HostEnd};
@@ -13,6 +13,10 @@ use crate::{bench::BenchArgs, size};
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+
+    /// Write what every thread and the device do, and when, to FILE, for https://ui.perfetto.dev, and print the operations
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) trace: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -39,34 +43,23 @@ pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) trace: TraceArgs,
 }
 
 impl Command {
-    /// Where its trace goes, if it moves bytes and one is wanted.
-    pub(crate) fn trace(&self) -> Option<&Path> {
-        let trace = match self {
-            Self::Guide(args) => &args.trace,
-            Self::Bench(args) => &args.trace,
-            Self::Tune(args) => &args.trace,
-            Self::Load(args) => &args.trace,
-            Self::Doctor(args) => &args.trace,
-            Self::Advise(args) => &args.trace,
-            Self::Verify(args) => &args.trace,
-            Self::Plan(_) | Self::Ls(_) => return None,
-        };
-        trace.trace.as_deref()
+    /// Its name on the command line.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Guide(_) => "guide",
+            Self::Bench(_) => "bench",
+            Self::Plan(_) => "plan",
+            Self::Tune(_) => "tune",
+            Self::Ls(_) => "ls",
+            Self::Verify(_) => "verify",
+            Self::Load(_) => "load",
+            Self::Doctor(_) => "doctor",
+            Self::Advise(_) => "advise",
+        }
     }
-}
-
-/// A trace of what a command does.
-#[derive(Debug, clap::Args)]
-pub(crate) struct TraceArgs {
-    /// Write what every thread and the device do, and when, to FILE, for https://ui.perfetto.dev, and print the operations
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
 }
 
 /// Run the experiments of the guide to pinned memory and non-blocking copies, and judge its claims on this machine.
@@ -99,9 +92,6 @@ pub(crate) struct GuideArgs {
     /// List the experiments and their claims, and run nothing
     #[arg(long)]
     pub(crate) list: bool,
-
-    #[command(flatten)]
-    pub(crate) trace: TraceArgs,
 }
 
 /// Tell how tensors would be moved, and why. Nothing is moved, and none of the tensors is made.
@@ -230,9 +220,6 @@ pub(crate) struct AdviseArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) trace: TraceArgs,
 }
 
 /// Measure what this machine can do, in a few seconds, and store it: devices that are opened from then on use it.
@@ -249,9 +236,6 @@ pub(crate) struct TuneArgs {
     /// Write what is found to FILE as JSON too, for `pinlane advise --profile` elsewhere (not of a simulated device)
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub(crate) trace: TraceArgs,
 }
 
 /// List the tensors of a checkpoint, from its headers alone.
@@ -271,9 +255,6 @@ pub(crate) struct VerifyArgs {
     /// A safetensors file, a folder of them, or an index
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) trace: TraceArgs,
 }
 
 /// Load a checkpoint to a device, tell how fast that went, and drop it.
@@ -294,9 +275,6 @@ pub(crate) struct LoadArgs {
     /// How the files are read
     #[arg(long, value_enum, default_value_t = AccessArg::Auto)]
     pub(crate) access: AccessArg,
-
-    #[command(flatten)]
-    pub(crate) trace: TraceArgs,
 }
 
 /// A way to read files.

@@ -31,31 +31,34 @@ use output::Failure;
 fn main() -> ExitCode {
     // Clap answers a wrong command line itself, with exit code 2, and `--help` with 0.
     let args = Args::parse();
-    let checked = outputs::check(&args.command);
-    let traced = match checked.and_then(|()| trace::Tracing::start(args.command.trace())) {
+    let checked = outputs::check(&args);
+    let traced = match checked.and_then(|()| trace::Tracing::start(args.trace.as_deref())) {
         Ok(traced) => traced,
         Err(failure) => return told(&failure),
     };
-    let result = match args.command {
-        Command::Bench(args) => bench::Config::check(&args).and_then(|config| config.run()),
-        Command::Guide(args) => guide::Config::check(&args).and_then(|config| config.run()),
-        Command::Plan(args) => plan::Config::check(&args).and_then(|config| config.run()),
-        Command::Tune(args) => tune::Config::check(&args).and_then(|config| config.run()),
-        Command::Ls(args) => ls::Config::check(&args).and_then(|config| config.run()),
-        Command::Verify(args) => {
-            let _span = pinlane::trace::span("verify");
-            verify::Config::new(&args).run()
-        }
-        Command::Load(args) => load::Config::check(&args).and_then(|config| config.run()),
-        Command::Advise(args) => advise::Config::check(&args).and_then(|config| config.run()),
-        Command::Doctor(args) => doctor::Config::check(&args).and_then(|config| config.run()),
-    };
+    let result = run(args.command);
     // What was traced of a command that failed on its way tells why, so it is written too.
     let written = traced.finish(&result);
     match result.and_then(|sound| written.map(|()| sound)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(failure) => told(&failure),
+    }
+}
+
+/// Does what the command says, as a step of its trace; says whether all is well.
+fn run(command: Command) -> Result<bool, Failure> {
+    let _span = pinlane::trace::span(command.name());
+    match command {
+        Command::Bench(args) => bench::Config::check(&args).and_then(|config| config.run()),
+        Command::Guide(args) => guide::Config::check(&args).and_then(|config| config.run()),
+        Command::Plan(args) => plan::Config::check(&args).and_then(|config| config.run()),
+        Command::Tune(args) => tune::Config::check(&args).and_then(|config| config.run()),
+        Command::Ls(args) => ls::Config::check(&args).and_then(|config| config.run()),
+        Command::Verify(args) => verify::Config::new(&args).run(),
+        Command::Load(args) => load::Config::check(&args).and_then(|config| config.run()),
+        Command::Advise(args) => advise::Config::check(&args).and_then(|config| config.run()),
+        Command::Doctor(args) => doctor::Config::check(&args).and_then(|config| config.run()),
     }
 }
 

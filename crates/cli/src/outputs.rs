@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use anyhow::anyhow;
 use pinlane_advise::profiles;
 
-use crate::{args::Command, output::Failure};
+use crate::{
+    args::{Args, Command},
+    output::Failure,
+};
 
 /// What the names of a checkpoint's files end with.
 const CHECKPOINT: [&str; 2] = [".safetensors", ".safetensors.index.json"];
@@ -18,13 +21,13 @@ struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    fn of(command: &'a Command) -> Self {
+    fn of(args: &'a Args) -> Self {
         let mut files = Self::default();
         let mut read = |name, path: Option<&'a std::path::PathBuf>| {
             files.read.extend(path.map(|path| (name, path.as_path())));
         };
-        let mut written: Vec<(&str, Option<&Path>)> = vec![("--trace", command.trace())];
-        match command {
+        let mut written: Vec<(&str, Option<&Path>)> = vec![("--trace", args.trace.as_deref())];
+        match &args.command {
             Command::Guide(args) => {
                 read("--tensors", args.tensors.as_ref());
                 written.push(("--json", args.json.as_deref()));
@@ -69,8 +72,8 @@ impl<'a> Files<'a> {
 /// # Errors
 ///
 /// [`Failure::Usage`] with the two that are the same.
-pub(crate) fn check(command: &Command) -> Result<(), Failure> {
-    let files = Files::of(command);
+pub(crate) fn check(args: &Args) -> Result<(), Failure> {
+    let files = Files::of(args);
     for (place, (option, path)) in files.written.iter().enumerate() {
         let shown = path.display();
         if let Some((read, _)) = files.read.iter().find(|(_, read)| same(read, path)) {

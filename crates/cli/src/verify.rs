@@ -51,12 +51,15 @@ impl Config {
             0 => "sound".to_owned(),
             count => format!("{} found", counted(count, "fault")),
         };
-        print(&format!(
-            "{}, {} bytes in {}: {verdict}",
-            counted(found.tensors, "tensor"),
-            found.bytes,
-            counted(found.files, "readable file"),
-        ))?;
+        print(&match found.files {
+            0 => format!("no file could be read: {verdict}"),
+            files => format!(
+                "{}, {} bytes in {}: {verdict}",
+                counted(found.tensors, "tensor"),
+                found.bytes,
+                counted(files, "readable file"),
+            ),
+        })?;
         Ok(found.is_sound())
     }
 }

@@ -111,7 +111,7 @@ fn a_sound_checkpoint_is_verified_and_every_fault_of_another_is_told() {
     }
     let broken = shown(pinlane("verify", &path, &[]), 1);
     assert!(
-        broken.ends_with("in 0 readable files: 2 faults found\n"),
+        broken.ends_with("no file could be read: 2 faults found\n"),
         "{broken}"
     );
     for part in [

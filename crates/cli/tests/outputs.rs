@@ -104,13 +104,26 @@ fn an_older_trace_stays_where_the_command_stops_early_and_is_replaced_by_a_whole
 }
 
 #[test]
-fn checking_a_checkpoint_can_be_traced() {
+fn a_command_that_moves_nothing_is_traced_too() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     fs::write(folder.join("m.safetensors"), CHECKPOINT).unwrap();
-    let (code, told) = pinlane(folder, &["verify", "m.safetensors", "--trace", "trace.json"]);
-    assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("verify") && told.contains("trace.json"), "{told}");
-    let trace = fs::read_to_string(folder.join("trace.json")).unwrap();
-    assert!(trace.contains("\"name\":\"verify\""), "{trace}");
+    for arguments in [
+        &["verify", "m.safetensors"][..],
+        &["ls", "m.safetensors"],
+        &["plan", "--device", "sim", "--size", "4"],
+    ] {
+        // Before the command's name or behind it.
+        let with = |first: &[&'static str], then: &[&'static str]| pinlane(folder, &[first, then].concat());
+        let option = &["--trace", "trace.json"];
+        for (code, told) in [with(arguments, option), with(option, arguments)] {
+            assert_eq!(code, Some(0), "{told}");
+            assert!(told.contains("trace.json"), "{told}");
+            let trace = fs::read_to_string(folder.join("trace.json")).unwrap();
+            assert!(
+                trace.contains(&format!("\"name\":\"{}\"", arguments[0])),
+                "{trace}"
+            );
+        }
+    }
 }

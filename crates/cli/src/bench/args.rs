@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pinlane_bench::cell::{Direction, Memory};
 
-use crate::{args::TraceArgs, size};
+use crate::size;
 
 /// Measure pinlane beside the plain way and the link's own limit, by size, count, kind of memory and direction.
 #[derive(Debug, clap::Args)]
@@ -84,9 +84,6 @@ pub(crate) struct BenchArgs {
     /// The ratio that --compare still takes for noise
     #[arg(long, value_name = "RATIO", default_value_t = 1.1, requires = "compare")]
     pub(crate) tolerance: f64,
-
-    #[command(flatten)]
-    pub(crate) trace: TraceArgs,
 }
 
 /// A number of tensors.
