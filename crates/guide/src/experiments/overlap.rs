@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use pinlane::Tree as _;
+use pinlane::{Tree as _, trace};
 use pinlane_driver::{Event, MemCopy, Stream, Timing, sim::CopyEngines};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     experiment::Experiment,
     outcome::{
-        Figure, Landed, Outcome,
+        Figure, Landed, Outcome, Owner,
         Owner::{Guide, Pinlane},
     },
     plain::Plain,
@@ -27,7 +27,7 @@ use crate::{
 pub(super) static EXPERIMENT: Experiment = Experiment {
     id: "overlap",
     claim: "Copies run beside other work only with a free copy engine, a side stream and a pinned source.",
-    shows: "A copy and then a task of its length are enqueued; then a copy in each direction. Events tell the time; of pinlane's transfer beside a task, the host's clock.",
+    shows: "A copy and then a task of its length are enqueued; then a copy in each direction; then pinlane's transfer of pageable memory and a task. Events tell the time, pinlane's by its own trace.",
     run,
 };
 
@@ -54,7 +54,7 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         );
         ways.begin(&way);
         let beside = middle_of(|| copy_then_task(&context.plain, source, side, pinned))?;
-        timelines.push(add(&mut ways, &way, "task", &beside));
+        timelines.push(add(&mut ways, Guide, &way, "task", &beside));
         parts.push(judge(&way, beside.share(), side && pinned));
     }
 
@@ -81,11 +81,18 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
         ways.begin(&way);
         let plain = plain.as_ref().unwrap_or(&context.plain);
         let beside = middle_of(|| both_directions(plain, source))?;
-        timelines.push(add(&mut ways, &way, "copy from", &beside));
+        timelines.push(add(&mut ways, Guide, &way, "copy from", &beside));
         parts.push(judge(&way, beside.share(), *count > 1));
     }
 
-    pinlane(context, &mut ways, &tensors)?;
+    ways.group(format!(
+        "pinlane's transfer of {}, pageable, then a task",
+        tensors.label
+    ));
+    let way = "transfer(device), task, wait()";
+    ways.begin(way);
+    let beside = middle_of(|| transfer_then_task(context, &tensors))?;
+    timelines.push(add(&mut ways, Pinlane, way, "task", &beside));
 
     let outcome = Outcome::new(ways.into_rows(), Judgement::of_parts(&parts));
     Ok(timelines.into_iter().fold(outcome, Outcome::with_timeline))
@@ -116,10 +123,10 @@ fn middle_of(mut case: impl FnMut() -> Result<Beside>) -> Result<Beside> {
 }
 
 /// Adds the row and returns what ran when.
-fn add(ways: &mut Ways<'_>, way: &str, other: &str, beside: &Beside) -> Timeline {
+fn add(ways: &mut Ways<'_>, owner: Owner, way: &str, other: &str, beside: &Beside) -> Timeline {
     let overlap = beside.share();
     ways.add(
-        Guide,
+        owner,
         way,
         Figure::Overlap { overlap },
         Landed::of_check(beside.verified),
@@ -248,54 +255,36 @@ fn both_directions(plain: &Plain, source: &[u8]) -> Result<Beside> {
     })
 }
 
-/// A task on the caller's stream beside pinlane's transfer of a pageable tensor, by the host's clock.
-fn pinlane(context: &Context<'_>, ways: &mut Ways<'_>, tensors: &Tensors) -> Result<()> {
-    ways.group(format!(
-        "a task beside pinlane's transfer of {}, pageable",
-        tensors.label
-    ));
-    let way = "transfer(device), task, wait()";
-    ways.begin(way);
+/// Pinlane's copies as its own trace has them: from when the device began with the first to when it was done with the last.
+fn transfer_then_task(context: &Context<'_>, tensors: &Tensors) -> Result<Beside> {
     let tensor = &tensors.tensors[0];
-    let compute = context.plain.stream();
-    let transfer = shortest(|| {
-        tensor.transfer(context.device)?.wait()?;
-        Ok(())
-    })?;
-    let enqueue_task = || Ok(context.driver().busy(transfer, compute.raw())?);
-    let task = shortest(|| {
-        enqueue_task()?;
-        Ok(compute.synchronize()?)
-    })?;
-    let mut landed = None;
-    let both = shortest(|| {
-        let flying = tensor.transfer(context.device)?;
-        let enqueued: Result<()> = enqueue_task();
-        landed = Some(flying.wait()?);
-        compute.synchronize()?;
-        enqueued
-    })?;
-    let saved = (transfer + task).saturating_sub(both);
-    let overlap = (saved.as_secs_f64() / transfer.min(task).as_secs_f64()).min(1.0);
-    let verified = context.engine_holds(landed.as_slice(), &tensors.bytes()?)?;
-    ways.add(
-        Pinlane,
-        way,
-        Figure::Overlap { overlap },
-        Landed::of_check(verified),
-    );
-    Ok(())
-}
+    let (compute, driver) = (context.plain.stream(), context.driver());
+    let began = Instant::now();
+    tensor.transfer(context.device)?.wait()?;
+    let alone = began.elapsed();
 
-/// The shortest of several tries, by the host's clock.
-fn shortest(mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
-    let mut shortest = Duration::MAX;
-    for _ in 0..TRIES {
-        let began = Instant::now();
-        work()?;
-        shortest = shortest.min(began.elapsed());
-    }
-    Ok(shortest)
+    let session = trace::start();
+    // Fired when it has been waited for: what its event is to the device's times, this moment is to the trace's.
+    let origin = compute.record(Timing::Enabled)?;
+    compute.synchronize()?;
+    let origin_is_at = session.elapsed();
+    let transfer = tensor.transfer(context.device)?;
+    let task = Span::around(compute, || Ok(driver.busy(alone, compute.raw())?));
+    let landed = transfer.wait();
+    compute.synchronize()?;
+    let (task, landed) = (task?, landed?);
+    let traced = session.finish();
+    let copies = || traced.devices().iter().flat_map(|device| &device.spans);
+    let since_origin =
+        |at: Option<Duration>| at.unwrap_or_default().as_secs_f64() - origin_is_at.as_secs_f64();
+    Ok(Beside {
+        copy: Interval {
+            start: since_origin(copies().map(|copy| copy.start).min()),
+            end: since_origin(copies().map(|copy| copy.end).max()),
+        },
+        other: task.since(&origin, alone)?,
+        verified: context.engine_holds(&[landed], &tensors.bytes()?)?,
+    })
 }
 
 #[cfg(test)]
