@@ -32,6 +32,10 @@ pub struct CellReport {
     pub predicted: Option<f64>,
     /// What each way took, pinlane's own choice first.
     pub ways: Vec<Timing>,
+    /// What pinlane's own choice took again and again, no other way in between: that is what is predicted. In a race each way
+    /// finds the caches as another has left them. `None` in results of before it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<Timing>,
     /// Routes whose plan is the choice's own, step by step. They are not timed: between two timings of one thing lies noise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub same: Vec<String>,
@@ -67,7 +71,7 @@ impl CellReport {
     /// How far what the planner expects is from what was measured, as a part of the latter.
     #[must_use]
     pub fn prediction_error(&self) -> Option<f64> {
-        let measured = self.pinlane()?;
+        let measured = self.repeated.as_ref()?.seconds;
         Some((self.predicted? - measured).abs() / measured)
     }
 
@@ -86,6 +90,8 @@ pub const NOISE: f64 = 1.05;
 const DOUBTFUL: f64 = 1.03;
 /// How much longer such a cell is measured.
 const LONGER: u32 = 5;
+/// The part of a cell's time that pinlane's own choice has to itself.
+const REPEATED: u32 = 4;
 
 /// What became of a grid.
 #[derive(Debug, Default)]
@@ -160,6 +166,11 @@ pub fn measure(rig: &Rig, cell: Cell, effort: Effort) -> Result<CellReport> {
     let mut ways = sources.ways();
     ways.retain(|way| !same.contains(&way.name));
     let ways = race(ways, effort, check)?;
+    let alone = Effort {
+        budget: effort.budget / REPEATED,
+        ..effort
+    };
+    let repeated = race(vec![sources.pinlane()], alone, check)?;
     Ok(CellReport {
         id: cell.to_string(),
         cell,
@@ -167,6 +178,7 @@ pub fn measure(rig: &Rig, cell: Cell, effort: Effort) -> Result<CellReport> {
         reason,
         predicted: Some(plans.iter().map(|plan| plan.predicted().as_secs_f64()).sum()),
         ways,
+        repeated: repeated.into_iter().next(),
         same,
     })
 }

@@ -33,6 +33,7 @@ fn cell(bytes: usize, seconds: f64) -> CellReport {
             fastest: seconds,
             runs: 3,
         }],
+        repeated: None,
         same: Vec::new(),
     }
 }

@@ -44,12 +44,27 @@ pub struct Profile {
     /// The driver's own way of copying pageable memory to the device, bytes per second.
     pub plain_bytes_per_second: f64,
     /// The same for a tensor of up to `plain_bytes`, bytes per second: the driver's staging memory and the tensor are still in
-    /// the processor's caches.
+    /// the processor's caches. So are they where the caller's thread fills a slot or empties one.
     pub small_plain_bytes_per_second: f64,
+    /// What a kernel gathers over the link, or scatters, bytes per second.
+    pub gathered_bytes_per_second: f64,
     /// One tensor by the short way, for a caller who waits, without its bytes: room on the device, the driver's call, and the
     /// wait for it.
     #[serde(rename = "short_copy_seconds", with = "seconds")]
     pub short_copy: Duration,
+    /// What a copy to the device takes beyond that and its bytes, once it is longer than a few kilobytes: the driver sends less
+    /// along with the call.
+    #[serde(rename = "copy_start_seconds", with = "seconds")]
+    pub copy_start: Duration,
+    /// What a transfer takes longer in which a kernel gathers.
+    #[serde(rename = "gather_start_seconds", with = "seconds")]
+    pub gather_start: Duration,
+    /// What lanes take longer than their rate with many megabytes to the device: until all are at work.
+    #[serde(rename = "ramp_to_device_seconds", with = "seconds")]
+    pub ramp_to_device: Duration,
+    /// The same to the host: until all are at work, and until the last has emptied its slots.
+    #[serde(rename = "ramp_to_host_seconds", with = "seconds")]
+    pub ramp_to_host: Duration,
     /// What one more copy in a transfer costs, without its bytes and its tensors.
     #[serde(rename = "copy_call_seconds", with = "seconds")]
     pub copy_call: Duration,
@@ -101,11 +116,18 @@ pub struct Profile {
 const ASSUMED_LINK: f64 = 25e9;
 /// One core's memcpy out of cache on current servers. The driver's own way is one such memcpy.
 const ASSUMED_MEMCPY: f64 = 10e9;
-/// What calls and tensors cost on the processors of current servers, by the grid of `pinlane bench` on an H100 with 16 cores.
-const ASSUMED_SHORT_COPY: Duration = Duration::from_nanos(8_500);
-const ASSUMED_LATENCY: Duration = Duration::from_micros(12);
-const ASSUMED_TENSOR_TO_DEVICE: Duration = Duration::from_nanos(270);
-const ASSUMED_TENSOR_TO_HOST: Duration = Duration::from_nanos(320);
+/// What calls and tensors cost on the processors of current servers, by the grid of `pinlane bench` on an H200 with 16 cores.
+const ASSUMED_SHORT_COPY: Duration = Duration::from_nanos(6_500);
+const ASSUMED_COPY_START: Duration = Duration::from_nanos(2_500);
+const ASSUMED_LATENCY: Duration = Duration::from_nanos(7_700);
+const ASSUMED_GATHER_START: Duration = Duration::from_micros(5);
+const ASSUMED_TENSOR_TO_DEVICE: Duration = Duration::from_nanos(180);
+const ASSUMED_TENSOR_TO_HOST: Duration = Duration::from_nanos(200);
+/// The same of lanes, which a simulated device's copies are not faster than.
+const ASSUMED_RAMP_TO_DEVICE: Duration = Duration::from_micros(120);
+const ASSUMED_RAMP_TO_HOST: Duration = Duration::from_micros(500);
+/// What a kernel has of the link, by the same.
+const ASSUMED_GATHERED: f64 = 0.88;
 /// One pageable tensor of 256 KiB by the driver alone, by the same.
 const ASSUMED_SMALL_PLAIN: f64 = 11e9;
 /// What is left of the link where slots are filled meanwhile: 0.87 on an H200, 0.80 on an H100 (`h2d-pageable-1gib`).
@@ -122,6 +144,16 @@ const READS_AT_ONCE: usize = 4;
 /// The copies of a simulated device are the processor's own: they should find a slot still in its caches. On two cores this
 /// moves 256 MiB half as fast again as slots of 4 MiB do.
 const SLOT_IN_CACHE: usize = 512 << 10;
+
+/// So many bytes wake most lanes.
+const RAMPED: f64 = (4 << 20) as f64;
+/// Of so many bytes half of what the start of a copy costs is paid: about as many as drivers send along with the call.
+const SENT_ALONG: f64 = (4 << 10) as f64;
+
+/// From 0 for nothing to 1 for very much; a half for `half`.
+fn saturating(amount: f64, half: f64) -> f64 {
+    amount / (amount + half)
+}
 
 /// What a slot's size must be a multiple of. Shorter chunks spend their time on calls.
 pub(crate) const SLOT_GRANULE: usize = 4 << 10;
@@ -145,7 +177,20 @@ impl Profile {
             staged_bytes_per_second: (ASSUMED_STAGED * link).min(lanes as f64 * FILLING_AMONG_OTHERS),
             plain_bytes_per_second: ASSUMED_MEMCPY.min(link),
             small_plain_bytes_per_second: ASSUMED_SMALL_PLAIN.min(link),
+            gathered_bytes_per_second: ASSUMED_GATHERED * link,
             short_copy: ASSUMED_SHORT_COPY,
+            copy_start: ASSUMED_COPY_START,
+            gather_start: ASSUMED_GATHER_START,
+            ramp_to_device: if properties.simulated {
+                Duration::ZERO
+            } else {
+                ASSUMED_RAMP_TO_DEVICE
+            },
+            ramp_to_host: if properties.simulated {
+                Duration::ZERO
+            } else {
+                ASSUMED_RAMP_TO_HOST
+            },
             copy_call: Duration::from_micros(2),
             latency: ASSUMED_LATENCY,
             tensor_to_device: ASSUMED_TENSOR_TO_DEVICE,
@@ -190,6 +235,21 @@ impl Profile {
         }
     }
 
+    /// What lanes take longer than their rate with so many bytes: all of the ramp where there are many times [`RAMPED`], a
+    /// third there, and next to nothing of few, which few lanes carry.
+    pub(crate) fn ramp(&self, direction: Direction, bytes: u64) -> Duration {
+        let ramp = match direction {
+            Direction::ToDevice | Direction::OnDevice => self.ramp_to_device,
+            Direction::ToHost => self.ramp_to_host,
+        };
+        ramp.mul_f64(saturating(bytes as f64, RAMPED).powf(1.5))
+    }
+
+    /// What a copy to the device of so many bytes takes beyond the call and the link's rate.
+    pub(crate) fn start_of(&self, bytes: f64) -> Duration {
+        self.copy_start.mul_f64(saturating(bytes, SENT_ALONG))
+    }
+
     /// Lanes to run at most in a direction.
     pub(crate) fn lanes_for(&self, direction: Direction) -> usize {
         match direction {
@@ -214,6 +274,7 @@ impl Profile {
             self.staged_bytes_per_second,
             self.plain_bytes_per_second,
             self.small_plain_bytes_per_second,
+            self.gathered_bytes_per_second,
         ];
         if rates.iter().any(|rate| !rate.is_finite() || *rate <= 0.0) {
             return Some("a rate is not above zero");

@@ -20,21 +20,23 @@ fn cell(bytes: usize, ways: &[(&str, f64)]) -> CellReport {
         bytes,
         count: 1,
     };
+    let ways: Vec<_> = ways
+        .iter()
+        .map(|(way, seconds)| Timing {
+            way: (*way).to_owned(),
+            seconds: *seconds,
+            fastest: *seconds,
+            runs: 3,
+        })
+        .collect();
     CellReport {
         id: cell.to_string(),
         cell,
         route: "staged".to_owned(),
         reason: String::new(),
         predicted: Some(0.001_25 * bytes as f64),
-        ways: ways
-            .iter()
-            .map(|(way, seconds)| Timing {
-                way: (*way).to_owned(),
-                seconds: *seconds,
-                fastest: *seconds,
-                runs: 3,
-            })
-            .collect(),
+        repeated: ways.first().cloned(),
+        ways,
         same: Vec::new(),
     }
 }

@@ -101,6 +101,7 @@ mod tests {
             reason: String::new(),
             predicted: None,
             ways: ways.collect(),
+            repeated: None,
             same: Vec::new(),
         }
     }
@@ -125,9 +126,13 @@ mod tests {
 
     #[test]
     fn the_error_of_predictions_is_the_median_with_a_bound_on_the_largest_too() {
-        let predicted = |bytes, predicted| CellReport {
-            predicted: Some(predicted),
-            ..cell(bytes, &[("pinlane", 1.0)])
+        let predicted = |bytes, predicted| {
+            let report = cell(bytes, &[("pinlane", 1.0)]);
+            CellReport {
+                predicted: Some(predicted),
+                repeated: report.ways.first().cloned(),
+                ..report
+            }
         };
         let mut cells: Vec<_> = (1..=19).map(|bytes| predicted(bytes, 1.08)).collect();
         cells.push(predicted(20, 0.2));

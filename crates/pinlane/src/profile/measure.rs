@@ -154,12 +154,13 @@ impl Profile {
 /// Measures something, and writes it down. Later steps build on what earlier ones found.
 type Step = fn(&Bench, &mut Profile, &mut Figures) -> Result<()>;
 
-const STEPS: [(&str, Step); 13] = [
+const STEPS: [(&str, Step); 15] = [
     ("the link to the device and back", rates::link),
     ("one copy by the short way and by the long way", costs::ways),
     ("copies within host memory", rates::memcpy),
     ("the cost of one more tensor", costs::tensors_in_trees),
     ("the cost of one more copy", costs::calls),
+    ("what a kernel costs", costs::gathering),
     ("the driver's own way with pageable memory", rates::plain),
     ("the number of lanes", sizes::lanes),
     ("the size of a slot", sizes::slots),
@@ -168,6 +169,7 @@ const STEPS: [(&str, Step); 13] = [
     ("what is best left to the driver", sizes::plain),
     ("the driver's own way with a small tensor", costs::small_plain),
     ("what the caller's thread does best", sizes::inline),
+    ("what lanes cost", costs::ramps),
 ];
 
 /// What is measured on, and with how much.
@@ -246,6 +248,7 @@ mod tests {
         for rate in [
             profile.small_plain_bytes_per_second,
             profile.staged_bytes_per_second,
+            profile.gathered_bytes_per_second,
         ] {
             assert!(rate <= profile.link_bytes_per_second, "{profile:?}");
         }

@@ -21,7 +21,7 @@ pub(super) fn section(document: &Document) -> Result<Option<Section>> {
                     Direction::D2h => "to-host",
                 },
                 predicted: cell.predicted?,
-                measured: cell.pinlane()?,
+                measured: cell.repeated.as_ref()?.seconds,
             })
         })
         .collect();

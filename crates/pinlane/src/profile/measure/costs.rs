@@ -1,6 +1,5 @@
-//! What is paid whatever the bytes: a way, a tensor, a copy. Each is found by the calls that it is to predict, which take turns
-//! with others: in a loop of nothing but the same call, everything that it touches is in the nearest cache, and it takes two
-//! thirds of the time that it takes in a program.
+//! What is paid whatever the bytes: a way, a tensor, a copy, a kernel, lanes. Each is found by the calls that it is to predict, made
+//! again and again, less what is foreseen of them without it.
 
 use pinlane_driver::sync::Duration;
 
@@ -20,45 +19,36 @@ const TINY: usize = 64;
 const TREES: [usize; 2] = [1000, 10_000];
 /// How many more copies show what one more costs.
 const MORE: usize = 256;
+/// Bytes of a copy that shows what its start costs.
+const STARTED: usize = 128 << 10;
+/// Tensors that a kernel gathers, and the bytes of each that show its rate.
+const GATHERED: usize = 16;
+const GATHERED_BYTES: usize = 256 << 10;
+/// What part of a transfer that shows rates shows what lanes cost.
+const RAMPING: usize = 16;
 /// What part of the longest tensor that is left to the driver shows how fast it copies such.
 const PART: usize = 4;
-
-/// What a program does between two transfers, as far as caches go: many calls of the driver, and memory taken and freed.
-fn elsewhere(device: &Device) -> Result<Move> {
-    let tree = tensors(HostMemory::Pageable, TREES[0], TINY)?;
-    let one_by_one = TransferOptions::new().route(Route::Staged);
-    Move::new(device, Direction::ToDevice, tree, Some(one_by_one))
-}
 
 fn direct() -> TransferOptions {
     TransferOptions::new().route(Route::Direct)
 }
 
-/// One tensor without bytes to speak of, by the short way and by the long way, in turns with other routes.
+/// One tensor without bytes to speak of, by the short way and by the long way, and a longer one by the short way.
 pub(super) fn ways(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
     let device = bench.device(profile)?;
-    let one = tensors(HostMemory::Pinned(&device), 1, TINY)?;
+    let pinned = |bytes| tensors(HostMemory::Pinned(&device), 1, bytes);
+    let to_device = |tensors, options| Move::new(&device, Direction::ToDevice, tensors, options);
+    let runs = 16 * bench.runs;
+    let short = to_device(pinned(TINY)?, None)?;
+    profile.short_copy = median(runs, || short.time())?;
     // A route that is forced takes a transfer.
-    let forced = |route| {
-        let options = TransferOptions::new().route(route);
-        Move::new(&device, Direction::ToDevice, one.clone(), Some(options))
-    };
-    let (long, staged, plain) = (
-        forced(Route::Direct)?,
-        forced(Route::Staged)?,
-        forced(Route::Plain)?,
-    );
-    let short = Move::new(&device, Direction::ToDevice, one.clone(), None)?;
-    let [short, _, long, _] = medians(
-        8 * bench.runs,
-        [
-            &mut || short.time(),
-            &mut || staged.time(),
-            &mut || long.time(),
-            &mut || plain.time(),
-        ],
-    )?;
-    (profile.short_copy, profile.latency) = (short, long);
+    let long = to_device(pinned(TINY)?, Some(direct()))?;
+    profile.latency = median(runs, || long.time())?;
+    let bytes = STARTED.min(bench.budget / 8).max(1);
+    let started = to_device(pinned(bytes)?, None)?;
+    let took = median(runs, || started.time())?;
+    let link = Duration::from_secs_f64(bytes as f64 / profile.link_bytes_per_second);
+    profile.copy_start = took.saturating_sub(profile.short_copy).saturating_sub(link);
     Ok(())
 }
 
@@ -67,6 +57,7 @@ pub(super) fn tensors_in_trees(bench: &Bench, profile: &mut Profile, _: &mut Fig
     let device = bench.device(&Profile {
         tensor_to_device: Duration::ZERO,
         tensor_to_host: Duration::ZERO,
+        gather_start: Duration::ZERO,
         ..profile.clone()
     })?;
     let mut each = [Duration::ZERO; 2];
@@ -90,26 +81,79 @@ fn each_of_a_tree(bench: &Bench, device: &Device, count: usize) -> Result<[Durat
     };
     let tree = tensors(HostMemory::Pageable, count, TINY)?;
     let there = tree.to_with(device, &TransferOptions::new().placement(apart))?;
-    let between = elsewhere(device)?;
-    let [to_device, _, to_host, _] = medians(
-        4 * bench.runs,
-        [
-            &mut || time(|| tree.to(device)),
-            &mut || between.time(),
-            &mut || time(|| there.to(&host)),
-            &mut || between.time(),
-        ],
-    )?;
+    let to_device = median(4 * bench.runs, || time(|| tree.to(device)))?;
+    let to_host = median(4 * bench.runs, || time(|| there.to(&host)))?;
     let each = |took: Duration, direction, placement| -> Result<Duration> {
         let described = Workload::new(direction).placement(placement);
         let described = described.tensors(count, TINY as u64, HostEnd::Pageable)?;
-        let without = described.plan(device, None)?.predicted();
-        Ok(took.saturating_sub(without) / count as u32)
+        Ok(beyond(took, &described, device)? / count as u32)
     };
     Ok([
         each(to_device, Direction::ToDevice, Placement::Slab)?,
         each(to_host, Direction::ToHost, apart)?,
     ])
+}
+
+/// What `took` is longer than what is foreseen on `device`.
+fn beyond(took: Duration, described: &Workload, device: &Device) -> Result<Duration> {
+    Ok(took.saturating_sub(described.plan(device, None)?.predicted()))
+}
+
+/// What a kernel costs, and how fast it gathers: pinned tensors to the device, a few tiny ones and some longer ones.
+pub(super) fn gathering(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
+    if bench.driver.scatter_table().is_none() {
+        return Ok(());
+    }
+    let device = bench.device(&Profile {
+        gather_start: Duration::ZERO,
+        ..profile.clone()
+    })?;
+    let took = |count, bytes| {
+        let pinned = tensors(HostMemory::Pinned(&device), count, bytes)?;
+        let by_kernel = TransferOptions::new().route(Route::Gathered);
+        let there = Move::new(&device, Direction::ToDevice, pinned, Some(by_kernel))?;
+        median(8 * bench.runs, || there.time())
+    };
+    let described = |bytes| Workload::new(Direction::ToDevice).tensors(GATHERED, bytes, HostEnd::Pinned);
+    let foreseen = |bytes| -> Result<Duration> {
+        Ok(described(bytes)?
+            .plan(&device, Some(Route::Gathered))?
+            .predicted())
+    };
+    let tiny = took(GATHERED, TINY)?;
+    profile.gather_start = tiny.saturating_sub(foreseen(TINY as u64)?);
+    let bytes = GATHERED_BYTES.min(bench.budget / 4 / GATHERED).max(1);
+    let longer = took(GATHERED, bytes)?.saturating_sub(tiny);
+    // Two clocks' noise must not make it faster than the link.
+    profile.gathered_bytes_per_second = rate(GATHERED * bytes, longer).min(profile.link_bytes_per_second);
+    Ok(())
+}
+
+/// What lanes cost in each direction: one long tensor.
+pub(super) fn ramps(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
+    let device = bench.device(&Profile {
+        ramp_to_device: Duration::ZERO,
+        ramp_to_host: Duration::ZERO,
+        ..profile.clone()
+    })?;
+    let bytes = bench.large / RAMPING;
+    let whole = |direction| -> Result<Duration> {
+        let tensor = tensors(HostMemory::Pageable, 1, bytes)?;
+        let moved = Move::new(&device, direction, tensor, None)?;
+        let took = median(4 * bench.runs, || moved.time())?;
+        let described = Workload::new(direction).tensors(1, bytes as u64, HostEnd::Pageable)?;
+        let part = beyond(took, &described, &device)?;
+        // Of so many bytes a part of it is paid.
+        let unit = Profile {
+            ramp_to_device: Duration::from_secs(1),
+            ramp_to_host: Duration::from_secs(1),
+            ..profile.clone()
+        };
+        Ok(part.div_f64(unit.ramp(direction, bytes as u64).as_secs_f64()))
+    };
+    let (to_device, to_host) = (whole(Direction::ToDevice)?, whole(Direction::ToHost)?);
+    (profile.ramp_to_device, profile.ramp_to_host) = (to_device, to_host);
+    Ok(())
 }
 
 /// What one more copy costs: what each of many tensors adds that are copied by themselves, but for the tensor.
@@ -137,8 +181,9 @@ pub(super) fn small_plain(bench: &Bench, profile: &mut Profile, _: &mut Figures)
     let one = tensors(HostMemory::Pageable, 1, bytes)?;
     let there = Move::new(&device, Direction::ToDevice, one, None)?;
     let took = median(8 * bench.runs, || there.time())?;
+    let fixed = profile.short_copy + profile.start_of(bytes as f64);
     // Two clocks' noise must not make it faster than the link.
     profile.small_plain_bytes_per_second =
-        rate(bytes, took.saturating_sub(profile.short_copy)).min(profile.link_bytes_per_second);
+        rate(bytes, took.saturating_sub(fixed)).min(profile.link_bytes_per_second);
     Ok(())
 }

@@ -2,14 +2,17 @@
 //!
 //! | part | time |
 //! | --- | --- |
-//! | the way | `latency` for the long way; `short_copy` for the short one |
+//! | the way | `latency` for the long way; `short_copy` for the short one; `gather_start` more where a kernel gathers |
+//! | the start | of a copy to the device that is longer than what goes along with the call: `copy_start` |
 //! | the tensors | each: `tensor_to_device` or `tensor_to_host`; the short way's one is in its `short_copy` |
 //! | the ends | the first chunk is filled, or the last one emptied, while the link waits: by one thread's memcpy; not where the result stays in its slot |
 //! | the middle | the longest of the link, of filling the other chunks by as many lanes as there are for them, no faster to the device than `staged_bytes_per_second`, and of the calls: each `copy_call` |
+//! | the lanes | `ramp_to_device` or `ramp_to_host`, the more of it the more bytes there are |
 //! | the driver's own way | its bytes by `small_plain_bytes_per_second` up to `plain_bytes` a tensor, else by `plain_bytes_per_second`; to the host each call waits as long as a short copy does |
 //!
-//! Where lanes do the work, the caller's with the tensors goes on beside it, and the longer counts. Of pages that the
-//! kernel makes for fresh results, and of other transfers, no profile knows.
+//! What a kernel carries goes by `gathered_bytes_per_second`; the caller's own thread copies by `small_plain_bytes_per_second`, out of the caches.
+//! The times are those of a program that makes the same transfer again and again: after others the caches have to be filled first. Of
+//! pages that the kernel makes for fresh results, and of other transfers, no profile knows.
 
 use std::time::Duration;
 
@@ -26,22 +29,32 @@ impl Plan {
             (false, Direction::ToHost) => (profile.latency, profile.tensor_to_host),
             (false, _) => (profile.latency, profile.tensor_to_device),
         };
-        let tensors = self.leaves as f64 * per_tensor.as_secs_f64();
-        let moving = self.moving(profile);
-        let seconds = if self.inline {
-            tensors + moving
+        let kernel = if self.chunks.iter().any(|chunk| self.is_by_kernel(chunk)) {
+            profile.gather_start
         } else {
-            tensors.max(moving)
+            Duration::ZERO
         };
+        let start = match self.direction {
+            Direction::ToHost => Duration::ZERO,
+            Direction::ToDevice | Direction::OnDevice => {
+                profile.start_of(self.bytes as f64 / self.chunks.len() as f64)
+            }
+        };
+        let tensors = self.leaves as f64 * per_tensor.as_secs_f64();
         // A rate next to nothing makes it longer than a duration can be.
-        fixed.saturating_add(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+        let seconds = tensors + self.moving(profile);
+        let rest = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        rest.saturating_add(fixed + kernel + start)
     }
 
     /// Seconds that the bytes and the calls take.
     fn moving(&self, profile: &Profile) -> f64 {
-        let (mut slotted, mut alone) = (0, 0);
+        let (mut slotted, mut alone, mut gathered) = (0, 0, 0);
         let (mut plain, mut left_to_the_driver, mut blocked) = (0, 0.0, 0);
         for chunk in &self.chunks {
+            if self.is_by_kernel(chunk) {
+                gathered += chunk.bytes as u64;
+            }
             if self.stays {
                 // Landed where it is read: nobody fills or empties it.
                 continue;
@@ -65,20 +78,37 @@ impl Plan {
         let calls: usize = self.chunks.iter().map(|chunk| self.calls(chunk)).sum();
         // The first one is part of the way.
         let calls = calls.saturating_sub(1) as f64 * profile.copy_call.as_secs_f64();
-        let lanes = if self.inline { 1 } else { self.pace.lanes };
-        let link = (self.bytes - plain) as f64 / profile.link_bytes_per_second;
-        let lanes = profile.memcpy_bytes_per_second * lanes as f64;
-        let together = match self.direction {
-            Direction::ToHost => lanes,
-            Direction::ToDevice | Direction::OnDevice => lanes.min(profile.staged_bytes_per_second),
+        let link = (self.bytes - plain - gathered) as f64 / profile.link_bytes_per_second
+            + gathered as f64 / profile.gathered_bytes_per_second;
+        let by_lanes = !self.inline && self.pace.lanes > 1;
+        let (one, together, ramp) = if by_lanes {
+            let one = profile.memcpy_bytes_per_second;
+            let all = one * self.pace.lanes as f64;
+            let all = match self.direction {
+                Direction::ToHost => all,
+                Direction::ToDevice | Direction::OnDevice => all.min(profile.staged_bytes_per_second),
+            };
+            (
+                one,
+                all,
+                profile.ramp(self.direction, slotted as u64).as_secs_f64(),
+            )
+        } else {
+            let one = profile.small_plain_bytes_per_second;
+            (one, one, 0.0)
         };
         let fill = (slotted - alone) as f64 / together;
-        let ends = alone as f64 / profile.memcpy_bytes_per_second;
+        let ends = alone as f64 / one;
         let waits = match self.direction {
             Direction::ToHost => blocked as f64 * profile.short_copy.as_secs_f64(),
             Direction::ToDevice | Direction::OnDevice => 0.0,
         };
-        ends + link.max(fill).max(calls) + left_to_the_driver + waits
+        ends + link.max(fill).max(calls) + ramp + left_to_the_driver + waits
+    }
+
+    /// Whether a kernel moves a chunk's pieces.
+    fn is_by_kernel(&self, chunk: &Chunk) -> bool {
+        chunk.table_offset.is_some()
     }
 
     /// How many pieces of work the device is given for a chunk.
@@ -111,7 +141,12 @@ mod tests {
             staged_bytes_per_second: 8e9,
             plain_bytes_per_second: 2e9,
             small_plain_bytes_per_second: 4e9,
+            gathered_bytes_per_second: 5e9,
             short_copy: Duration::from_micros(5),
+            copy_start: Duration::from_micros(2),
+            gather_start: Duration::from_micros(3),
+            ramp_to_device: Duration::from_micros(80),
+            ramp_to_host: Duration::from_micros(160),
             latency: Duration::from_micros(20),
             copy_call: Duration::from_micros(1),
             tensor_to_device: Duration::from_nanos(100),
@@ -144,7 +179,9 @@ mod tests {
     fn a_prediction_is_the_sum_of_its_parts() {
         use Direction::{ToDevice, ToHost};
         use HostEnd::{Pageable, Pinned};
-        use Route::{Direct, Plain, Staged};
+        use Route::{Direct, Gathered, Plain, Staged};
+        // Of a copy to the device.
+        let start = |bytes: f64| 2.0 * bytes / (bytes + 4096.0);
         for (direction, count, bytes, memory, route, microseconds, parts) in [
             (ToDevice, 0, 1, Pageable, None, 0.0, "nothing"),
             (
@@ -153,7 +190,7 @@ mod tests {
                 4000,
                 Pageable,
                 None,
-                5.0 + 1.0,
+                5.0 + start(4000.0) + 1.0,
                 "the short way, the driver's rate",
             ),
             (
@@ -162,7 +199,7 @@ mod tests {
                 10_000,
                 Pinned,
                 None,
-                5.0 + 1.0,
+                5.0 + start(10_000.0) + 1.0,
                 "the short way, the link",
             ),
             (
@@ -171,7 +208,7 @@ mod tests {
                 10_000,
                 Pageable,
                 None,
-                5.0 + 2.0 + 1.0,
+                5.0 + 2.5 + 1.0,
                 "the short way, out of a slot",
             ),
             (
@@ -189,7 +226,7 @@ mod tests {
                 4000,
                 Pageable,
                 Some(Staged),
-                20.0 + 0.1 + 0.8 + 0.4,
+                20.0 + 0.1 + start(4000.0) + 1.0 + 0.4,
                 "one chunk",
             ),
             (
@@ -198,7 +235,7 @@ mod tests {
                 2_000_000,
                 Pageable,
                 Some(Plain),
-                20.0 + 0.1 + 1000.0,
+                20.0 + 0.1 + start(2e6) + 1000.0,
                 "the driver's slow rate",
             ),
             (
@@ -207,7 +244,7 @@ mod tests {
                 4,
                 Pageable,
                 None,
-                20.0 + 100.0 + 0.8 + 0.4,
+                20.0 + 100.0 + start(4000.0) + 1.0 + 0.4,
                 "the tensors, one chunk",
             ),
             (
@@ -216,7 +253,7 @@ mod tests {
                 4,
                 Pageable,
                 None,
-                20.0 + 200.0 + 0.8 + 0.4,
+                20.0 + 200.0 + 1.0 + 0.4,
                 "the same, emptied",
             ),
             (
@@ -234,7 +271,7 @@ mod tests {
                 4,
                 Pinned,
                 Some(Direct),
-                20.0 + 1.1 + 10.0,
+                20.0 + 1.1 + start(44.0) + 10.0,
                 "calls after the first",
             ),
             (
@@ -245,6 +282,15 @@ mod tests {
                 Some(Plain),
                 20.0 + 2.0 + 9.0 + 50.0 + 2.5,
                 "each waits",
+            ),
+            (
+                ToDevice,
+                100,
+                5000,
+                Pinned,
+                Some(Gathered),
+                20.0 + 10.0 + 3.0 + start(500_000.0) + 100.0,
+                "a kernel, its rate",
             ),
         ] {
             let found = predicted(direction, count, bytes, memory, route).as_secs_f64() * 1e6;
@@ -276,16 +322,25 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_does_with_tensors_passes_while_lanes_move_them() {
-        let of = |count, bytes| predicted(Direction::ToDevice, count, bytes, HostEnd::Pageable, None);
-        // The bytes take 224 us for either, what the caller does 40 us or 160.
-        let (few, many) = (of(400, 4096), of(1600, 1024));
-        assert!(
-            many.abs_diff(few) < Duration::from_micros(5),
-            "{few:?} and {many:?}"
-        );
-        // The bytes take 0.6 ms, what the caller does 100.
-        let tiny = of(1_000_000, 4);
-        assert_eq!(tiny, Duration::from_micros(20) + Duration::from_millis(100));
+    fn lanes_cost_the_more_the_more_bytes_they_have() {
+        let profile = device().profile().unwrap().clone();
+        for (direction, whole) in [(Direction::ToDevice, 80.0), (Direction::ToHost, 160.0)] {
+            let part = |bytes| profile.ramp(direction, bytes).as_secs_f64() * 1e6 / whole;
+            assert_eq!(part(0), 0.0);
+            assert!((0.3..0.4).contains(&part(4 << 20)));
+            assert!((0.99..1.0).contains(&part(1 << 30)));
+        }
+        let alone = Profile {
+            ramp_to_device: Duration::ZERO,
+            ..profile.clone()
+        };
+        let workload = Workload::new(Direction::ToDevice);
+        let workload = workload.tensors(1, 16 << 20, HostEnd::Pageable).unwrap();
+        let plan = workload.plan(&device(), None).unwrap();
+        let added = plan.predict(&profile) - plan.predict(&alone);
+        assert_eq!(added, profile.ramp(Direction::ToDevice, 16 << 20));
+        let pinned = Workload::new(Direction::ToDevice).tensors(1, 16 << 20, HostEnd::Pinned);
+        let plan = pinned.unwrap().plan(&device(), None).unwrap();
+        assert_eq!(plan.predict(&profile), plan.predict(&alone), "no lane takes part");
     }
 }
