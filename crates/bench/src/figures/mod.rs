@@ -175,7 +175,7 @@ pub const ALL: &[Spec] = &[
     ),
     alone(
         "trace-on",
-        "transfers while a trace is taken, worst of pinlane / itself without",
+        "transfers while a trace is taken, worst of five: with / without",
         tracing::trace_on,
     ),
     alone(
