@@ -198,8 +198,14 @@ impl Plain {
                 // Alone, each has all cores to copy with.
                 let together = (memcpy * at_once).min(profile.staged_bytes_per_second.max(memcpy));
                 let fill = pinned.min(bytes / together);
+                // Several have to get to work, as lanes have.
+                let ramp = if at_once > 1.0 {
+                    profile.ramp(Direction::ToDevice, bytes as u64).as_secs_f64()
+                } else {
+                    0.0
+                };
                 (
-                    load.beside(fill, load.enqueued()) + latency,
+                    load.beside(fill, load.enqueued()) + ramp + latency,
                     format!(
                         "{at_once:.0} of {threads} threads at once copy with {} in all; one enqueues",
                         rate(if fill > 0.0 { bytes / fill } else { memcpy })

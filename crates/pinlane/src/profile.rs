@@ -72,13 +72,17 @@ pub struct Profile {
     /// seeing its last event.
     #[serde(rename = "latency_seconds", with = "seconds")]
     pub latency: Duration,
-    /// What one more tensor in a transfer to the device costs, without its bytes: it is planned, copied with others, and its
-    /// result is made.
+    /// What one more tensor in a transfer of up to a thousand to the device costs, without its bytes: it is planned, copied with
+    /// others, and its result is made.
     #[serde(rename = "tensor_to_device_seconds", with = "seconds")]
     pub tensor_to_device: Duration,
     /// The same to the host, where it also has its entry in the table of the kernel that gathers.
     #[serde(rename = "tensor_to_host_seconds", with = "seconds")]
     pub tensor_to_host: Duration,
+    /// What each costs more for every tenfold of a thousand tensors: the caches hold less and less of what there is to know of
+    /// them.
+    #[serde(rename = "tensor_tenfold_seconds", with = "seconds")]
+    pub tensor_tenfold: Duration,
     /// Lanes to run at most that carry bytes to the device.
     pub lanes: usize,
     /// Lanes to run at most that carry bytes to the host, into fresh memory, whose pages the kernel makes as they are
@@ -121,8 +125,9 @@ const ASSUMED_SHORT_COPY: Duration = Duration::from_nanos(6_500);
 const ASSUMED_COPY_START: Duration = Duration::from_nanos(2_500);
 const ASSUMED_LATENCY: Duration = Duration::from_nanos(7_700);
 const ASSUMED_GATHER_START: Duration = Duration::from_micros(5);
-const ASSUMED_TENSOR_TO_DEVICE: Duration = Duration::from_nanos(180);
-const ASSUMED_TENSOR_TO_HOST: Duration = Duration::from_nanos(200);
+const ASSUMED_TENSOR_TO_DEVICE: Duration = Duration::from_nanos(130);
+const ASSUMED_TENSOR_TO_HOST: Duration = Duration::from_nanos(120);
+const ASSUMED_TENSOR_TENFOLD: Duration = Duration::from_nanos(55);
 /// The same of lanes, which a simulated device's copies are not faster than.
 const ASSUMED_RAMP_TO_DEVICE: Duration = Duration::from_micros(120);
 const ASSUMED_RAMP_TO_HOST: Duration = Duration::from_micros(500);
@@ -145,6 +150,8 @@ const READS_AT_ONCE: usize = 4;
 /// moves 256 MiB half as fast again as slots of 4 MiB do.
 const SLOT_IN_CACHE: usize = 512 << 10;
 
+/// So many tensors are known in the nearest caches.
+const FEW_TENSORS: f64 = 1e3;
 /// So many bytes wake most lanes.
 const RAMPED: f64 = (4 << 20) as f64;
 /// Of so many bytes half of what the start of a copy costs is paid: about as many as drivers send along with the call.
@@ -195,6 +202,7 @@ impl Profile {
             latency: ASSUMED_LATENCY,
             tensor_to_device: ASSUMED_TENSOR_TO_DEVICE,
             tensor_to_host: ASSUMED_TENSOR_TO_HOST,
+            tensor_tenfold: ASSUMED_TENSOR_TENFOLD,
             lanes,
             lanes_to_host: to_fill_the_link(EMPTYING_AMONG_OTHERS),
             lanes_from_files: to_fill_the_link(READING_AMONG_OTHERS).max(READS_AT_ONCE),
@@ -235,14 +243,26 @@ impl Profile {
         }
     }
 
-    /// What lanes take longer than their rate with so many bytes: all of the ramp where there are many times [`RAMPED`], a
-    /// third there, and next to nothing of few, which few lanes carry.
-    pub(crate) fn ramp(&self, direction: Direction, bytes: u64) -> Duration {
+    /// What lanes take longer than their rate with so many bytes: all of the ramp where there are hundreds of megabytes, a
+    /// third where there are four, and next to nothing of few, which few lanes carry.
+    #[must_use]
+    pub fn ramp(&self, direction: Direction, bytes: u64) -> Duration {
         let ramp = match direction {
             Direction::ToDevice | Direction::OnDevice => self.ramp_to_device,
             Direction::ToHost => self.ramp_to_host,
         };
         ramp.mul_f64(saturating(bytes as f64, RAMPED).powf(1.5))
+    }
+
+    /// Seconds that so many tensors cost, without their bytes.
+    pub(crate) fn of_tensors(&self, direction: Direction, tensors: usize) -> f64 {
+        let one = match direction {
+            Direction::ToDevice | Direction::OnDevice => self.tensor_to_device,
+            Direction::ToHost => self.tensor_to_host,
+        };
+        let count = tensors as f64;
+        let tenfolds = (count / FEW_TENSORS).log10().max(0.0);
+        count * (one.as_secs_f64() + tenfolds * self.tensor_tenfold.as_secs_f64())
     }
 
     /// What a copy to the device of so many bytes takes beyond the call and the link's rate.

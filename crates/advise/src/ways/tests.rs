@@ -62,15 +62,15 @@ fn one_tensor_is_pinned_by_threads_as_it_is_without_them() {
 
 #[test]
 fn pinning_by_torch_is_foreseen_as_an_h200_has_measured_it() {
-    // `torch_pin_memory` of bench/results/h200.json, in bytes per second.
+    // `torch_pin_memory` of bench/results/h200.json, in bytes per second. Two H200s were a third apart in the first.
     for (text, bytes, measured) in [
-        ("100x1M f32", 400e6, 43.6e9),
-        ("1GiB", 1073741824.0, 22.0e9),
-        ("16MiB", 16777216.0, 25.1e9),
+        ("100x1M f32", 400e6, 33.4e9),
+        ("1GiB", 1073741824.0, 22.3e9),
+        ("16MiB", 16777216.0, 21.3e9),
     ] {
         let rate = bytes / of(&predicted(text), Plain::PinThenToNonBlocking);
         assert!(
-            (0.8..1.25).contains(&(rate / measured)),
+            (0.75..1.35).contains(&(rate / measured)),
             "{text}: {rate:.3e} beside {measured:.3e}"
         );
     }
@@ -81,7 +81,8 @@ fn filling_and_the_link_go_on_beside_each_other_but_for_the_last_copy() {
     let times = predicted("100x1M f32");
     let profile = profiles::named("h200").unwrap().profile;
     let fill = 4e8 / profile.staged_bytes_per_second;
-    let expected = fill + 4e6 / profile.link_bytes_per_second + profile.short_copy.as_secs_f64();
+    let ramp = profile.ramp(Direction::ToDevice, 400_000_000);
+    let expected = fill + 4e6 / profile.link_bytes_per_second + (ramp + profile.short_copy).as_secs_f64();
     assert!((of(&times, Plain::PinInThreads(8)) / expected - 1.0).abs() < 1e-12);
 }
 

@@ -72,6 +72,7 @@ impl Profile {
             latency,
             tensor_to_device,
             tensor_to_host,
+            tensor_tenfold,
             lanes,
             lanes_to_host,
             lanes_from_files,
@@ -141,6 +142,11 @@ impl Profile {
             (
                 "one more tensor to the host",
                 Amount::Time(tensor_to_host),
+                MEASURED,
+            ),
+            (
+                "more for each tenfold of 1000",
+                Amount::Time(tensor_tenfold),
                 MEASURED,
             ),
             ("lanes to the device", count(lanes), MEASURED),

@@ -15,8 +15,8 @@ use crate::{
 
 /// Bytes of a tensor that is all cost.
 const TINY: usize = 64;
-/// Tensors of the trees that show what one costs: so many that the way does not count, with the caches and beyond them.
-const TREES: [usize; 2] = [1000, 10_000];
+/// Tensors of the tree that shows what one costs.
+const TREE: usize = 1000;
 /// How many more copies show what one more costs.
 const MORE: usize = 256;
 /// Bytes of a copy that shows what its start costs.
@@ -52,21 +52,20 @@ pub(super) fn ways(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Res
     Ok(())
 }
 
-/// What one more tensor costs: in each direction, the mean of what it costs in trees of two sizes.
+/// What one more tensor costs in each direction, in a tree of so many that the way does not count, and beyond the caches.
 pub(super) fn tensors_in_trees(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
     let device = bench.device(&Profile {
         tensor_to_device: Duration::ZERO,
         tensor_to_host: Duration::ZERO,
+        tensor_tenfold: Duration::ZERO,
         gather_start: Duration::ZERO,
         ..profile.clone()
     })?;
-    let mut each = [Duration::ZERO; 2];
-    for count in TREES {
-        for (sum, one) in each.iter_mut().zip(each_of_a_tree(bench, &device, count)?) {
-            *sum += one / TREES.len() as u32;
-        }
-    }
-    [profile.tensor_to_device, profile.tensor_to_host] = each;
+    let few = each_of_a_tree(bench, &device, TREE)?;
+    let many = each_of_a_tree(bench, &device, 10 * TREE)?;
+    [profile.tensor_to_device, profile.tensor_to_host] = few;
+    let more = many.iter().zip(few).map(|(many, few)| many.saturating_sub(few));
+    profile.tensor_tenfold = more.sum::<Duration>() / few.len() as u32;
     Ok(())
 }
 

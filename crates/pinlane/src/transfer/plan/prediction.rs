@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | the way | `latency` for the long way; `short_copy` for the short one; `gather_start` more where a kernel gathers |
 //! | the start | of a copy to the device that is longer than what goes along with the call: `copy_start` |
-//! | the tensors | each: `tensor_to_device` or `tensor_to_host`; the short way's one is in its `short_copy` |
+//! | the tensors | each: `tensor_to_device` or `tensor_to_host`, and `tensor_tenfold` more for each tenfold of a thousand; the short way's one is in its `short_copy` |
 //! | the ends | the first chunk is filled, or the last one emptied, while the link waits: by one thread's memcpy; not where the result stays in its slot |
 //! | the middle | the longest of the link, of filling the other chunks by as many lanes as there are for them, no faster to the device than `staged_bytes_per_second`, and of the calls: each `copy_call` |
 //! | the lanes | `ramp_to_device` or `ramp_to_host`, the more of it the more bytes there are |
@@ -24,10 +24,10 @@ impl Plan {
         if self.chunks.is_empty() {
             return Duration::ZERO;
         }
-        let (fixed, per_tensor) = match (self.short, self.direction) {
-            (true, _) => (profile.short_copy, Duration::ZERO),
-            (false, Direction::ToHost) => (profile.latency, profile.tensor_to_host),
-            (false, _) => (profile.latency, profile.tensor_to_device),
+        let (fixed, tensors) = if self.short {
+            (profile.short_copy, 0.0)
+        } else {
+            (profile.latency, profile.of_tensors(self.direction, self.leaves))
         };
         let kernel = if self.chunks.iter().any(|chunk| self.is_by_kernel(chunk)) {
             profile.gather_start
@@ -40,7 +40,6 @@ impl Plan {
                 profile.start_of(self.bytes as f64 / self.chunks.len() as f64)
             }
         };
-        let tensors = self.leaves as f64 * per_tensor.as_secs_f64();
         // A rate next to nothing makes it longer than a duration can be.
         let seconds = tensors + self.moving(profile);
         let rest = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
@@ -151,6 +150,7 @@ mod tests {
             copy_call: Duration::from_micros(1),
             tensor_to_device: Duration::from_nanos(100),
             tensor_to_host: Duration::from_nanos(200),
+            tensor_tenfold: Duration::from_nanos(50),
             plain_bytes: 1 << 20,
             inline_bytes: 512 << 10,
             slot_bytes: 4 << 20,
@@ -264,6 +264,15 @@ mod tests {
                 None,
                 20.0 + 200.0 + 40.0,
                 "it stays where it lands",
+            ),
+            (
+                ToHost,
+                100_000,
+                4,
+                Pinned,
+                Some(Gathered),
+                20.0 + 20_000.0 + 10_000.0 + 3.0 + 80.0,
+                "more tensors than the caches know",
             ),
             (
                 ToDevice,
