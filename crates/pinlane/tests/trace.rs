@@ -194,9 +194,12 @@ fn a_lane_fills_while_an_engine_copies_and_no_engine_does_two_copies_at_once() {
             copies.iter().map(|copy| copy.bytes.unwrap()).sum::<u64>(),
             BYTES as u64
         );
+        let busy: f64 = copies.iter().map(|copy| copy.end - copy.start).sum();
+        assert!(
+            busy >= 0.95e6 * BYTES as f64 / 100e6,
+            "{busy} us, faster than the link"
+        );
         for (place, copy) in copies.iter().enumerate() {
-            // At the link's rate each takes 655 us; the first may have begun before anything was in its way.
-            assert!(copy.end - copy.start > 600.0, "{copy:?}");
             for other in &copies[place + 1..] {
                 assert!(other.start >= copy.end - 0.002, "{copy:?} beside {other:?}");
             }
@@ -330,7 +333,7 @@ fn sessions_that_overlap_get_what_happened_in_each() {
 }
 
 #[test]
-fn without_a_session_nothing_is_collected_and_with_one_chunks_that_come_slowly_have_an_event_more_each() {
+fn without_a_session_nothing_is_collected_and_no_event_tells_the_time() {
     let _turn = turn();
     let rig = slow_rig();
     let records = |work: &dyn Fn()| {
@@ -340,35 +343,11 @@ fn without_a_session_nothing_is_collected_and_with_one_chunks_that_come_slowly_h
     };
     let with = records(&|| drop(traced(|| there_and_back(&rig))));
     let without = records(&|| there_and_back(&rig));
-    // A chunk's own mark each way; in a session one that tells the time as well, and what sets that to the host's clock.
+    // A chunk's own mark each way; in a session the end of each way besides, and what sets that to the host's clock.
     let chunks = 2 * (BYTES / SLOT) as u64;
     assert_eq!(without, chunks);
-    assert!(
-        (chunks + 1..=2 * chunks + 3).contains(&with),
-        "{with} of {chunks} chunks"
-    );
+    assert!(with > chunks + 2, "{with} of {chunks} chunks");
     assert!(traced(|| {}).is_empty());
-    rig.finish();
-}
-
-#[test]
-fn copies_that_follow_closely_are_one_span_with_all_their_bytes() {
-    let _turn = turn();
-    // Nothing takes the device any time.
-    let rig = Rig::new(1, &DeviceOptions::default());
-    let options = TransferOptions::new().route(Route::Staged);
-    let trace = traced(|| drop(tensor(64 * SLOT).to_with(rig.device(), &options).unwrap()));
-    let device = &trace.devices()[0];
-    let copies: u32 = device.spans.iter().map(|span| span.copies).sum();
-    let bytes: u64 = device.spans.iter().map(|span| span.bytes).sum();
-    assert_eq!((bytes, device.missed), (64 * SLOT as u64, 0));
-    assert!(
-        device.spans.len() < copies as usize,
-        "{copies} copies in {} spans",
-        device.spans.len()
-    );
-    let shown = trace.summary().to_string();
-    assert!(shown.contains(&format!("{copies} copies")), "{shown}");
     rig.finish();
 }
 

@@ -90,6 +90,9 @@ pub enum TimedBy {
     Device,
     /// The host's, when its caller saw it done: an event for so short a copy would take longer than that.
     Host,
+    /// Nobody's: the link can't have carried it sooner. The device was not asked, since the next copy was to follow at once, and
+    /// did not.
+    Link,
 }
 
 impl TimedBy {
@@ -99,12 +102,13 @@ impl TimedBy {
         match self {
             Self::Device => "device",
             Self::Host => "host",
+            Self::Link => "link",
         }
     }
 }
 
 /// Copies of pinlane's, one behind the other: from when their engine began with the first to when it was done with the last.
-/// Those that follow each other within a quarter of a millisecond are timed together, since every look at a device's clock
+/// While one follows another, those of a quarter of a millisecond are timed together, since every look at a device's clock
 /// holds its copies up. Times count from the beginning of the session. What the driver copies by itself in several parts
 /// (pageable memory) counts as one.
 #[derive(Clone, Debug, PartialEq)]

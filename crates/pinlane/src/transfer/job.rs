@@ -49,13 +49,6 @@ pub(crate) enum End {
     Peer(DeviceId, DevicePtr),
 }
 
-impl End {
-    /// Whether a disk may be waited for.
-    pub(crate) fn is_in_a_file(&self) -> bool {
-        matches!(self, Self::File(_) | Self::Sink(_))
-    }
-}
-
 // SAFETY: the pointers name memory that the job keeps alive, and that nobody writes (a source) or reads (a result)
 // until the job has landed; each chunk's part of it is touched by the one lane that claimed the chunk.
 unsafe impl Send for End {}
@@ -108,8 +101,8 @@ pub(crate) struct Job {
     patience: Duration,
     leaks: Arc<Leaks>,
     cancelled: AtomicBool,
-    /// Chunks that were enqueued while a trace was taken.
-    traced: AtomicUsize,
+    /// Chunks that were enqueued, or never will be.
+    started: AtomicUsize,
     progress: Mutex<Progress>,
     settled: Condvar,
 }
@@ -158,7 +151,7 @@ impl Job {
             patience: engine.profile.patience,
             leaks: Arc::clone(&engine.leaks),
             cancelled: AtomicBool::new(false),
-            traced: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
             progress: Mutex::new(progress),
             settled: Condvar::new(),
         })
@@ -209,9 +202,10 @@ impl Job {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// One more chunk was enqueued while a trace is taken; says whether it was the last.
-    pub(crate) fn note_traced(&self) -> bool {
-        self.traced.fetch_add(1, Ordering::Relaxed) + 1 == self.plan.chunks.len()
+    /// One more chunk was enqueued, or never will be; says whether it was the last. What was done with the others before has
+    /// happened then.
+    pub(crate) fn note_started(&self) -> bool {
+        self.started.fetch_add(1, Ordering::AcqRel) + 1 == self.plan.chunks.len()
     }
 
     /// One chunk is done with, on the host: the device is done with it at `mark`, or already.

@@ -122,13 +122,16 @@ impl Lane {
 
     /// Starts a chunk, and settles it unless it is left pending.
     fn run(&mut self, job: &Arc<Job>, chunk: usize) {
-        if job.is_cancelled() {
-            return job.settle(None);
+        let started = (!job.is_cancelled()).then(|| self.start(job, chunk));
+        // Before the job is seen to be over.
+        if job.note_started() {
+            device::end_of_transfer(&self.engine.driver, job.plan.direction());
         }
-        match self.start(job, chunk) {
-            Ok(Some(mark)) => job.settle(Some(mark)),
-            Ok(None) => {}
-            Err(failure) => {
+        match started {
+            None => job.settle(None),
+            Some(Ok(Some(mark))) => job.settle(Some(mark)),
+            Some(Ok(None)) => {}
+            Some(Err(failure)) => {
                 job.fail(failure);
                 job.settle(None);
             }
@@ -307,13 +310,8 @@ impl Lane {
                 route: chunk.route,
                 lane: Some(self.index),
                 by_kernel: table.is_some(),
-                transfer: std::ptr::from_ref(job).addr(),
             };
-            // What a disk has to bring first may be a while.
-            let mut segments = job.plan.segments(chunk).iter();
-            let waits = segments.any(|segment| job.ends[segment.leaf as usize].is_in_a_file());
-            let goes_on = || !job.note_traced() && !waits;
-            traced.end(stream, Arc::<Mark>::clone(mark), &work, goes_on);
+            traced.end(stream, Arc::<Mark>::clone(mark), &work);
         }
         marked.map_err(|source| {
             let doing = format!(

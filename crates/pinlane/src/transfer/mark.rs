@@ -208,8 +208,18 @@ impl End for Mark {
         self.fence(stream)
     }
 
-    fn stream(&self) -> usize {
-        Arc::as_ptr(&self.stream).addr()
+    fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>> {
+        if self.is_known_as_reached() {
+            return Some(Ok(()));
+        }
+        match self.event().query() {
+            Ok(reached) => reached.then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn place(&self) -> (usize, u64) {
+        (Arc::as_ptr(&self.stream).addr(), self.generation)
     }
 }
 

@@ -11,7 +11,10 @@ use super::{
     Reached,
     span::{Copies, Read, Untimed},
 };
-use crate::trace::collected::EngineKind;
+use crate::{
+    Direction,
+    trace::collected::{EngineKind, TimedBy},
+};
 
 /// How old an anchor may be when a copy is set to the host's clock by it.
 const ANCHOR_AGE: Duration = Duration::from_secs(2);
@@ -19,6 +22,10 @@ const ANCHOR_AGE: Duration = Duration::from_secs(2);
 const ANCHOR_PATIENCE: Duration = Duration::from_millis(1);
 /// Of so many anchors the one that took the shortest is kept.
 const ANCHOR_TRIES: usize = 3;
+/// How soon it is tried again where none could be had.
+const ANCHOR_AGAIN: Duration = Duration::from_millis(100);
+/// Misses that are so close are noted as one.
+const MISSES_WITHIN: Duration = Duration::from_millis(1);
 /// How often it is looked whether events have fired.
 const READ_EVERY: Duration = Duration::from_millis(2);
 /// The most events that wait to be looked at.
@@ -28,9 +35,23 @@ const MOST_SPANS: usize = 1 << 20;
 
 /// A point in a device's time whose place in the host's is known.
 #[derive(Debug)]
-struct Anchor {
+pub(super) struct Anchor {
     event: Event,
     host: Instant,
+}
+
+impl Anchor {
+    /// When an event fired that was recorded after this.
+    fn time_of(&self, event: &Event) -> Option<Instant> {
+        Some(self.host + event.elapsed_since(&self.event).ok()?)
+    }
+}
+
+/// The last try to get an anchor.
+#[derive(Debug)]
+struct Tried {
+    at: Instant,
+    anchor: Option<Arc<Anchor>>,
 }
 
 /// Copies before an event.
@@ -47,8 +68,9 @@ pub(super) struct Log {
     driver: Arc<dyn Driver>,
     /// Idle but for anchors.
     stream: Stream,
-    /// For each engine, the stream that waits for its copies. Held while what is to be timed goes there, in its order.
+    /// For each engine, the stream that waits for its copies. Held while it is given what to wait for.
     clocks: [Mutex<Stream>; EngineKind::ALL.len()],
+    anchor: Mutex<Option<Tried>>,
     /// Held by who looks at events: what that has taken out of the state is not in it.
     reading: Mutex<()>,
     state: Mutex<State>,
@@ -57,13 +79,12 @@ pub(super) struct Log {
 #[derive(Debug, Default)]
 struct State {
     untimed: [Untimed; EngineKind::ALL.len()],
-    anchor: Option<Arc<Anchor>>,
     /// Events that were looked at: making one takes ten microseconds.
     spare: Vec<Event>,
     unread: VecDeque<Unread>,
     read: Vec<Read>,
-    /// Copies of which nothing is known: they failed, or there was no room for them.
-    missed: u64,
+    /// Copies of which nothing is known, and since when: they failed, or there was no room for them.
+    missed: Vec<(Instant, u64)>,
 }
 
 fn logs() -> &'static Mutex<Vec<Arc<Log>>> {
@@ -73,6 +94,16 @@ fn logs() -> &'static Mutex<Vec<Arc<Log>>> {
 
 pub(super) fn all() -> Vec<Arc<Log>> {
     lock(logs()).clone()
+}
+
+/// Has the copies in this direction timed that have not been, where the device behind `driver` has been asked.
+#[cold]
+pub(super) fn time_what_is_left(driver: &Arc<dyn Driver>, direction: Direction) {
+    if let Some(log) = Log::of(driver) {
+        for by_kernel in [false, true] {
+            log.time_rest(EngineKind::of(direction, by_kernel));
+        }
+    }
 }
 
 pub(super) fn forget_all() {
@@ -98,6 +129,7 @@ impl Log {
             driver: Arc::clone(driver),
             stream: stream()?,
             clocks: [stream()?, stream()?, stream()?, stream()?].map(Mutex::new),
+            anchor: Mutex::default(),
             reading: Mutex::default(),
             state: Mutex::default(),
         });
@@ -114,37 +146,63 @@ impl Log {
         self.driver.properties()
     }
 
-    /// Adds copies that were enqueued, and has those timed that are due.
-    pub(super) fn add(&self, copies: Copies, transfer: usize, goes_on: impl FnOnce() -> bool) {
-        let engine = copies.engine() as usize;
+    /// Adds a copy that was enqueued, and has those timed that are due.
+    pub(super) fn add(&self, copy: Copies) {
+        let engine = copy.engine();
+        let takes = self.takes(&copy);
         let mut state = lock(&self.state);
-        let untimed = &mut state.untimed[engine];
-        let (due, given_up) = untimed.add(copies, transfer, goes_on(), Instant::now());
-        state.missed += given_up;
+        let added = state.untimed[engine as usize].add(copy, takes, Instant::now());
+        if let Some(over) = added.over {
+            state.keep(over);
+        }
+        if added.missed > 0 {
+            state.miss(added.missed);
+        }
         drop(state);
-        if let Some(copies) = due {
-            let clock = lock(&self.clocks[engine]);
-            match copies.fence(&clock) {
-                Ok(()) => self.time_on(&clock, copies),
-                Err(_) => self.miss(copies.count()),
-            }
+        if let Some(copies) = added.due {
+            self.time(copies);
+        }
+    }
+
+    /// Has the copies of an engine timed that have not been.
+    fn time_rest(&self, engine: EngineKind) {
+        let rest = lock(&self.state).untimed[engine as usize].take(Instant::now());
+        if let Some(copies) = rest {
+            self.time(copies);
+        }
+    }
+
+    /// How long a copy takes at the rate of the device's link.
+    fn takes(&self, copy: &Copies) -> Option<Duration> {
+        let crosses = copy.engine() != EngineKind::OnDevice;
+        let rate = self.properties().link.bytes_per_second.filter(|_| crosses)?;
+        Duration::try_from_secs_f64(copy.bytes() as f64 / rate).ok()
+    }
+
+    fn time(&self, copies: Copies) {
+        let clock = lock(&self.clocks[copies.engine() as usize]);
+        match copies.fence(&clock) {
+            Ok(()) => self.time_on(&clock, copies),
+            Err(_) => self.miss(copies.count()),
         }
     }
 
     /// Has copies timed that are over when `stream` has come so far.
     pub(super) fn time_on(&self, stream: &Stream, copies: Copies) {
-        match self.stamp(stream).zip(self.anchor()) {
+        match self.stamp(stream) {
             Some((end, anchor)) => self.await_end(Unread { copies, end, anchor }),
             None => self.miss(copies.count()),
         }
     }
 
-    /// Records an event that tells when `stream` has come so far.
-    pub(super) fn stamp(&self, stream: &Stream) -> Option<Event> {
+    /// Records an event that tells when `stream` has come so far, and what that is to be told by.
+    pub(super) fn stamp(&self, stream: &Stream) -> Option<(Event, Arc<Anchor>)> {
+        // What fires before its anchor would seem to have done so at that moment.
+        let anchor = self.anchor()?;
         let spare = lock(&self.state).spare.pop();
         let event = spare.or_else(|| Event::new(&self.driver, Timing::Enabled).ok())?;
         event.record(stream).ok()?;
-        Some(event)
+        Some((event, anchor))
     }
 
     fn await_end(&self, unread: Unread) {
@@ -152,13 +210,13 @@ impl Log {
         if state.unread.len() < MOST_UNREAD {
             state.unread.push_back(unread);
         } else {
-            state.missed += unread.copies.count();
+            state.miss(unread.copies.count());
         }
     }
 
     /// Notes copies of which nothing will be known.
     pub(super) fn miss(&self, copies: u64) {
-        lock(&self.state).missed += copies;
+        lock(&self.state).miss(copies);
     }
 
     pub(super) fn keep(&self, read: Read) {
@@ -167,19 +225,26 @@ impl Log {
 
     /// The anchor for copies that are enqueued now.
     fn anchor(&self) -> Option<Arc<Anchor>> {
-        let mut state = lock(&self.state);
-        let known = state
-            .anchor
-            .as_ref()
-            .filter(|anchor| anchor.host.elapsed() < ANCHOR_AGE);
-        if let Some(known) = known {
-            return Some(Arc::clone(known));
+        let mut tried = lock(&self.anchor);
+        let is_good = |tried: &Tried| {
+            let age = if tried.anchor.is_some() {
+                ANCHOR_AGE
+            } else {
+                ANCHOR_AGAIN
+            };
+            tried.at.elapsed() < age
+        };
+        if let Some(known) = tried.as_ref().filter(|tried| is_good(tried)) {
+            return known.anchor.clone();
         }
         let tries = (0..ANCHOR_TRIES).filter_map(|_| self.new_anchor());
-        let (_, anchor) = tries.min_by_key(|&(window, _)| window)?;
-        let anchor = Arc::new(anchor);
-        state.anchor = Some(Arc::clone(&anchor));
-        Some(anchor)
+        let best = tries.min_by_key(|&(window, _)| window);
+        let anchor = best.map(|(_, anchor)| Arc::new(anchor));
+        *tried = Some(Tried {
+            at: Instant::now(),
+            anchor: anchor.clone(),
+        });
+        anchor
     }
 
     /// An anchor, and how well it is known where it is.
@@ -213,39 +278,44 @@ impl Log {
 
     fn read(&self, unread: Unread) {
         let Unread { copies, end, anchor } = unread;
-        let on_the_host = |event: &Event| Some(anchor.host + event.elapsed_since(&anchor.event).ok()?);
         let reached = match &copies.reached {
             Reached::At(reached) => Some(*reached),
-            Reached::Event(event) => on_the_host(event),
+            Reached::Event(event, anchor) => anchor.time_of(event),
         };
-        let times = reached.zip(on_the_host(&end));
-        if times.is_none() {
-            // A copy failed, and so did what waited for it, which goes on for the next.
-            let _told = lock(&self.clocks[copies.engine() as usize]).synchronize();
+        let times = reached.zip(anchor.time_of(&end));
+        if times.is_none()
+            && let Ok(stream) = Stream::new(&self.driver)
+        {
+            // A copy failed, and so did what waited for it: the next go to another stream.
+            *lock(&self.clocks[copies.engine() as usize]) = stream;
         }
         let mut state = lock(&self.state);
         match times {
-            Some((reached, end)) => state.keep(copies.read(reached, end)),
-            None => state.missed += copies.count(),
+            Some((reached, end)) => state.keep(copies.read(reached, end, TimedBy::Device)),
+            None => state.miss(copies.count()),
         }
         state.spare.push(end);
-        if let Reached::Event(event) = copies.reached {
+        if let Reached::Event(event, _) = copies.reached {
             state.spare.push(event);
         }
     }
 
-    /// What ended since `began`, and how many copies are missed.
+    /// What ended since `began`, and how many copies were missed since then.
     pub(super) fn since(&self, began: Instant) -> (Vec<Read>, u64) {
         let state = lock(&self.state);
         let read = state.read.iter().filter(|read| read.end > began).copied();
+        let missed = state.missed.iter().filter(|(at, _)| *at >= began);
+        let missed: u64 = missed.map(|(_, copies)| copies).sum();
         let unread = state.unread.iter().map(|unread| &unread.copies);
         let unknown: u64 = unread.map(Copies::count).sum();
         let untimed: u64 = state.untimed.iter().map(Untimed::count).sum();
-        (read.collect(), state.missed + unknown + untimed)
+        (read.collect(), missed + unknown + untimed)
     }
 
     pub(super) fn forget_before(&self, earliest: Instant) {
-        lock(&self.state).read.retain(|read| read.end > earliest);
+        let mut state = lock(&self.state);
+        state.read.retain(|read| read.end > earliest);
+        state.missed.retain(|(at, _)| *at >= earliest);
     }
 }
 
@@ -254,7 +324,14 @@ impl State {
         if self.read.len() < MOST_SPANS {
             self.read.push(read);
         } else {
-            self.missed += u64::from(read.copies);
+            self.miss(read.copies.into());
+        }
+    }
+
+    fn miss(&mut self, copies: u64) {
+        match self.missed.last_mut() {
+            Some((at, missed)) if at.elapsed() < MISSES_WITHIN => *missed += copies,
+            _ => self.missed.push((Instant::now(), copies)),
         }
     }
 }

@@ -3,8 +3,9 @@
 //! A lane marks the end of each chunk's copies by an event anyhow, one that tells no time. While a session asks for it, a stream
 //! of the [`log`]'s own, its clock, waits for such marks and records an event that does; a thread looks at it when it has
 //! fired. So no copy waits for its trace. But when a device writes the time down, its copies stand still for one to three
-//! microseconds, on whatever stream that is. So copies that follow each other closely on an engine are timed
-//! [together](span): their span begins with the first of them and ends with the last.
+//! microseconds, on whatever stream that is. So while one copy follows another on an engine, several are timed
+//! [together](span): their span begins with the first of them and ends with the last. The end of a transfer has all timed
+//! that is left.
 //!
 //! What the events tell is set to the host's clock by an *anchor*, an event on an idle stream that fired between two looks at that
 //! clock; a new one is made every other second, since the clocks drift apart. The end of a copy that its caller waits for
@@ -24,7 +25,7 @@ use pinlane_driver::{
 };
 
 use self::{
-    log::Log,
+    log::{Anchor, Log},
     span::{Copies, Read},
 };
 use super::collected::{DeviceSpan, EngineKind, TimedBy, TracedDevice};
@@ -46,8 +47,6 @@ pub(crate) struct Work {
     pub(crate) lane: Option<usize>,
     /// Whether a kernel does it.
     pub(crate) by_kernel: bool,
-    /// What tells its transfer from others.
-    pub(crate) transfer: usize,
 }
 
 impl Work {
@@ -61,8 +60,12 @@ pub(crate) trait End: Debug + Send + Sync {
     /// Makes `stream` wait for it, without blocking the host.
     fn fence(&self, stream: &Stream) -> Result<(), pinlane_driver::Error>;
 
-    /// What tells its stream from others: who waits for the later of two ends on one stream has waited for both.
-    fn stream(&self) -> usize;
+    /// Whether the device has come so far, if that went well; `None` before it has.
+    fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>>;
+
+    /// Its stream, and how often that was made sound again after a failure: who waits for the later of two ends in one place
+    /// has waited for both.
+    fn place(&self) -> (usize, u64);
 }
 
 /// When copies could begin at the earliest, as far as their stream goes.
@@ -71,7 +74,7 @@ enum Reached {
     /// When they were enqueued.
     At(Instant),
     /// When this had fired.
-    Event(Event),
+    Event(Event, Arc<Anchor>),
 }
 
 /// Copies that are being enqueued.
@@ -95,25 +98,32 @@ impl Begun {
     #[cold]
     fn behind(stream: &Stream) -> Option<Self> {
         let log = Log::of(stream.driver())?;
-        let event = log.stamp(stream);
-        if event.is_none() {
+        let stamp = log.stamp(stream);
+        if stamp.is_none() {
             log.miss(1);
         }
-        event.map(|event| Self(Reached::Event(event)))
+        stamp.map(|(event, anchor)| Self(Reached::Event(event, anchor)))
     }
 
-    /// Notes that the copies are enqueued on `stream` with `end` behind them, and what they are. `goes_on` says whether more of
-    /// their transfer comes at once, with which they may be timed; it is asked for one after the other.
+    /// Notes that the copies are enqueued on `stream` with `end` behind them, and what they are.
     #[cold]
-    pub(crate) fn end(self, stream: &Stream, end: Arc<dyn End>, work: &Work, goes_on: impl FnOnce() -> bool) {
+    pub(crate) fn end(self, stream: &Stream, end: Arc<dyn End>, work: &Work) {
         let Some(log) = Log::of(stream.driver()) else {
             return;
         };
         match self.0 {
             // When it began has nothing to do with what came before it, nor may that wait for it.
-            Reached::Event(_) => log.time_on(stream, Copies::new(self.0, work, end)),
-            Reached::At(_) => log.add(Copies::new(self.0, work, end), work.transfer, goes_on),
+            Reached::Event(..) => log.time_on(stream, Copies::new(self.0, work, end)),
+            Reached::At(_) => log.add(Copies::new(self.0, work, end)),
         }
+    }
+}
+
+/// Notes that all copies of a transfer in this direction are enqueued, or never will be.
+#[inline]
+pub(crate) fn end_of_transfer(driver: &Arc<dyn Driver>, direction: Direction) {
+    if super::devices_are_wanted() {
+        log::time_what_is_left(driver, direction);
     }
 }
 
@@ -138,7 +148,6 @@ pub(crate) fn end_alone(driver: &Arc<dyn Driver>, copy: &MemCopy, route: Route, 
         route,
         lane: None,
         by_kernel: false,
-        transfer: 0,
     };
     if let Some(log) = Log::of(driver) {
         log.keep(Read::alone(&work, begun, end));

@@ -12,10 +12,10 @@ use crate::{
 };
 
 /// How often an engine is asked for the time at most while one copy follows another. It costs the engine up to three
-/// microseconds, so this is what keeps a trace below one in a hundred of a transfer's time.
+/// microseconds.
 const STAMP_EVERY: Duration = Duration::from_micros(250);
-/// A transfer that was to go on and has not when this is over, and another has begun, failed or was cancelled.
-const COMES_AT_ONCE: Duration = Duration::from_millis(1);
+/// A copy follows another that comes before the engine can have been idle for so long.
+const FOLLOWS_WITHIN: Duration = Duration::from_micros(50);
 
 /// Copies on one engine, one behind the other.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Copies {
     bytes: u64,
     route: Option<Route>,
     lane: Option<usize>,
-    /// The last on each stream.
+    /// The last on each stream, and on what became of it after a failure.
     ends: Vec<Arc<dyn End>>,
 }
 
@@ -60,9 +60,20 @@ impl Copies {
         self.engine
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Makes `stream` wait for the end of all.
     pub(super) fn fence(&self, stream: &Stream) -> Result<(), pinlane_driver::Error> {
         self.ends.iter().try_for_each(|end| end.fence(stream))
+    }
+
+    /// Whether all are over, if that went well; `None` before they are.
+    fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>> {
+        let outcomes = self.ends.iter().map(|end| end.outcome());
+        let outcomes: Option<Vec<_>> = outcomes.collect();
+        Some(outcomes?.into_iter().collect())
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -76,14 +87,14 @@ impl Copies {
         self.route = self.route.filter(|route| Some(*route) == later.route);
         self.lane = self.lane.filter(|lane| Some(*lane) == later.lane);
         for end in later.ends {
-            match self.ends.iter_mut().find(|known| known.stream() == end.stream()) {
+            match self.ends.iter_mut().find(|known| known.place() == end.place()) {
                 Some(known) => *known = end,
                 None => self.ends.push(end),
             }
         }
     }
 
-    pub(super) fn read(&self, reached: Instant, end: Instant) -> Read {
+    pub(super) fn read(&self, reached: Instant, end: Instant, timed_by: TimedBy) -> Read {
         Read {
             reached,
             end,
@@ -92,7 +103,7 @@ impl Copies {
             bytes: self.bytes,
             route: self.route,
             lane: self.lane,
-            timed_by: TimedBy::Device,
+            timed_by,
         }
     }
 }
@@ -141,37 +152,65 @@ impl Read {
 #[derive(Debug, Default)]
 pub(super) struct Untimed {
     copies: Option<Copies>,
-    /// The transfer that was to go on, and since when.
-    expected: Option<(usize, Instant)>,
-    /// When an engine was asked for the time last.
+    /// When the engine has carried all that it was given, at the rate of its link: not before that.
+    busy_until: Option<Instant>,
+    /// When it was asked for the time last.
     stamped: Option<Instant>,
 }
 
+/// What becomes of copies when one more is enqueued.
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    /// To be timed now.
+    pub(super) due: Option<Copies>,
+    /// Over before anybody looked at a clock.
+    pub(super) over: Option<Read>,
+    /// How many have failed.
+    pub(super) missed: u64,
+}
+
 impl Untimed {
-    /// Adds what was enqueued by now of a transfer, which goes on at once or not. Gives what is to be timed now, and how many
-    /// copies never will be.
-    pub(super) fn add(
-        &mut self,
-        added: Copies,
-        transfer: usize,
-        goes_on: bool,
-        now: Instant,
-    ) -> (Option<Copies>, u64) {
-        let is_over = self
-            .expected
-            .is_some_and(|(expected, since)| expected != transfer && now - since > COMES_AT_ONCE);
-        let given_up = self.copies.take_if(|_| is_over);
+    /// Adds a copy that was enqueued by now, which takes so long at the rate of its link; `None` where that is not known.
+    ///
+    /// Copies wait for their time to be asked only while one follows another. Those before one that comes late, and that are over
+    /// by then, ended when the link can have carried them.
+    pub(super) fn add(&mut self, copy: Copies, takes: Option<Duration>, now: Instant) -> Added {
+        let mut added = Added::default();
+        let is_late = |until: &Instant| now > *until + FOLLOWS_WITHIN;
+        let mut follows = self.busy_until.is_some_and(|until| !is_late(&until));
+        if !follows && let Some(copies) = &self.copies {
+            let outcome = copies.outcome();
+            // The link is slower than it might be.
+            follows = outcome.is_none();
+            match (&copies.reached, outcome, self.busy_until) {
+                (Reached::At(reached), Some(Ok(())), Some(until)) => {
+                    added.over = Some(copies.read(*reached, until, TimedBy::Link));
+                }
+                (_, Some(_), _) => added.missed = copies.count(),
+                (_, None, _) => {}
+            }
+        }
+        if !follows {
+            self.copies = None;
+        }
+        let free_at = self.busy_until.filter(|_| follows).unwrap_or(now).max(now);
+        self.busy_until = takes.map(|takes| free_at + takes);
         match &mut self.copies {
-            Some(copies) => copies.append(added),
-            none => *none = Some(added),
+            Some(copies) => copies.append(copy),
+            none => *none = Some(copy),
         }
-        self.expected = Some((transfer, now));
-        let is_due = self.stamped.is_none_or(|stamped| now - stamped >= STAMP_EVERY);
-        let due = self.copies.take_if(|_| is_due || !goes_on);
-        if due.is_some() {
-            self.stamped = Some(now);
+        let is_due =
+            !follows || takes.is_none() || self.stamped.is_none_or(|stamped| now - stamped >= STAMP_EVERY);
+        if is_due {
+            added.due = self.take(now);
         }
-        (due, given_up.map_or(0, |copies| copies.count()))
+        added
+    }
+
+    /// All there are, to be timed now.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Copies> {
+        self.stamped = Some(now);
+        self.copies.take()
     }
 
     /// How many there are.
@@ -185,93 +224,130 @@ mod tests {
     use super::*;
     use crate::Direction;
 
+    /// On a stream, which has come so far or has not.
     #[derive(Debug)]
-    struct OnStream(usize);
+    struct OnStream(usize, bool);
 
     impl End for OnStream {
+        fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>> {
+            self.1.then_some(Ok(()))
+        }
+
         fn fence(&self, _: &Stream) -> Result<(), pinlane_driver::Error> {
             Ok(())
         }
 
-        fn stream(&self) -> usize {
-            self.0
+        fn place(&self) -> (usize, u64) {
+            (self.0, 0)
         }
     }
 
-    /// A hundred bytes by a lane.
-    fn copies(lane: usize, route: Route, now: Instant) -> Copies {
+    /// A hundred bytes by a lane, which are over when somebody asks, or not yet.
+    fn copies(lane: usize, route: Route, now: Instant, is_over: bool) -> Copies {
         let work = Work {
             direction: Direction::ToDevice,
             bytes: 100,
             route,
             lane: Some(lane),
             by_kernel: false,
-            transfer: 0,
         };
-        Copies::new(Reached::At(now), &work, Arc::new(OnStream(lane)))
+        Copies::new(Reached::At(now), &work, Arc::new(OnStream(lane, is_over)))
     }
 
-    /// Adds copies of transfers at some microseconds; gives the copies and bytes of what was timed at each, and how many
-    /// were given up.
-    fn add(times: &[(usize, u64, bool)]) -> Vec<(Option<(u32, u64)>, u64)> {
+    /// Adds copies at some microseconds, which take 100 each; gives how many were to be timed at each, and how many had been
+    /// over and when.
+    fn add(times: &[u64]) -> Vec<(u32, Option<(u32, u64)>)> {
         let (mut untimed, began) = (Untimed::default(), Instant::now());
-        let each = times.iter().map(|&(transfer, micros, goes_on)| {
+        let each = times.iter().map(|&micros| {
             let now = began + Duration::from_micros(micros);
-            let (due, given_up) = untimed.add(copies(0, Route::Staged, now), transfer, goes_on, now);
-            (due.map(|copies| (copies.copies, copies.bytes)), given_up)
+            let takes = Some(Duration::from_micros(100));
+            let added = untimed.add(copies(0, Route::Staged, now, true), takes, now);
+            let over = added.over.map(|read| {
+                assert_eq!(read.timed_by, TimedBy::Link);
+                (read.copies, (read.end - began).as_micros() as u64)
+            });
+            (added.due.map_or(0, |copies| copies.copies), over)
         });
         each.collect()
     }
 
     #[test]
-    fn copies_that_follow_closely_are_timed_together_and_the_last_of_a_transfer_at_once() {
-        let found = add(&[
-            (0, 0, true),
-            (0, 50, true),
-            (1, 100, true),
-            (0, 260, true),
-            (1, 270, true),
-            (0, 300, false),
-        ]);
+    fn copies_that_follow_each_other_are_timed_together_now_and_then() {
+        let found = add(&[0, 10, 120, 240, 260, 270, 500, 520]);
+        let due: Vec<_> = found.iter().map(|(due, _)| *due).collect();
+        assert_eq!(due, [1, 0, 0, 0, 4, 0, 0, 3]);
+        assert!(found.iter().all(|(_, over)| over.is_none()), "{found:?}");
+    }
+
+    #[test]
+    fn copies_that_come_slowly_are_timed_one_by_one() {
+        let found = add(&[0, 400, 800]);
+        assert_eq!(found, [(1, None); 3]);
+    }
+
+    #[test]
+    fn idle_time_is_in_no_span() {
+        // Two at a time: the second is done long before the next comes.
+        let found = add(&[0, 50, 1000, 1050, 2000]);
         assert_eq!(
             found,
             [
-                (Some((1, 100)), 0),
-                (None, 0),
-                (None, 0),
-                (Some((3, 300)), 0),
-                (None, 0),
-                (Some((2, 200)), 0)
+                (1, None),
+                (0, None),
+                (1, Some((1, 200))),
+                (0, None),
+                (1, Some((1, 1200)))
             ]
         );
     }
 
     #[test]
-    fn copies_that_come_slowly_are_timed_one_by_one() {
-        let found = add(&[(0, 0, true), (0, 400, true), (0, 800, true)]);
-        assert!(found.iter().all(|each| *each == (Some((1, 100)), 0)), "{found:?}");
+    fn a_link_that_is_slower_than_it_might_be_keeps_copies_waiting() {
+        let (mut untimed, began) = (Untimed::default(), Instant::now());
+        let takes = Some(Duration::from_micros(100));
+        let found = [0, 50, 1000].map(|micros| {
+            let now = began + Duration::from_micros(micros);
+            let added = untimed.add(copies(0, Route::Staged, now, false), takes, now);
+            assert!(added.over.is_none() && added.missed == 0);
+            added.due.map_or(0, |copies| copies.copies)
+        });
+        assert_eq!(found, [1, 0, 2]);
     }
 
     #[test]
-    fn what_nothing_followed_is_given_up_rather_than_timed_by_another_transfer() {
-        let found = add(&[(0, 0, true), (0, 50, true), (1, 5000, true)]);
-        assert_eq!(found[2], (Some((1, 100)), 1));
-        // A slow engine keeps its transfer waiting.
-        let found = add(&[(0, 0, true), (0, 50, true), (0, 5000, true)]);
-        assert_eq!(found[2], (Some((2, 200)), 0));
+    fn copies_over_a_link_of_unknown_rate_are_timed_one_by_one() {
+        let (mut untimed, now) = (Untimed::default(), Instant::now());
+        for _ in 0..3 {
+            let added = untimed.add(copies(0, Route::Staged, now, true), None, now);
+            assert_eq!(added.due.map(|copies| copies.copies), Some(1));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_transfer_has_all_timed_that_is_left() {
+        let (mut untimed, now) = (Untimed::default(), Instant::now());
+        let takes = Some(Duration::from_micros(100));
+        for due in [1, 0, 0] {
+            let added = untimed.add(copies(0, Route::Staged, now, true), takes, now);
+            assert_eq!(added.due.map_or(0, |copies| copies.copies), due);
+        }
+        assert_eq!(untimed.count(), 2);
+        assert_eq!(untimed.take(now).map(|copies| copies.copies), Some(2));
+        assert_eq!((untimed.count(), untimed.take(now).is_none()), (0, true));
     }
 
     #[test]
     fn copies_of_several_lanes_and_routes_say_neither_and_wait_for_the_last_on_each_stream() {
         let now = Instant::now();
-        let mut same = copies(1, Route::Staged, now);
-        same.append(copies(1, Route::Staged, now));
-        let mut others = copies(1, Route::Staged, now);
-        others.append(copies(2, Route::Packed, now));
-        others.append(copies(1, Route::Packed, now));
-        let streams = |copies: &Copies| copies.ends.iter().map(|end| end.stream()).collect::<Vec<_>>();
+        let mut same = copies(1, Route::Staged, now, true);
+        same.append(copies(1, Route::Staged, now, true));
+        let mut others = copies(1, Route::Staged, now, true);
+        others.append(copies(2, Route::Packed, now, true));
+        others.append(copies(1, Route::Packed, now, true));
+        let streams = |copies: &Copies| copies.ends.iter().map(|end| end.place().0).collect::<Vec<_>>();
         assert_eq!((streams(&same), streams(&others)), (vec![1], vec![1, 2]));
-        let (same, others) = (same.read(now, now), others.read(now, now));
+        let read = |copies: &Copies| copies.read(now, now, TimedBy::Device);
+        let (same, others) = (read(&same), read(&others));
         assert_eq!(
             (same.route, same.lane, same.copies),
             (Some(Route::Staged), Some(1), 2)

@@ -1,0 +1,209 @@
+//! When devices were busy, as traces tell it, whatever becomes of the transfers: no idle time is in it, and no copy is lost or
+//! counted that failed.
+
+#![cfg(not(shuttle))]
+
+mod rig;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::sleep,
+    time::Duration,
+};
+
+use pinlane::{
+    DType, DeviceOptions, Profile, Route, Tensor, TransferOptions, Tree,
+    driver::{
+        Stream, Timing,
+        sim::{DeviceConfig, Fault, FaultPlan, MachineConfig, Step},
+    },
+    trace::{self, Trace, TracedDevice},
+};
+use rig::{Rig, pattern, small_engine};
+
+const SLOT: usize = 64 << 10;
+const CHUNKS: usize = 64;
+/// All chunks of a transfer over the link.
+const TRANSFER: Duration = Duration::from_millis(2);
+/// What a transfer's copies take at most on a machine that is busy with other tests.
+const AT_MOST: Duration = Duration::from_millis(25);
+/// From one transfer to the next.
+const PAUSE: Duration = Duration::from_millis(60);
+
+/// Sessions see the whole process: one test at a time.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Two lanes that fill small slots, and a link that they keep busy.
+fn rig() -> Rig {
+    let config = DeviceConfig {
+        memory_bytes: 64 << 20,
+        bytes_per_second: Some((CHUNKS * SLOT) as f64 / TRANSFER.as_secs_f64()),
+        poison: false,
+        ..DeviceConfig::default()
+    };
+    let machine = MachineConfig::equal_devices(1, config);
+    let probe = Rig::on(machine.clone(), &DeviceOptions::default());
+    let profile = Profile::assumed(probe.device().driver().unwrap().properties());
+    let options = DeviceOptions {
+        pinned_budget: Some(8 << 20),
+        profile: Some(profile),
+        ..small_engine(2, 2, SLOT)
+    };
+    Rig::on(machine, &options)
+}
+
+fn tensor() -> Tensor {
+    let bytes = CHUNKS * SLOT;
+    Tensor::from_bytes(pattern(bytes, 1), DType::U8, &[bytes]).unwrap()
+}
+
+fn staged() -> TransferOptions {
+    TransferOptions::new().route(Route::Staged)
+}
+
+fn moved(rig: &Rig, tensor: &Tensor) {
+    drop(tensor.to_with(rig.device(), &staged()).unwrap());
+}
+
+fn only_device(trace: &Trace) -> &TracedDevice {
+    let [device] = trace.devices() else {
+        panic!("{:?}", trace.devices());
+    };
+    device
+}
+
+fn copies(device: &TracedDevice) -> usize {
+    device.spans.iter().map(|span| span.copies as usize).sum()
+}
+
+fn no_span_has_a_pause_in_it(device: &TracedDevice) {
+    for span in &device.spans {
+        assert!(span.end - span.start <= AT_MOST, "{span:?}");
+    }
+}
+
+#[test]
+fn copies_that_follow_each_other_are_one_span_with_all_their_bytes() {
+    let _turn = turn();
+    let rig = rig();
+    let tensor = tensor();
+    moved(&rig, &tensor);
+    let session = trace::start();
+    moved(&rig, &tensor);
+    let trace = session.finish();
+    let device = only_device(&trace);
+    let bytes: u64 = device.spans.iter().map(|span| span.bytes).sum();
+    assert_eq!(
+        (copies(device), bytes, device.missed),
+        (CHUNKS, (CHUNKS * SLOT) as u64, 0)
+    );
+    assert!(device.spans.len() < CHUNKS, "{} spans", device.spans.len());
+    let shown = trace.summary().to_string();
+    assert!(shown.contains(&format!("{CHUNKS} copies")), "{shown}");
+    rig.finish();
+}
+
+#[test]
+fn a_cancelled_transfer_leaves_its_device_idle() {
+    let _turn = turn();
+    let rig = rig();
+    let tensor = tensor();
+    let session = trace::start();
+    for more in 0..6 {
+        let flying = tensor.transfer_with(rig.device(), &staged()).unwrap();
+        sleep(TRANSFER / 5 + more * Duration::from_micros(37));
+        drop(flying);
+        sleep(PAUSE);
+    }
+    moved(&rig, &tensor);
+    let trace = session.finish();
+    let device = only_device(&trace);
+    no_span_has_a_pause_in_it(device);
+    assert!(copies(device) >= CHUNKS, "{device:?}");
+    rig.finish();
+}
+
+#[test]
+fn a_session_that_begins_in_the_middle_of_a_transfer_has_the_end_of_it() {
+    let _turn = turn();
+    let rig = rig();
+    let tensor = tensor();
+    for _ in 0..10 {
+        let flying = tensor.transfer_with(rig.device(), &staged()).unwrap();
+        sleep(TRANSFER / 5);
+        let session = trace::start();
+        drop(flying.wait().unwrap());
+        let missed: u64 = session
+            .finish()
+            .devices()
+            .iter()
+            .map(|device| device.missed)
+            .sum();
+        assert_eq!(missed, 0);
+    }
+    rig.finish();
+}
+
+#[test]
+fn copies_behind_an_event_begin_when_it_has_fired() {
+    let _turn = turn();
+    let rig = rig();
+    let driver = Arc::clone(rig.device().driver().unwrap());
+    let compute = Stream::new(&driver).unwrap();
+    let tensor = tensor();
+    let session = trace::start();
+    for _ in 0..4 {
+        driver.busy(PAUSE, compute.raw()).unwrap();
+        let event = Arc::new(compute.record(Timing::Disabled).unwrap());
+        drop(tensor.to_with(rig.device(), &staged().after(event)).unwrap());
+    }
+    let trace = session.finish();
+    let device = only_device(&trace);
+    no_span_has_a_pause_in_it(device);
+    assert_eq!((copies(device), device.missed), (4 * CHUNKS, 0));
+    drop(compute);
+    rig.finish();
+}
+
+#[test]
+fn a_copy_that_failed_is_missed_whatever_came_after_it_on_its_stream() {
+    let _turn = turn();
+    let tensor = tensor();
+    for nth in (0..CHUNKS as u64).step_by(3) {
+        let rig = rig();
+        moved(&rig, &tensor);
+        let session = trace::start();
+        let plan = FaultPlan::new().at(Step::Copy, nth, Fault::CopyFailed);
+        rig.sims[0].set_faults(plan);
+        assert!(tensor.to_with(rig.device(), &staged()).is_err());
+        rig.sims[0].set_faults(FaultPlan::new());
+        let trace = session.finish();
+        assert!(only_device(&trace).missed > 0, "copy {nth}");
+        rig.finish();
+    }
+}
+
+#[test]
+fn what_comes_after_a_failure_is_traced_and_no_later_session_misses_it() {
+    let _turn = turn();
+    let rig = rig();
+    let tensor = tensor();
+    let outer = trace::start();
+    let plan = FaultPlan::new().at(Step::Copy, 20, Fault::CopyFailed);
+    rig.sims[0].set_faults(plan);
+    assert!(tensor.to_with(rig.device(), &staged()).is_err());
+    rig.sims[0].set_faults(FaultPlan::new());
+    // By now the thread that looks at events has seen it.
+    sleep(PAUSE);
+    let inner = trace::start();
+    moved(&rig, &tensor);
+    let inner = inner.finish();
+    let device = only_device(&inner);
+    assert_eq!((copies(device), device.missed), (CHUNKS, 0));
+    let outer = outer.finish();
+    assert!(only_device(&outer).missed > 0);
+    rig.finish();
+}
