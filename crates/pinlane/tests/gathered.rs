@@ -5,7 +5,8 @@
 mod rig;
 
 use pinlane::{
-    DType, Device, DeviceOptions, Error, Placement, Plan, Route, Tensor, TransferOptions, Tree,
+    DType, Device, DeviceOptions, Direction, Error, HostEnd, Placement, Plan, Route, Tensor, TransferOptions,
+    Tree, Workload,
     driver::sim::{DeviceConfig, Step},
 };
 use rig::{Rig, pattern, small_engine};
@@ -131,6 +132,12 @@ fn pinned_tensors_are_packed_while_that_takes_less_than_a_launch_or_others_need_
         for (seed, back) in there.to(&Device::host()).unwrap().iter().enumerate().take(128) {
             assert!(back.as_bytes().unwrap() == pattern(256, seed), "tensor {seed}");
         }
+    }
+    // Several lanes pack sooner than one thread writes the kernel's table.
+    for (count, route) in [(8191, Route::Gathered), (8192, Route::Packed)] {
+        let described = Workload::new(Direction::ToDevice).tensors(count, 256, HostEnd::Pinned);
+        let plan = described.unwrap().plan(rig.device(), None).unwrap();
+        assert_eq!(plan.chunks_by(route), plan.chunks(), "{plan}");
     }
     rig.finish();
 }

@@ -20,6 +20,8 @@ const PACKED_BELOW: u64 = 2 << 10;
 /// So many bytes are packed as fast as a kernel is launched (3.5 microseconds): more are better left to it where all lie in
 /// pinned memory, so that none needs a slot.
 const PACKED_UP_TO: u64 = 32 << 10;
+/// From so many bytes on several lanes pack at once, while the kernel's table is one thread's work.
+const PACKED_FROM: u64 = 2 << 20;
 /// By so much longer than the runs in a slot pieces may be that the kernel moves from or to where they lie: the other way
 /// takes a call for each.
 const IN_PLACE: usize = 4;
@@ -122,5 +124,5 @@ fn are_worth_a_launch(leaves: &[Leaf]) -> bool {
             short += leaf.bytes;
         }
     }
-    short > PACKED_UP_TO
+    (PACKED_UP_TO + 1..PACKED_FROM).contains(&short)
 }
