@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     figures::Figure,
-    grid::CellReport,
+    grid::{CellReport, ForeseenCell},
     link::LinkLimit,
     machine::Machine,
 };
@@ -39,6 +39,9 @@ pub struct Document {
     /// The cells, in the order in which they ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<CellReport>,
+    /// What was predicted of the cells, where they themselves are left out; see [`Document::foreseen_cells`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreseen: Vec<ForeseenCell>,
     /// Cells that were not begun, because the grid's time was up.
     pub cells_left: usize,
     /// The figures.
@@ -112,10 +115,20 @@ impl Document {
         Ok(document)
     }
 
-    /// The same without the cells, which are many.
+    /// What was predicted of the cells and what they took: of each that has both, whether the cells are kept or not.
+    #[must_use]
+    pub fn foreseen_cells(&self) -> Vec<ForeseenCell> {
+        if self.cells.is_empty() {
+            return self.foreseen.clone();
+        }
+        self.cells.iter().filter_map(CellReport::foreseen).collect()
+    }
+
+    /// The same without the cells, which are many: only what was predicted of them stays, and what they took.
     #[must_use]
     pub fn without_cells(&self) -> Self {
         Self {
+            foreseen: self.foreseen_cells(),
             cells: Vec::new(),
             ..self.clone()
         }

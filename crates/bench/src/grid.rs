@@ -7,7 +7,7 @@ use pinlane::{Plan, Route};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cell::Cell,
+    cell::{Cell, Direction},
     document::Failure,
     error::Result,
     rig::Rig,
@@ -41,6 +41,21 @@ pub struct CellReport {
     pub same: Vec<String>,
 }
 
+/// What was predicted of a cell beside what it took: what is kept of it in a result without cells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForeseenCell {
+    /// The cell's name.
+    pub id: String,
+    /// Which way its bytes go.
+    pub direction: Direction,
+    /// The routes of pinlane's own choice, joined by `+`.
+    pub route: String,
+    /// What the planner expects of it, in seconds.
+    pub predicted: f64,
+    /// What it took again and again, in seconds.
+    pub repeated: f64,
+}
+
 impl CellReport {
     /// The way of that name, if it ran.
     #[must_use]
@@ -66,6 +81,18 @@ impl CellReport {
         let engine = self.ways.iter().filter(|timing| timing.way != PLAIN);
         let best = engine.map(|timing| timing.seconds).reduce(f64::min)?;
         Some(self.pinlane()? / best)
+    }
+
+    /// What was predicted of it beside what it took, where both are known.
+    #[must_use]
+    pub fn foreseen(&self) -> Option<ForeseenCell> {
+        Some(ForeseenCell {
+            id: self.id.clone(),
+            direction: self.cell.direction,
+            route: self.route.clone(),
+            predicted: self.predicted?,
+            repeated: self.repeated.as_ref()?.seconds,
+        })
     }
 
     /// How far what the planner expects is from what was measured, as a part of the latter.

@@ -181,6 +181,7 @@ impl Bench {
             commit: self.options.commit.clone(),
             link,
             cells,
+            foreseen: Vec::new(),
             cells_left,
             figures: found,
             failures,

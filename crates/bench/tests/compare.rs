@@ -77,6 +77,7 @@ fn document(cells: Vec<CellReport>, figures: Vec<Figure>) -> Document {
             copy_bytes: 1,
         },
         cells,
+        foreseen: Vec::new(),
         cells_left: 0,
         figures,
         failures: Vec::new(),

@@ -111,6 +111,11 @@ fn the_document_comes_back_from_json_as_it_went() {
     let figures = Document::read(&path).unwrap();
     assert!(figures.cells.is_empty());
     assert_eq!(figures.figures, document.figures);
+    assert_eq!(figures.foreseen.len(), document.cells.len());
+    for (foreseen, cell) in figures.foreseen.iter().zip(&document.cells) {
+        assert_eq!(Some(foreseen), cell.foreseen().as_ref());
+    }
+    assert_eq!(figures.without_cells(), figures);
 }
 
 #[test]

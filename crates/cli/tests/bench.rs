@@ -57,6 +57,10 @@ fn a_tiny_grid_is_shown_and_written_whole_and_without_its_cells() {
     let figures = read(&figures);
     assert!(figures.get("cells").is_none());
     assert_eq!(figures["figures"], whole["figures"]);
+    assert!(whole.get("foreseen").is_none());
+    let (foreseen, cell) = (&figures["foreseen"][0], &whole["cells"][0]);
+    assert_eq!(foreseen["id"], cell["id"]);
+    assert_eq!(foreseen["repeated"], cell["repeated"]["seconds"]);
 }
 
 /// The result of a tiny grid, with its second cell's time multiplied, and as if it were of hardware where asked.

@@ -93,11 +93,19 @@ def of_bench(document: dict[str, Any]) -> tuple[set[float], set[float]]:
         # Curves of fewer than three sizes say nothing and are left out.
         if drawn[cell["direction"], cell["memory"], cell["count"]] >= 3:
             must.update([cell["bytes"], *(way["seconds"] for way in cell["ways"])])
-        if cell.get("predicted") is not None:
-            [measured] = [way["seconds"] for way in cell["ways"] if way["way"] == "pinlane"]
-            must.update([cell["predicted"], measured])
-            derived.add(abs(cell["predicted"] - measured) / measured)
+    for predicted, measured in foreseen(document):
+        must.update([predicted, measured])
+        derived.add(abs(predicted - measured) / measured)
     return must, derived
+
+
+def foreseen(document: dict[str, Any]) -> list[tuple[float, float]]:
+    """What was predicted of each cell of a benchmark and what it took, repeated by itself; results of old may lack either."""
+    cells = document.get("cells", [])
+    if not cells:
+        return [(kept["predicted"], kept["repeated"]) for kept in document.get("foreseen", [])]
+    both = [(cell.get("predicted"), cell.get("repeated")) for cell in cells]
+    return [(predicted, repeated["seconds"]) for predicted, repeated in both if predicted is not None and repeated is not None]
 
 
 def check_tables(page: Page, document: dict[str, Any]) -> int:

@@ -76,6 +76,7 @@ fn bench(simulated: bool) -> Document {
         cells: [4_usize, 64, 1024, 16384]
             .map(|bytes| cell(bytes, &ways(bytes as f64)))
             .to_vec(),
+        foreseen: Vec::new(),
         cells_left: 3,
         figures: vec![Figure {
             id: "h2d-pageable-1gib".to_owned(),
@@ -326,11 +327,27 @@ fn what_a_document_says_never_becomes_a_part_of_the_page() {
 }
 
 #[test]
-fn a_result_without_cells_is_shown_without_them_and_says_so() {
-    let page = pinlane_report::bench(&bench(false).without_cells()).unwrap();
-    assert!(page.contains("kept without the cells"));
-    assert!(!page.contains("id=\"grid\"") && !page.contains("id=\"foresight\""));
+fn a_result_without_cells_is_shown_with_what_was_predicted_of_them_and_says_so() {
+    let whole = bench(false);
+    let mut kept = whole.without_cells();
+    let page = pinlane_report::bench(&kept).unwrap();
+    assert!(page.contains("kept without the cells") && page.contains("but for what was predicted"));
+    assert!(!page.contains("id=\"grid\"") && page.contains("id=\"foresight\""));
     assert_shows(&page, &[47.25]);
+    for cell in &whole.cells {
+        assert_shows(
+            &page,
+            &[
+                cell.predicted.unwrap(),
+                cell.repeated.as_ref().unwrap().seconds,
+                cell.prediction_error().unwrap(),
+            ],
+        );
+    }
+    kept.foreseen.clear();
+    let page = pinlane_report::bench(&kept).unwrap();
+    assert!(page.contains("kept without the cells") && !page.contains("but for what was predicted"));
+    assert!(!page.contains("id=\"foresight\""));
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Write the result without the cells to FILE as JSON
+    /// Write the result without the cells, but for what was predicted of them and what they took, to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) figures_json: Option<PathBuf>,
 

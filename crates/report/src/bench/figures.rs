@@ -61,12 +61,22 @@ pub(super) fn section(document: &Document) -> Result<Section> {
         verdict: None,
         pictures,
         tables: vec![table(document)],
-        notes: if document.cells.is_empty() {
-            vec!["This result was kept without the cells of the grid: what they show is not here.".to_owned()]
-        } else {
-            Vec::new()
-        },
+        notes: left_out(document).map(str::to_owned).into_iter().collect(),
     })
+}
+
+/// What to say where the cells were not kept.
+fn left_out(document: &Document) -> Option<&'static str> {
+    match (document.cells.is_empty(), document.foreseen.is_empty()) {
+        (false, _) => None,
+        (true, true) => {
+            Some("This result was kept without the cells of the grid: what they show is not here.")
+        }
+        (true, false) => Some(
+            "This result was kept without the cells of the grid: what they show is not here, but for what was predicted of \
+             them and what they took.",
+        ),
+    }
 }
 
 fn picture(figure: &Figure) -> Result<Picture> {

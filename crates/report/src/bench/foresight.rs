@@ -10,19 +10,17 @@ use crate::{
 
 pub(super) fn section(document: &Document) -> Result<Option<Section>> {
     let foreseen: Vec<_> = document
-        .cells
-        .iter()
-        .filter_map(|cell| {
-            Some(Foreseen {
-                name: cell.id.clone(),
-                part: cell.route.clone(),
-                class: match cell.cell.direction {
-                    Direction::H2d => "to-device",
-                    Direction::D2h => "to-host",
-                },
-                predicted: cell.predicted?,
-                measured: cell.repeated.as_ref()?.seconds,
-            })
+        .foreseen_cells()
+        .into_iter()
+        .map(|cell| Foreseen {
+            name: cell.id,
+            part: cell.route,
+            class: match cell.direction {
+                Direction::H2d => "to-device",
+                Direction::D2h => "to-host",
+            },
+            predicted: cell.predicted,
+            measured: cell.repeated,
         })
         .collect();
     let figure = document
