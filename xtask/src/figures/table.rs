@@ -73,13 +73,21 @@ fn table(results: &Results, detail: Detail) -> String {
     }
     let [hold, fall_short, not_measured] = counts;
     text += &format!(
-        "\n{} figures: {hold} hold, {fall_short} fall short, {not_measured} were not measured.\n",
-        counts.iter().sum::<usize>()
+        "\n{} figures: {}, {}, {} not measured.\n",
+        counts.iter().sum::<usize>(),
+        counted(hold, "holds", "hold"),
+        counted(fall_short, "falls short", "fall short"),
+        counted(not_measured, "was", "were"),
     );
     if let (Detail::Full, Some(steps)) = (detail, &results.steps) {
         text += &format!("\n{}", steps.section());
     }
     text
+}
+
+/// A number with the word that goes with so many.
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// What is asked for, measured or not, and then whatever else was measured.
@@ -224,10 +232,10 @@ mod tests {
             "{failed}"
         );
         assert!(line(&text, "`newcomer`").contains("| not measured |"), "{text}");
-        assert!(
-            text.ends_with("39 figures: 1 hold, 1 fall short, 37 were not measured.\n"),
-            "{text}"
-        );
+        // The newcomer is not asked for, and two of those that are were measured.
+        let (all, missing) = (WORK.len() + 1, WORK.len() - 1);
+        let counts = format!("\n{all} figures: 1 holds, 1 falls short, {missing} were not measured.\n");
+        assert!(text.ends_with(&counts), "{text}");
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub(crate) fn page(json: &Value) -> Result<Page> {
              kind of cache; pin_memory() copies with all cores what is longer than 128 KiB, as torch's does. Pinlane's ways are \
              its public interface. What every way has moved is compared with its source byte by byte, outside the time taken; a way that lands a wrong byte is marked."
                 .to_owned(),
-            "What ran when on the device is told by events around each piece of the guide's work; how much of pinlane's transfer went on \
-             beside a task, by the host's clock. Memory is what the system says that the \
+            "What ran when on the device is told by events around each copy and task; of pinlane's transfer, by its own trace, from \
+             when the device began with the first of its copies to when it was done with the last. Memory is what the system says that the \
              process takes, looked at every half millisecond; the memory of a simulated device, which is the process's own, is \
              subtracted."
                 .to_owned(),

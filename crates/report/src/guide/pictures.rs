@@ -253,14 +253,13 @@ fn overlap(experiment: &Experiment) -> Result<Picture> {
         })
     });
     let words = format!(
-        "What ran when on the device in the guide's own ways, in {} cases: a copy to the device, and what could run beside \
+        "What ran when on the device, in {} cases: a copy to the device, the guide's or pinlane's, and what could run beside \
          it. Shaded is the time in which both ran.",
         groups.len()
     );
     Ok(Picture {
         id: format!("picture-{}-timeline", experiment.id),
-        // Pinlane's transfer has no events of the experiment's: its share is told by the host's clock, in the picture before.
-        title: "What ran when on the device, in the guide's ways".to_owned(),
+        title: "What ran when on the device".to_owned(),
         svg: timeline::draw(&words, &groups)?,
         kind: "timeline",
         legend: vec![
