@@ -35,8 +35,8 @@ pub fn document(document: &Document) -> String {
     ));
     if document.cells_left > 0 {
         parts.push(format!(
-            "{} cells were not begun: the grid's time was up",
-            document.cells_left
+            "{} not begun: the grid's time was up",
+            units::counted(document.cells_left as u64, "cell was", "cells were")
         ));
     }
     if !document.figures.is_empty() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pinlane::{Checkpoint, FileAccess};
+use pinlane::{Checkpoint, FileAccess, units};
 
 use crate::{args::CheckpointArgs, output::Failure};
 
@@ -46,6 +46,5 @@ pub(crate) fn progress(bytes: u64) -> ProgressBar {
 
 /// `1 tensor`, `2 tensors`.
 pub(crate) fn counted(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
+    units::counted(count as u64, what, &format!("{what}s"))
 }

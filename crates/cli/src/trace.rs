@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use pinlane::trace::TraceFile;
+use pinlane::{trace::TraceFile, units};
 
 use crate::output::Failure;
 
@@ -48,7 +48,8 @@ impl Tracing {
         if result.is_ok() {
             eprintln!("\n{}", trace.summary());
         }
-        eprintln!("{} spans are in {path}, for https://ui.perfetto.dev", trace.len());
+        let spans = units::counted(trace.len() as u64, "span is", "spans are");
+        eprintln!("{spans} in {path}, for https://ui.perfetto.dev");
         Ok(())
     }
 }

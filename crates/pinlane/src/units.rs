@@ -1,4 +1,4 @@
-//! Times, sizes and rates as people read them.
+//! Times, sizes, rates and counts as people read them.
 
 /// A unit of time: its name and its length in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +67,12 @@ pub fn rate(bytes: u64, seconds: f64) -> String {
     format!("{:.1} GB/s", bytes as f64 / seconds / 1e9)
 }
 
+/// A number with the word for what there are so many of: `1 copy`, `2 copies`.
+#[must_use]
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +92,12 @@ mod tests {
         assert_eq!(bytes(16 << 20), "16 MiB");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(rate(7_500_000_000, 1.0), "7.5 GB/s");
+    }
+
+    #[test]
+    fn one_of_a_thing_has_the_word_for_one() {
+        assert_eq!(counted(0, "copy", "copies"), "0 copies");
+        assert_eq!(counted(1, "copy", "copies"), "1 copy");
+        assert_eq!(counted(2, "copy", "copies"), "2 copies");
     }
 }

@@ -1,5 +1,7 @@
 //! What follows from the cells of the grid: the worst of them, and how well the planner foresees them.
 
+use pinlane_guide::units;
+
 use super::{
     Draft, Unit,
     judge::Asked::{Also, AtMost},
@@ -37,9 +39,7 @@ pub(super) fn predict_error(cells: &[CellReport], planned: usize) -> Option<Draf
         cell.id,
         errors.len()
     );
-    if errors.len() < planned {
-        detail += &format!("; {} cells were not measured", planned - errors.len());
-    }
+    detail += &unmeasured(errors.len(), planned);
     Some(
         Draft::new(median(&percents), Unit::Percent)
             .asked([
@@ -51,6 +51,17 @@ pub(super) fn predict_error(cells: &[CellReport], planned: usize) -> Option<Draf
     )
 }
 
+/// What a remark ends with where some of the `planned` cells are missing.
+fn unmeasured(measured: usize, planned: usize) -> String {
+    match planned.saturating_sub(measured) {
+        0 => String::new(),
+        left => format!(
+            "; {} not measured",
+            units::counted(left as u64, "cell was", "cells were")
+        ),
+    }
+}
+
 fn worst(cells: &[CellReport], planned: usize, ratio: fn(&CellReport) -> Option<f64>) -> Option<Draft> {
     let ratios: Vec<(f64, &CellReport)> = cells
         .iter()
@@ -59,9 +70,7 @@ fn worst(cells: &[CellReport], planned: usize, ratio: fn(&CellReport) -> Option<
     let (worst, cell) = ratios.iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
     let hold = ratios.iter().filter(|(ratio, _)| *ratio <= NOISE).count();
     let mut detail = format!("worst cell {}; {hold} of {} cells hold", cell.id, ratios.len());
-    if ratios.len() < planned {
-        detail += &format!("; {} cells were not measured", planned - ratios.len());
-    }
+    detail += &unmeasured(ratios.len(), planned);
     Some(
         Draft::new(*worst, Unit::Times)
             .asked([
@@ -149,7 +158,7 @@ mod tests {
             Some(false),
             "a part of the grid does not hold for all of it"
         );
-        assert!(part.detail.ends_with("1 cells were not measured"), "{part:?}");
+        assert!(part.detail.ends_with("; 1 cell was not measured"), "{part:?}");
         cells[0] = predicted(1, 1.3);
         let figure = predict_error(&cells, 20).unwrap().judge("predict-error");
         assert_eq!(figure.holds, Some(false), "{figure:?}");

@@ -297,7 +297,8 @@ impl fmt::Display for Summary<'_> {
                 if count > 0 {
                     write!(
                         f,
-                        "\n  {engine}: {count} copies, {} in {}",
+                        "\n  {engine}: {}, {} in {}",
+                        units::counted(count, "copy", "copies"),
                         units::bytes(bytes),
                         units::time(time.as_secs_f64())
                     )?;
@@ -307,14 +308,16 @@ impl fmt::Display for Summary<'_> {
                 }
             }
             if device.missed > 0 {
-                write!(f, "\n  the times of {} copies are not known", device.missed)?;
+                let missed = units::counted(device.missed, "copy", "copies");
+                write!(f, "\n  the times of {missed} are not known")?;
             }
             if device.properties.simulated {
                 write!(f, "\n  {}", crate::SIMULATED)?;
             }
         }
         if trace.dropped > 0 {
-            write!(f, "\n{} steps were left out for want of room", trace.dropped)?;
+            let dropped = units::counted(trace.dropped, "step was", "steps were");
+            write!(f, "\n{dropped} left out for want of room")?;
         }
         Ok(())
     }
@@ -326,11 +329,12 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_device_is_busy_while_any_of_its_engines_is() {
-        let device = Machine::new(DeviceConfig::default()).device(0).unwrap();
-        let millis = Duration::from_millis;
-        let span = |engine, start, end| DeviceSpan {
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn span(engine: EngineKind, start: u64, end: u64) -> DeviceSpan {
+        DeviceSpan {
             engine,
             start: millis(start),
             end: millis(end),
@@ -339,17 +343,53 @@ mod tests {
             route: Some(Route::Direct),
             lane: None,
             timed_by: TimedBy::Device,
-        };
-        let traced = TracedDevice {
+        }
+    }
+
+    fn traced(spans: Vec<DeviceSpan>) -> TracedDevice {
+        let device = Machine::new(DeviceConfig::default()).device(0).unwrap();
+        TracedDevice {
             properties: device.properties().clone(),
-            spans: vec![
-                span(EngineKind::ToDevice, 1, 3),
-                span(EngineKind::ToHost, 2, 5),
-                span(EngineKind::ToDevice, 7, 8),
-            ],
+            spans,
             missed: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn a_device_is_busy_while_any_of_its_engines_is() {
+        let traced = traced(vec![
+            span(EngineKind::ToDevice, 1, 3),
+            span(EngineKind::ToHost, 2, 5),
+            span(EngineKind::ToDevice, 7, 8),
+        ]);
         assert_eq!(traced.busy(), [(millis(1), millis(5)), (millis(7), millis(8))]);
         assert_eq!(traced.busy_time(), millis(5));
+    }
+
+    #[test]
+    fn a_summary_has_the_right_word_for_one_and_for_several() {
+        let of = |spans, missed, dropped| {
+            let device = TracedDevice {
+                missed,
+                ..traced(spans)
+            };
+            let now = Instant::now();
+            Trace::new(now, now, Vec::new(), vec![device], dropped)
+                .summary()
+                .to_string()
+        };
+        let one = of(vec![span(EngineKind::ToHost, 1, 2)], 1, 1);
+        for expected in [": 1 copy, ", "times of 1 copy are not", "\n1 step was left out"] {
+            assert!(one.contains(expected), "{expected} is missing in\n{one}");
+        }
+        let two = vec![span(EngineKind::ToHost, 1, 2), span(EngineKind::ToHost, 2, 3)];
+        let two = of(two, 2, 2);
+        for expected in [
+            ": 2 copies, ",
+            "times of 2 copies are not",
+            "\n2 steps were left out",
+        ] {
+            assert!(two.contains(expected), "{expected} is missing in\n{two}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use pinlane_driver::{
 };
 
 use super::TraceFile;
+use crate::units;
 
 /// The variable that names the file.
 const VARIABLE: &str = "PINLANE_TRACE";
@@ -61,8 +62,8 @@ extern "C" fn at_exit() {
         let path = traced.path().display().to_string();
         match traced.finish() {
             Ok(trace) => eprintln!(
-                "pinlane: {} spans are in {path}, for https://ui.perfetto.dev\n{}",
-                trace.len(),
+                "pinlane: {} in {path}, for https://ui.perfetto.dev\n{}",
+                units::counted(trace.len() as u64, "span is", "spans are"),
                 trace.summary()
             ),
             Err(error) => eprintln!("pinlane: the trace could not be written to {path}: {error}"),

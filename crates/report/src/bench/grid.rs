@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pinlane::units;
 use pinlane_bench::{
     cell::{Direction, Memory},
     document::Document,
@@ -42,8 +43,8 @@ pub(super) fn section(document: &Document) -> Result<Option<Section>> {
     let mut notes = Vec::new();
     if document.cells_left > 0 {
         notes.push(format!(
-            "{} cells were not measured: the time of the grid was up.",
-            document.cells_left
+            "{} not measured: the time of the grid was up.",
+            units::counted(document.cells_left as u64, "cell was", "cells were")
         ));
     }
     Ok(Some(Section {
