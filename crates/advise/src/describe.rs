@@ -18,7 +18,7 @@ use std::fmt;
 
 use pinlane::{Checkpoint, DType, Direction, HostEnd, Placement, Workload};
 
-pub use error::DescribeError;
+pub use error::{DescribeError, Impossible};
 
 /// Tensors, the memory that they lie in on the host, and which way they go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,15 +62,33 @@ impl Size {
             Self::Bytes(bytes) => Some(bytes),
         }
     }
+
+    /// Why one without a number of bytes has none.
+    fn defect(self) -> Impossible {
+        match self {
+            Self::Elements { count, dtype }
+                if !(u128::from(count) * dtype.bits() as u128).is_multiple_of(8) =>
+            {
+                Impossible::PartOfAByte
+            }
+            _ => Impossible::TooManyBytes,
+        }
+    }
 }
 
 impl Group {
-    /// `None` for no tensor, and for more bytes than can be counted.
-    #[must_use]
-    pub fn new(count: usize, size: Size) -> Option<Self> {
-        let bytes = size.bytes()?;
-        bytes.checked_mul(u64::try_from(count).ok()?)?;
-        (count > 0).then_some(Self { count, size })
+    /// So many of a size.
+    ///
+    /// # Errors
+    ///
+    /// [`Impossible`] for no tensor, for a size that ends within a byte, and for more bytes than can be counted.
+    pub fn new(count: usize, size: Size) -> Result<Self, Impossible> {
+        if count == 0 {
+            return Err(Impossible::NoTensor);
+        }
+        let bytes = size.bytes().ok_or_else(|| size.defect())?;
+        bytes.checked_mul(count as u64).ok_or(Impossible::TooManyBytes)?;
+        Ok(Self { count, size })
     }
 
     /// How many tensors.
@@ -87,23 +105,39 @@ impl Group {
 }
 
 impl Description {
-    /// Puts groups together. `None` without one, for more bytes than can be counted, and for memory in which nothing lands.
-    #[must_use]
-    pub fn new(groups: Vec<Group>, memory: HostEnd, direction: Direction) -> Option<Self> {
+    /// Puts groups together.
+    ///
+    /// # Errors
+    ///
+    /// [`Impossible`] without a group, for more bytes than can be counted, and for memory in which nothing lands.
+    pub fn new(groups: Vec<Group>, memory: HostEnd, direction: Direction) -> Result<Self, Impossible> {
+        if groups.is_empty() {
+            return Err(Impossible::NoTensor);
+        }
+        if direction != Direction::ToDevice && !matches!(memory, HostEnd::Pageable | HostEnd::Pinned) {
+            return Err(Impossible::NothingLands { memory });
+        }
         let total = groups.iter().try_fold(0_u64, |total, group| {
-            total.checked_add(group.bytes() * group.count as u64)
+            total.checked_add(group.bytes().checked_mul(group.count as u64)?)
         });
-        let lands = direction == Direction::ToDevice || matches!(memory, HostEnd::Pageable | HostEnd::Pinned);
-        (total.is_some() && lands && !groups.is_empty()).then_some(Self {
+        total.ok_or(Impossible::TooManyBytes)?;
+        Ok(Self {
             groups,
             memory,
             direction,
         })
     }
 
-    /// The tensors of a checkpoint, in its order. `None` for one without tensors, and as for [`new`](Self::new).
-    #[must_use]
-    pub fn of_checkpoint(checkpoint: &Checkpoint, memory: HostEnd, direction: Direction) -> Option<Self> {
+    /// The tensors of a checkpoint, in its order.
+    ///
+    /// # Errors
+    ///
+    /// [`Impossible`] for one without tensors, and as for [`new`](Self::new).
+    pub fn of_checkpoint(
+        checkpoint: &Checkpoint,
+        memory: HostEnd,
+        direction: Direction,
+    ) -> Result<Self, Impossible> {
         let mut groups: Vec<Group> = Vec::new();
         for entry in checkpoint.entries() {
             match groups.last_mut() {

@@ -15,6 +15,6 @@ pub mod profiles;
 pub mod ways;
 
 pub use advice::{Advice, On};
-pub use describe::{DescribeError, Description, Group, Size};
+pub use describe::{DescribeError, Description, Group, Impossible, Size};
 pub use error::{Error, Result};
 pub use ways::{Owner, Way};

@@ -21,6 +21,8 @@
 //! `pin_memory` copies with as many cores as the tensor has pieces of 128 KiB, as torch does: p is their m together, but no more than
 //! the measured rate at which all lanes fill while the link reads. Reading is taken for one thread's copy out of the page cache; a
 //! disk takes longer. Pinned memory comes from a cache that is filled: what pinning costs the first time is not in it.
+//!
+//! Tensors without bytes are none of the n: torch copies nothing of them and waits for nothing, so they take no time here.
 
 use pinlane::{Amount, Direction, HostEnd, Profile};
 use pinlane_guide::plain::PIECE;
@@ -117,6 +119,16 @@ impl Plain {
     /// How long it should take on a host with so many cores, and why.
     pub(crate) fn predict(self, description: &Description, profile: &Profile, cores: usize) -> Way {
         let load = Load::new(description, profile, cores);
+        if load.tensors == 0.0 {
+            return Way {
+                owner: Owner::Guide,
+                name: self.name(),
+                predicted_seconds: 0.0,
+                at_least: false,
+                reason: "tensors without bytes: nothing is copied, and nothing waited for".to_owned(),
+                measured_seconds: None,
+            };
+        }
         let Load {
             tensors,
             more,
@@ -128,7 +140,7 @@ impl Plain {
             ..
         } = load;
         let (link, memcpy) = (profile.link_bytes_per_second, profile.memcpy_bytes_per_second);
-        let plain_rate = if plain > 0.0 { bytes / plain } else { 0.0 };
+        let plain_rate = bytes / plain;
         let rate = |rate: f64| Amount::Rate(rate).to_string();
         let calls = if tensors == 1.0 {
             "the call".to_owned()
@@ -144,7 +156,7 @@ impl Plain {
             } else {
                 "one thread"
             },
-            rate(if pinned > 0.0 { bytes / pinned } else { memcpy })
+            rate(bytes / pinned)
         );
         let (seconds, reason) = match self {
             Self::To => (
@@ -194,7 +206,7 @@ impl Plain {
                 )
             }
             Self::PinInThreads(threads) => {
-                let at_once = (threads as f64).min(tensors.max(1.0));
+                let at_once = (threads as f64).min(tensors);
                 // Alone, each has all cores to copy with.
                 let together = (memcpy * at_once).min(profile.staged_bytes_per_second.max(memcpy));
                 let fill = pinned.min(bytes / together);
@@ -208,7 +220,7 @@ impl Plain {
                     load.beside(fill, load.enqueued()) + ramp + latency,
                     format!(
                         "{at_once:.0} of {threads} threads at once copy with {} in all; one enqueues",
-                        rate(if fill > 0.0 { bytes / fill } else { memcpy })
+                        rate(bytes / fill)
                     ),
                 )
             }
@@ -238,6 +250,12 @@ impl Plain {
                 ),
             ),
         };
+        let without = description.count() as f64 - tensors;
+        let reason = if without > 0.0 {
+            format!("{reason}; {without} without bytes take no copy")
+        } else {
+            reason
+        };
         Way {
             owner: Owner::Guide,
             name: self.name(),
@@ -251,6 +269,7 @@ impl Plain {
 
 /// What is to be moved, in the profile's terms.
 struct Load {
+    /// Those with bytes.
     tensors: f64,
     /// Those after the first.
     more: f64,
@@ -273,7 +292,8 @@ struct Load {
 
 impl Load {
     fn new(description: &Description, profile: &Profile, cores: usize) -> Self {
-        let tensors = description.count() as f64;
+        let with_bytes = description.groups().iter().filter(|group| group.bytes() > 0);
+        let tensors = with_bytes.map(crate::Group::count).sum::<usize>() as f64;
         let longest = description.groups().iter().map(crate::Group::bytes).max();
         let plain = description.groups().iter().map(|group| {
             let (count, bytes) = (group.count() as f64, group.bytes());

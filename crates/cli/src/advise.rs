@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use pinlane::Checkpoint;
-use pinlane_advise::{Advice, Description, Error, On, profiles};
+use pinlane_advise::{Advice, Description, Error, Impossible, On, profiles};
 use pinlane_guide::timer::Budget;
 
 use crate::{
@@ -30,11 +30,17 @@ impl Config {
             (None, Some(path)) => {
                 let checkpoint = Checkpoint::open(path).map_err(Failure::usage)?;
                 let (memory, direction) = (args.memory.host_end(), args.direction.direction());
-                Description::of_checkpoint(&checkpoint, memory, direction).ok_or_else(|| {
+                Description::of_checkpoint(&checkpoint, memory, direction).map_err(|impossible| {
                     let path = path.display();
-                    Failure::Usage(anyhow!(
-                        "{path} has no tensors, or they can't land in such memory on the host"
-                    ))
+                    Failure::Usage(match impossible {
+                        Impossible::NoTensor => {
+                            anyhow!("{path} has no tensors; name a checkpoint with some, or --describe them")
+                        }
+                        Impossible::NothingLands { .. } => anyhow!(
+                            "--memory and --direction don't go together: {impossible} (--memory pageable, --direction h2d)"
+                        ),
+                        other => anyhow!("describing the tensors of {path}: {other}"),
+                    })
                 })?
             }
             (None, None) => {

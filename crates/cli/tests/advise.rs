@@ -93,6 +93,65 @@ fn a_wrong_description_is_pointed_at() {
 }
 
 #[test]
+fn tensors_of_a_file_that_can_not_be_moved_so_are_refused_for_the_reason_that_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (none, one) = (
+        folder.path().join("none.safetensors"),
+        folder.path().join("one.safetensors"),
+    );
+    std::fs::write(&none, b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let tensors: HashMap<_, _> = [("only", TensorView::new(Dtype::U8, vec![4], &[1; 4]).unwrap())].into();
+    safetensors::serialize_to_file(&tensors, None, &one).unwrap();
+    for (path, arguments, reason, never) in [
+        (&none, &[][..], "none.safetensors has no tensors; name", "lands"),
+        (
+            &one,
+            &["--memory", "file", "--direction", "d2h"],
+            "not in a file; give one of these",
+            "no tensor",
+        ),
+    ] {
+        let output = advise(&[&["--tensors", path.to_str().unwrap()], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(reason) && !said.contains(never), "{said}");
+    }
+}
+
+#[test]
+fn a_profile_of_endless_times_gives_endless_predictions() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("slow.json");
+    let shipped = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../advise/profiles/h200.json"
+    ))
+    .unwrap();
+    let mut slow: Value = serde_json::from_slice(&shipped).unwrap();
+    for (name, value) in slow["profile"].as_object_mut().unwrap() {
+        if name.ends_with("_seconds") {
+            *value = 1e19.into();
+        }
+    }
+    std::fs::write(&path, slow.to_string()).unwrap();
+    for described in ["1000x1000 f32 pinned", "1GiB", "1x1000 f32", "1GiB to host"] {
+        let advice = json(&advise(&[
+            "--describe",
+            described,
+            "--profile",
+            path.to_str().unwrap(),
+            "--json",
+        ]));
+        for way in advice["ways"].as_array().unwrap() {
+            assert!(
+                way["predicted_seconds"].as_f64() >= Some(1e19),
+                "{described}: {way}"
+            );
+        }
+    }
+}
+
+#[test]
 fn what_can_not_be_asked_for_is_a_wrong_command_line() {
     for arguments in [
         &[][..],

@@ -128,7 +128,8 @@ const ASSUMED_GATHER_START: Duration = Duration::from_micros(5);
 const ASSUMED_TENSOR_TO_DEVICE: Duration = Duration::from_nanos(130);
 const ASSUMED_TENSOR_TO_HOST: Duration = Duration::from_nanos(120);
 const ASSUMED_TENSOR_TENFOLD: Duration = Duration::from_nanos(55);
-/// The same of lanes, which a simulated device's copies are not faster than.
+/// What lanes take until all are at work, by the same. It is nothing on a simulated device, whose copies are the processor's own and
+/// wait for no lane.
 const ASSUMED_RAMP_TO_DEVICE: Duration = Duration::from_micros(120);
 const ASSUMED_RAMP_TO_HOST: Duration = Duration::from_micros(500);
 /// What a kernel has of the link, by the same.
@@ -160,6 +161,11 @@ const SENT_ALONG: f64 = (4 << 10) as f64;
 /// From 0 for nothing to 1 for very much; a half for `half`.
 fn saturating(amount: f64, half: f64) -> f64 {
     amount / (amount + half)
+}
+
+/// A part of `whole`, from 0 to 1. As a float the longest durations are rounded up to what is none any more.
+fn part_of(whole: Duration, part: f64) -> Duration {
+    Duration::try_from_secs_f64(part * whole.as_secs_f64()).unwrap_or(whole)
 }
 
 /// What a slot's size must be a multiple of. Shorter chunks spend their time on calls.
@@ -251,7 +257,7 @@ impl Profile {
             Direction::ToDevice | Direction::OnDevice => self.ramp_to_device,
             Direction::ToHost => self.ramp_to_host,
         };
-        ramp.mul_f64(saturating(bytes as f64, RAMPED).powf(1.5))
+        part_of(ramp, saturating(bytes as f64, RAMPED).powf(1.5))
     }
 
     /// Seconds that so many tensors cost, without their bytes.
@@ -267,7 +273,7 @@ impl Profile {
 
     /// What a copy to the device of so many bytes takes beyond the call and the link's rate.
     pub(crate) fn start_of(&self, bytes: f64) -> Duration {
-        self.copy_start.mul_f64(saturating(bytes, SENT_ALONG))
+        part_of(self.copy_start, saturating(bytes, SENT_ALONG))
     }
 
     /// Lanes to run at most in a direction.

@@ -1,8 +1,10 @@
 //! Tensors that are only described are planned as the same tensors are when they exist.
 
+use std::time::Duration;
+
 use pinlane::{
-    DType, Device, DeviceOptions, Direction, Error, HostEnd, HostMemory, Placement, ProfileOrigin, Route,
-    Tensor, TransferOptions, Tree, Workload,
+    DType, Device, DeviceOptions, Direction, Error, HostEnd, HostMemory, Placement, Profile, ProfileOrigin,
+    Route, Tensor, TransferOptions, Tree, Workload,
     driver::sim::{Alive, DeviceConfig, Machine, Step},
 };
 
@@ -139,6 +141,22 @@ fn describing_takes_nothing_of_the_device() {
     let workload = Workload::new(Direction::ToHost).tensors(1, 60 << 20, HostEnd::Pinned);
     workload.unwrap().explain(&device).unwrap();
     assert_eq!(machine.sim(0).unwrap().alive(), Alive::default());
+}
+
+#[test]
+fn a_plan_that_takes_as_long_as_can_be_is_explained() {
+    let driver = machine().device(0).unwrap();
+    let mut profile = Profile::assumed(driver.properties());
+    (profile.short_copy, profile.latency) = (Duration::MAX, Duration::MAX);
+    let options = DeviceOptions {
+        profile: Some(profile),
+        ..DeviceOptions::default()
+    };
+    let device = Device::with_options(driver, &options).unwrap();
+    let workload = Workload::new(Direction::ToDevice).tensors(10, 4000, HostEnd::Pageable);
+    let explanation = workload.unwrap().explain(&device).unwrap();
+    assert_eq!(explanation.plan.predicted(), Duration::MAX);
+    assert!(explanation.routes.iter().all(|other| other.passed_over.is_none()));
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use pinlane::{DType, Direction, HostEnd};
+use pinlane::{DType, Direction};
 
-use super::{DIRECTIONS, DescribeError, Description, Group, MEMORY, Size, dtype, named};
+use super::{DIRECTIONS, DescribeError, Description, Group, Impossible, MEMORY, Size, dtype, named};
 
 /// A word, and where it stands.
 #[derive(Clone, Copy)]
@@ -96,12 +96,12 @@ pub(super) fn parse(text: &str) -> Result<Description, DescribeError> {
         return Err(words.wrong(word.range(), reason));
     }
     let memory = memory.unwrap_or_default();
-    Description::new(groups, memory, direction).ok_or_else(|| {
-        if direction == Direction::ToHost && !matches!(memory, HostEnd::Pageable | HostEnd::Pinned) {
-            let part = place.unwrap_or(0..text.len());
-            return words.wrong(part, "what comes to the host lands in pageable or pinned memory");
-        }
-        words.wrong(0..text.len(), "together that is more bytes than can be counted")
+    Description::new(groups, memory, direction).map_err(|impossible| {
+        let part = match impossible {
+            Impossible::NothingLands { .. } => place.unwrap_or(0..text.len()),
+            _ => 0..text.len(),
+        };
+        words.wrong(part, impossible.to_string())
     })
 }
 
@@ -151,17 +151,7 @@ fn group(words: &mut Words<'_>) -> Result<Group, DescribeError> {
             ));
         }
     };
-    Group::new(count, size).ok_or_else(|| {
-        let reason = match size {
-            Size::Elements { count, dtype } if dtype.is_sub_byte() && size.bytes().is_none() => {
-                format!(
-                    "{count} elements of {dtype} fill no whole number of bytes, or more than memory can have"
-                )
-            }
-            _ => "that is more bytes than can be counted".to_owned(),
-        };
-        words.wrong(word.range(), reason)
-    })
+    Group::new(count, size).map_err(|impossible| words.wrong(word.range(), impossible.to_string()))
 }
 
 /// The number of tensors and the size of each in `100x1M`, `100 x 1M` and the like, where there is a number of them.

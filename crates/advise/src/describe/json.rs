@@ -50,25 +50,20 @@ pub(super) fn parse(text: &str) -> Result<Description, DescribeError> {
         Some(word) => named(&DIRECTIONS, word),
     };
     let direction = direction.ok_or_else(|| wrong("`to` is device or host".to_owned()))?;
-    Description::new(groups, memory, direction).ok_or_else(|| {
-        wrong(
-            "there is no tensor, or more bytes than can be counted, or memory in which nothing lands"
-                .to_owned(),
-        )
-    })
+    Description::new(groups, memory, direction).map_err(|impossible| wrong(impossible.to_string()))
 }
 
 impl Entry {
-    fn group(&self) -> Result<Group, &'static str> {
+    fn group(&self) -> Result<Group, String> {
         let size = match (self.elements, self.dtype.as_deref(), self.bytes) {
             (Some(count), Some(word), None) => Size::Elements {
                 count,
-                dtype: dtype(word).ok_or("`dtype` is no dtype, such as f32")?,
+                dtype: dtype(word).ok_or_else(|| format!("{word:?} is no dtype, such as f32"))?,
             },
             (None, None, Some(bytes)) => Size::Bytes(bytes),
-            _ => return Err("it has either `elements` and `dtype`, or `bytes`"),
+            _ => return Err("it has either `elements` and `dtype`, or `bytes`".to_owned()),
         };
-        Group::new(self.count, size).ok_or("it has no tensor, or no whole number of bytes, or too many")
+        Group::new(self.count, size).map_err(|impossible| impossible.to_string())
     }
 }
 
@@ -103,6 +98,49 @@ mod tests {
             ),
         ] {
             assert_eq!(Description::parse(json), Description::parse(words));
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_for_its_own_reason_and_with_what_to_do() {
+        for (text, reason, what_to_do) in [
+            (r#"{"tensors": []}"#, "no tensor", "give at least one"),
+            (
+                r#"{"tensors": [{"count": 0, "bytes": 4}]}"#,
+                "entry 0 of `tensors`: there is no tensor",
+                "at least one",
+            ),
+            (
+                r#"{"tensors": [{"elements": 3, "dtype": "f4"}]}"#,
+                "no whole number of bytes",
+                "a number of them that does",
+            ),
+            (
+                r#"{"tensors": [{"elements": 18446744073709551615, "dtype": "f32"}]}"#,
+                "more bytes than can be counted",
+                "fewer tensors, or smaller",
+            ),
+            (
+                r#"{"tensors": [{"bytes": 18446744073709551615}, {"bytes": 1}]}"#,
+                "more bytes than can be counted",
+                "fewer tensors, or smaller",
+            ),
+            (
+                r#"{"tensors": [{"bytes": 4}], "memory": "file", "to": "host"}"#,
+                "not in a file",
+                "go to the device",
+            ),
+            (
+                r#"{"tensors": [{"bytes": 4}], "memory": "strided", "to": "host"}"#,
+                "not in strided memory",
+                "go to the device",
+            ),
+        ] {
+            let error = Description::parse(text).unwrap_err().to_string();
+            for part in [reason, what_to_do] {
+                assert!(error.contains(part), "{part} is missing: {error}");
+            }
+            assert!(!error.contains(", or memory"), "{error}");
         }
     }
 

@@ -108,3 +108,39 @@ fn the_guide_has_no_way_for_strided_memory_and_reads_files_first() {
     let (file, pageable) = (predicted("100x1M f32 file"), predicted("100x1M f32"));
     assert!(file[0].1 > self::of(&pageable, Plain::PinThenToNonBlocking));
 }
+
+#[test]
+fn tensors_without_bytes_take_no_time_and_have_no_rate() {
+    let profile = profiles::named("h200").unwrap();
+    let ways = |text: &str| -> Vec<Way> {
+        let description = Description::parse(text).unwrap();
+        let ways = Plain::of(&description, profile.cores).into_iter();
+        ways.map(|way| way.predict(&description, &profile.profile, profile.cores))
+            .collect()
+    };
+    for text in [
+        "100x0 f32",
+        "2x0 f32 pinned",
+        "1x0 f32 to host",
+        "3x0 f32 pinned to host",
+        "0B file",
+    ] {
+        for way in ways(text) {
+            assert_eq!(way.predicted_seconds, 0.0, "{text}: {way:?}");
+            assert!(!way.at_least && !way.reason.contains("/s"), "{text}: {way:?}");
+        }
+    }
+    // Among others they are no calls and no waits either.
+    for (text, alone) in [
+        ("10x1000 f32 + 100x0 f32", "10x1000 f32"),
+        ("100x0 f32 + 3x1M f32 pinned to host", "3x1M f32 pinned to host"),
+    ] {
+        for (way, alone) in ways(text).into_iter().zip(ways(alone)) {
+            assert_eq!(way.predicted_seconds, alone.predicted_seconds, "{text}: {way:?}");
+            assert_eq!(
+                way.reason,
+                format!("{}; 100 without bytes take no copy", alone.reason)
+            );
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Descriptions that are read, and those that are refused.
 
+use pinlane::HostEnd;
 use proptest::{prelude::*, sample::select};
 
 use super::*;
@@ -113,6 +114,9 @@ fn an_error_says_what_to_write_instead() {
         ("1MiB to device file", "write `file to device`"),
         ("1.5M f32", "whole numbers"),
         ("100 x", "the size of 100 tensors is missing"),
+        ("3 f4", "no whole number of bytes"),
+        ("4000000000x4TiB", "more bytes than can be counted; give fewer"),
+        ("1M f32 file to host", "or have it go to the device"),
     ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(said), "{text}: {error}");
@@ -153,9 +157,9 @@ proptest! {
         memory in select(MEMORY.to_vec()),
         to_host: bool,
     ) {
-        let groups: Vec<Group> = groups.into_iter().filter_map(|(count, size)| Group::new(count, size)).collect();
+        let groups: Vec<Group> = groups.into_iter().filter_map(|(count, size)| Group::new(count, size).ok()).collect();
         let direction = if to_host { Direction::ToHost } else { Direction::ToDevice };
-        if let Some(description) = Description::new(groups, memory.1, direction) {
+        if let Ok(description) = Description::new(groups, memory.1, direction) {
             prop_assert_eq!(parse(&description.to_string()), Ok(description));
         }
     }

@@ -180,7 +180,7 @@ pub(super) fn small_plain(bench: &Bench, profile: &mut Profile, _: &mut Figures)
     let one = tensors(HostMemory::Pageable, 1, bytes)?;
     let there = Move::new(&device, Direction::ToDevice, one, None)?;
     let took = median(8 * bench.runs, || there.time())?;
-    let fixed = profile.short_copy + profile.start_of(bytes as f64);
+    let fixed = profile.short_copy.saturating_add(profile.start_of(bytes as f64));
     // Two clocks' noise must not make it faster than the link.
     profile.small_plain_bytes_per_second =
         rate(bytes, took.saturating_sub(fixed)).min(profile.link_bytes_per_second);

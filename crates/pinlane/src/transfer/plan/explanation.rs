@@ -54,7 +54,7 @@ impl Explanation {
             let predicted = plan_by(route).map(|plan| plan.predicted);
             let is_faster = predicted
                 .as_ref()
-                .is_ok_and(|time| time.mul_f64(VISIBLY) < plan.predicted);
+                .is_ok_and(|time| time.as_secs_f64() * VISIBLY < plan.predicted.as_secs_f64());
             Alternative {
                 route,
                 chosen,

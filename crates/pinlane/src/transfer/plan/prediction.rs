@@ -35,15 +35,15 @@ impl Plan {
             Duration::ZERO
         };
         let start = match self.direction {
-            Direction::ToHost => Duration::ZERO,
-            Direction::ToDevice | Direction::OnDevice => {
-                profile.start_of(self.bytes as f64 / self.chunks.len() as f64)
-            }
+            Direction::ToDevice => profile.start_of(self.bytes as f64 / self.chunks.len() as f64),
+            Direction::ToHost | Direction::OnDevice => Duration::ZERO,
         };
-        // A rate next to nothing makes it longer than a duration can be.
+        // A rate next to nothing makes it longer than a duration can be, and so do a profile's times together.
         let seconds = tensors + self.moving(profile);
         let rest = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        rest.saturating_add(fixed + kernel + start)
+        [fixed, kernel, start]
+            .into_iter()
+            .fold(rest, Duration::saturating_add)
     }
 
     /// Seconds that the bytes and the calls take.
@@ -328,6 +328,55 @@ mod tests {
                 "{direction} {memory:?}: {found} GB/s"
             );
         }
+    }
+
+    #[test]
+    fn what_the_driver_sends_along_with_a_call_counts_for_copies_to_the_device_only() {
+        let profile = device().profile().unwrap().clone();
+        let at_once = Profile {
+            copy_start: Duration::ZERO,
+            ..profile.clone()
+        };
+        for (direction, counts) in [
+            (Direction::ToDevice, true),
+            (Direction::ToHost, false),
+            (Direction::OnDevice, false),
+        ] {
+            let workload = Workload::new(direction).tensors(3, 1 << 20, HostEnd::Pinned);
+            let plan = workload.unwrap().plan(&device(), None).unwrap();
+            let added = plan.predict(&profile) - plan.predict(&at_once);
+            assert_eq!(!added.is_zero(), counts, "{direction}: {added:?}");
+        }
+    }
+
+    #[test]
+    fn times_that_are_longer_than_a_duration_can_be_are_the_longest_there_is() {
+        let longest = Profile {
+            short_copy: Duration::MAX,
+            copy_start: Duration::MAX,
+            gather_start: Duration::MAX,
+            ramp_to_device: Duration::MAX,
+            ramp_to_host: Duration::MAX,
+            copy_call: Duration::MAX,
+            latency: Duration::MAX,
+            tensor_to_device: Duration::MAX,
+            tensor_to_host: Duration::MAX,
+            tensor_tenfold: Duration::MAX,
+            ..device().profile().unwrap().clone()
+        };
+        for direction in [Direction::ToDevice, Direction::ToHost] {
+            for (count, bytes, memory) in [
+                (1, 4000, HostEnd::Pageable),
+                (1000, 5000, HostEnd::Pinned),
+                (1, 1 << 30, HostEnd::Pageable),
+            ] {
+                let workload = Workload::new(direction).tensors(count, bytes, memory);
+                let plan = workload.unwrap().plan(&device(), None).unwrap();
+                assert_eq!(plan.predict(&longest), Duration::MAX, "{direction}: {plan}");
+            }
+        }
+        // Of a copy without end all of it is paid.
+        assert_eq!(longest.start_of(1e30), Duration::MAX);
     }
 
     #[test]
