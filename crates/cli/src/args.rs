@@ -46,18 +46,18 @@ pub(crate) struct DoctorArgs {
 }
 
 impl Command {
-    /// Its name on the command line.
-    pub(crate) fn name(&self) -> &'static str {
+    /// What its step of a trace is called: with `pinlane` before its name, since the engine has steps of its own, such as `plan`.
+    pub(crate) fn span(&self) -> &'static str {
         match self {
-            Self::Guide(_) => "guide",
-            Self::Bench(_) => "bench",
-            Self::Plan(_) => "plan",
-            Self::Tune(_) => "tune",
-            Self::Ls(_) => "ls",
-            Self::Verify(_) => "verify",
-            Self::Load(_) => "load",
-            Self::Doctor(_) => "doctor",
-            Self::Advise(_) => "advise",
+            Self::Guide(_) => "pinlane guide",
+            Self::Bench(_) => "pinlane bench",
+            Self::Plan(_) => "pinlane plan",
+            Self::Tune(_) => "pinlane tune",
+            Self::Ls(_) => "pinlane ls",
+            Self::Verify(_) => "pinlane verify",
+            Self::Load(_) => "pinlane load",
+            Self::Doctor(_) => "pinlane doctor",
+            Self::Advise(_) => "pinlane advise",
         }
     }
 }
@@ -298,4 +298,26 @@ pub(crate) struct CheckpointArgs {
     /// Only tensors whose names match, such as 'layers.0.*'; may be given several times
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_step_of_a_command_is_called_as_the_command_is_typed() {
+        let typed = |name: &str| {
+            // As much as one or the other wants.
+            [&[][..], &["PATH"], &["--describe", "1MiB"]]
+                .into_iter()
+                .find_map(|more| Args::try_parse_from(["pinlane", name].iter().chain(more)).ok())
+                .unwrap_or_else(|| panic!("{name} wants something else"))
+        };
+        for command in Args::command().get_subcommands() {
+            let name = command.get_name();
+            assert_eq!(typed(name).command.span(), format!("pinlane {name}"));
+        }
+    }
 }

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 
 /// Does what the command says, as a step of its trace; says whether all is well.
 fn run(command: Command) -> Result<bool, Failure> {
-    let _span = pinlane::trace::span(command.name());
+    let _span = pinlane::trace::span(command.span());
     match command {
         Command::Bench(args) => bench::Config::check(&args).and_then(|config| config.run()),
         Command::Guide(args) => guide::Config::check(&args).and_then(|config| config.run()),

@@ -112,6 +112,7 @@ fn what_doctor_looks_at_and_what_advise_measures_are_traced() {
         (
             &["doctor", "--device", "sim", "--json"][..],
             &[
+                "pinlane doctor",
                 "system",
                 "python",
                 "disk",
@@ -130,7 +131,15 @@ fn what_doctor_looks_at_and_what_advise_measures_are_traced() {
                 "--measure",
                 "--json",
             ],
-            &["plan", "fill", "copy", "wait", "to", "pin_memory"],
+            &[
+                "pinlane advise",
+                "plan",
+                "fill",
+                "copy",
+                "wait",
+                "to",
+                "pin_memory",
+            ],
         ),
     ] {
         let path = folder.path().join(arguments[0]);
