@@ -91,10 +91,19 @@ fn run(context: &Context<'_>) -> Result<Outcome> {
     ));
     let way = "transfer(device), task, wait()";
     ways.begin(way);
-    let beside = middle_of(|| transfer_then_task(context, &tensors))?;
-    timelines.push(add(&mut ways, Pinlane, way, "task", &beside));
+    let tries = (0..TRIES).filter_map(|_| transfer_then_task(context, &tensors).transpose());
+    let tries = tries.collect::<Result<Vec<_>>>()?;
+    let is_timed = !tries.is_empty();
+    if is_timed {
+        timelines.push(add(&mut ways, Pinlane, way, "task", &middle(tries)));
+    }
 
-    let outcome = Outcome::new(ways.into_rows(), Judgement::of_parts(&parts));
+    let mut outcome = Outcome::new(ways.into_rows(), Judgement::of_parts(&parts));
+    if !is_timed {
+        outcome = outcome.with_note(format!(
+            "`{way}` has no row: in none of {TRIES} tries did the trace have the times of all copies."
+        ));
+    }
     Ok(timelines.into_iter().fold(outcome, Outcome::with_timeline))
 }
 
@@ -111,15 +120,20 @@ impl Beside {
     }
 }
 
-/// Tries several times and keeps the try in the middle, or one whose bytes are wrong.
+/// Tries several times and keeps one of the tries.
 fn middle_of(mut case: impl FnMut() -> Result<Beside>) -> Result<Beside> {
-    let mut tries = (0..TRIES).map(|_| case()).collect::<Result<Vec<_>>>()?;
+    let tries = (0..TRIES).map(|_| case()).collect::<Result<Vec<_>>>()?;
+    Ok(middle(tries))
+}
+
+/// The try in the middle, or one whose bytes are wrong. There is at least one try.
+fn middle(mut tries: Vec<Beside>) -> Beside {
     tries.sort_by(|a, b| a.share().total_cmp(&b.share()));
     let place = tries
         .iter()
         .position(|beside| !beside.verified)
-        .unwrap_or(TRIES / 2);
-    Ok(tries.swap_remove(place))
+        .unwrap_or(tries.len() / 2);
+    tries.swap_remove(place)
 }
 
 /// Adds the row and returns what ran when.
@@ -255,8 +269,9 @@ fn both_directions(plain: &Plain, source: &[u8]) -> Result<Beside> {
     })
 }
 
-/// Pinlane's copies as its own trace has them: from when the device began with the first to when it was done with the last.
-fn transfer_then_task(context: &Context<'_>, tensors: &Tensors) -> Result<Beside> {
+/// Pinlane's copies as its own trace has them. `None` where it does not have the times of all; wrong bytes are told even so, as
+/// beside nothing.
+fn transfer_then_task(context: &Context<'_>, tensors: &Tensors) -> Result<Option<Beside>> {
     let tensor = &tensors.tensors[0];
     let (compute, driver) = (context.plain.stream(), context.driver());
     let began = Instant::now();
@@ -274,16 +289,32 @@ fn transfer_then_task(context: &Context<'_>, tensors: &Tensors) -> Result<Beside
     compute.synchronize()?;
     let (task, landed) = (task?, landed?);
     let traced = session.finish();
-    let copies = || traced.devices().iter().flat_map(|device| &device.spans);
-    let since_origin =
-        |at: Option<Duration>| at.unwrap_or_default().as_secs_f64() - origin_is_at.as_secs_f64();
-    Ok(Beside {
-        copy: Interval {
-            start: since_origin(copies().map(|copy| copy.start).min()),
-            end: since_origin(copies().map(|copy| copy.end).max()),
-        },
-        other: task.since(&origin, alone)?,
-        verified: context.engine_holds(&[landed], &tensors.bytes()?)?,
+    let spans = traced.devices().iter().flat_map(|device| &device.spans);
+    let missed = traced.devices().iter().map(|device| device.missed).sum();
+    let copy = from_first_to_last(spans.map(|span| (span.start, span.end)), missed, origin_is_at);
+    let verified = context.engine_holds(&[landed], &tensors.bytes()?)?;
+    let nothing = Interval { start: 0.0, end: 0.0 };
+    let copy = copy.or_else(|| (!verified).then_some(nothing));
+    let other = task.since(&origin, alone)?;
+    Ok(copy.map(|copy| Beside {
+        copy,
+        other,
+        verified,
+    }))
+}
+
+/// From when the device began with the first copy to when it was done with the last, from `origin` on. `None` without copies, and
+/// where the times of some were missed: those may have been the first or the last.
+fn from_first_to_last(
+    copies: impl Iterator<Item = (Duration, Duration)>,
+    missed: u64,
+    origin: Duration,
+) -> Option<Interval> {
+    let (start, end) = copies.reduce(|all, copy| (all.0.min(copy.0), all.1.max(copy.1)))?;
+    let since_origin = |at: Duration| at.as_secs_f64() - origin.as_secs_f64();
+    (missed == 0).then(|| Interval {
+        start: since_origin(start),
+        end: since_origin(end),
     })
 }
 
@@ -299,5 +330,37 @@ mod tests {
         assert_eq!(judge("", 0.9, false).verdict, Verdict::DoesNotHold);
         assert_eq!(judge("", 0.3, true).verdict, Verdict::Depends);
         assert_eq!(judge("", 0.3, false).verdict, Verdict::Depends);
+    }
+
+    #[test]
+    fn copies_have_a_place_only_where_the_trace_has_the_times_of_all() {
+        let seconds = Duration::from_secs;
+        let copies = [(seconds(5), seconds(6)), (seconds(3), seconds(4))];
+        let place = |copies: &[_], missed| from_first_to_last(copies.iter().copied(), missed, seconds(2));
+        let all = Interval { start: 1.0, end: 4.0 };
+        assert_eq!(place(&copies, 0), Some(all));
+        assert_eq!(place(&copies, 1), None);
+        assert_eq!(place(&[], 0), None);
+        assert_eq!(place(&[], 3), None);
+    }
+
+    #[test]
+    fn of_the_tries_that_were_timed_the_one_in_the_middle_counts_or_one_that_is_wrong() {
+        let beside = |end, verified| Beside {
+            copy: Interval { start: 0.0, end: 1.0 },
+            other: Interval {
+                start: end - 1.0,
+                end,
+            },
+            verified,
+        };
+        for count in 1..=TRIES {
+            let tries = (0..count).map(|number| beside(1.0 + 0.1 * number as f64, true));
+            let right: Vec<_> = tries.collect();
+            assert!(middle(right).verified, "{count}");
+        }
+        let share = middle(vec![beside(2.0, true), beside(1.0, true), beside(1.5, true)]).share();
+        assert_eq!(share, 0.5);
+        assert!(!middle(vec![beside(1.0, true), beside(2.0, false)]).verified);
     }
 }
