@@ -20,7 +20,7 @@ class Operation(NamedTuple):
 
 
 class DeviceTime(NamedTuple):
-    """For how long a device was busy with pinlane's copies."""
+    """For how long a device was busy with pinlane's copies, how many there were, and their bytes."""
 
     device: str
     simulated: bool
@@ -42,7 +42,8 @@ class profile:  # noqa: N801 - used as a function is, with `with`
     (``plan``), made room for results (``allocate``), copied between sources or results and pinned memory (``fill``), handed copies
     to the driver (``copy``) and waited for the device (``wait``), each with its bytes, its route and its lane; and for each
     device one for each of its engines, with when it copied what: by the device's own clock, but for copies that a caller waited for
-    alone, which end when it saw them done.
+    alone, which end when it saw them done. Copies which follow each other closely are one span there, with their number (``copies``)
+    and their bytes; it has a route and a lane where all of them have the same.
 
     Profiles may overlap. Without changing a program, ``PINLANE_TRACE=file.json`` in its environment writes the same of all of it.
 

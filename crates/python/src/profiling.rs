@@ -28,7 +28,7 @@ enum State {
 /// A line of the table of operations: name, self seconds, total seconds, calls.
 type Line = (String, f64, f64, u64);
 /// A device: its name, whether it simulates, for how many seconds it copied, how many copies, their bytes.
-type Device = (String, bool, f64, usize, u64);
+type Device = (String, bool, f64, u64, u64);
 
 /// Python's error for a trace that can't be written, of the kind and with the path that `open` would give.
 fn no_trace(error: &io::Error, path: PathBuf) -> PyErr {
@@ -99,7 +99,8 @@ impl Profile {
                     device.properties.id.to_string(),
                     device.properties.simulated,
                     device.busy_time().as_secs_f64(),
-                    device.spans.len(),
+                    // Those that follow each other closely are one span.
+                    device.spans.iter().map(|span| u64::from(span.copies)).sum(),
                     device.spans.iter().map(|span| span.bytes).sum(),
                 )
             };
