@@ -13,8 +13,11 @@ pub(crate) fn significant(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// The same without zeros at the end, for the marks of an axis.
+/// The same without zeros at the end, for the marks of an axis, which has little room: `1e-5` for what would be longer.
 pub(crate) fn mark(value: f64) -> String {
+    if value != 0.0 && value.abs() < 1e-3 {
+        return format!("{value:.1e}").replace(".0e", "e");
+    }
     let text = significant(value);
     match text.split_once('.') {
         Some(_) => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
@@ -121,6 +124,8 @@ mod tests {
         assert_eq!(mark(20.0), "20");
         assert_eq!(mark(0.5), "0.5");
         assert_eq!(mark(1000.0), "1000");
+        assert_eq!(mark(3.0 * 1e-5), "3e-5");
+        assert_eq!(mark(2.5e-4), "2.5e-4");
     }
 
     #[test]
