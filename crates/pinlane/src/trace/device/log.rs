@@ -188,7 +188,8 @@ impl Log {
     }
 
     /// Has copies timed that are over when `stream` has come so far.
-    pub(super) fn time_on(&self, stream: &Stream, copies: Copies) {
+    pub(super) fn time_on(&self, stream: &Stream, mut copies: Copies) {
+        copies.release_ends();
         match self.stamp(stream) {
             Some((end, anchor)) => self.await_end(Unread { copies, end, anchor }),
             None => self.miss(copies.count()),

@@ -69,6 +69,11 @@ impl Copies {
         self.ends.iter().try_for_each(|end| end.fence(stream))
     }
 
+    /// Lets go of the ends, whose events are of use to others, once they are waited for.
+    pub(super) fn release_ends(&mut self) {
+        self.ends = Vec::new();
+    }
+
     /// Whether all are over, if that went well; `None` before they are.
     fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>> {
         let outcomes = self.ends.iter().map(|end| end.outcome());
@@ -209,8 +214,9 @@ impl Untimed {
 
     /// All there are, to be timed now.
     pub(super) fn take(&mut self, now: Instant) -> Option<Copies> {
+        let copies = self.copies.take()?;
         self.stamped = Some(now);
-        self.copies.take()
+        Some(copies)
     }
 
     /// How many there are.
