@@ -190,7 +190,7 @@ pub(crate) enum PlacementArg {
 pub(crate) struct AdviseArgs {
     /// The tensors, such as '100x1M f32 pageable', '1000x1000 f32 pinned to host', '64MiB + 3x4KiB', or JSON such as
     /// '{"tensors": [{"count": 100, "elements": 1000000, "dtype": "f32"}], "memory": "pinned", "to": "device"}'
-    #[arg(long, value_name = "TENSORS", required_unless_present = "tensors")]
+    #[arg(long, value_name = "TENSORS", allow_hyphen_values = true)]
     pub(crate) describe: Option<String>,
 
     /// Tensors of the sizes in this safetensors file, folder of them or index

@@ -121,7 +121,7 @@ fn a_command_that_moves_nothing_is_traced_too() {
             assert!(told.contains("trace.json"), "{told}");
             let trace = fs::read_to_string(folder.join("trace.json")).unwrap();
             assert!(
-                trace.contains(&format!("\"name\":\"{}\"", arguments[0])),
+                trace.contains(&format!("\"name\":\"pinlane {}\"", arguments[0])),
                 "{trace}"
             );
         }

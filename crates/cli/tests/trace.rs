@@ -82,6 +82,32 @@ fn a_trace_that_can_not_be_written_is_warned_of_and_the_program_goes_on() {
 }
 
 #[test]
+fn a_file_that_is_no_trace_is_never_replaced_by_one_that_only_the_environment_asks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    fs::write(&path, b"\x08\0\0\0\0\0\0\0{}      ").unwrap();
+    let output = pinlane(
+        &["load", path.to_str().unwrap(), "--device", "sim:0"],
+        Some(&path),
+    );
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("PINLANE_TRACE") && told.contains("no trace"),
+        "{told}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"\x08\0\0\0\0\0\0\0{}      ");
+    // An older trace is.
+    let path = folder.path().join("trace.json");
+    for older in ["", "{\"traceEvents\":[]}"] {
+        fs::write(&path, older).unwrap();
+        let output = pinlane(&EXPERIMENT, Some(&path));
+        assert!(output.status.success(), "{output:?}");
+        assert_tells(&events(&path));
+    }
+}
+
+#[test]
 fn a_program_that_uses_no_device_writes_no_trace() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.json");

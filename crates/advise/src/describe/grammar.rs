@@ -194,7 +194,7 @@ fn number(words: &Words<'_>, word: Word<'_>) -> Result<(u64, Unit), DescribeErro
     let wrong = |reason: String| words.wrong(word.range(), reason);
     if unit.starts_with(['.', ',']) {
         return Err(wrong(format!(
-            "{:?} has a fraction; write whole numbers, such as 1500k or 1536KiB",
+            "{:?} has a fraction; write whole numbers, such as 1500k elements, or 1536KiB without a type",
             word.text
         )));
     }

@@ -2,16 +2,22 @@
 //!
 //! It begins when the first device is opened, and is written when the process exits: returns from `main`, or calls `exit`. A
 //! process that is killed, or leaves by `_exit`, leaves none. In the name of the file, `%p` stands for the number of the process:
-//! for programs that start others. A forked child writes nothing.
+//! for programs that start others. A forked child writes nothing. What is in the file already has to be a trace: the program knows
+//! nothing of this and may be about to read it.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
 
 use pinlane_driver::{
     fork,
     sync::{Mutex, OnceLock, lock},
 };
 
-use super::TraceFile;
+use super::{TraceFile, write::BEGINS};
 use crate::units;
 
 /// The variable that names the file.
@@ -33,7 +39,7 @@ fn begin(path: PathBuf) -> Option<TraceFile> {
         Some(text) => PathBuf::from(text.replace("%p", &std::process::id().to_string())),
         None => path,
     };
-    match TraceFile::create(&path) {
+    match is_free(&path).and_then(|()| TraceFile::create(&path)) {
         Ok(file) => {
             // SAFETY: the handler is a function of this library, which is never unloaded, and lets no panic out. Its only error
             // is that there is no room for it: then there is no file.
@@ -48,6 +54,23 @@ fn begin(path: PathBuf) -> Option<TraceFile> {
             None
         }
     }
+}
+
+/// Refuses a file that holds something else than a trace.
+fn is_free(path: &Path) -> io::Result<()> {
+    let mut begins = Vec::new();
+    match File::open(path) {
+        // What can be opened only to write, such as a pipe, holds nothing.
+        Ok(file) if file.metadata()?.is_file() => {
+            file.take(BEGINS.len() as u64).read_to_end(&mut begins)?;
+        }
+        Ok(_) | Err(_) => return Ok(()),
+    }
+    if begins.is_empty() || begins == BEGINS {
+        return Ok(());
+    }
+    let message = "there is a file that is no trace; name another, or remove it";
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
 }
 
 extern "C" fn at_exit() {

@@ -20,6 +20,9 @@ const DEVICES: &str =
 /// The row of a device that shows when it was busy, before those of the engines.
 const BUSY_ROW: u32 = 1;
 
+/// What every trace begins with.
+pub(super) const BEGINS: &[u8] = br#"{"traceEvents":["#;
+
 #[derive(Serialize)]
 struct Event<'a> {
     name: &'a str,

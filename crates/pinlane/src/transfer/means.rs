@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Error, Result,
     memory::{buffer, recycled},
+    units,
 };
 
 /// How many leaves stand for all, where it only matters about how many bytes there are.
@@ -25,8 +26,8 @@ pub(super) fn check_fits(leaves: &[Leaf], engine: &Engine) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "{} tensors are larger together than the device's {} bytes; move some of them, or parts",
-        leaves.len(),
+        "{} larger than the device's {} bytes; move some of them, or parts",
+        units::counted(leaves.len() as u64, "tensor is", "tensors together are"),
         device.memory_bytes
     );
     let source = pinlane_driver::Error::new(ErrorKind::OutOfMemory, device.id, message);
