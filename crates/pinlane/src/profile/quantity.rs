@@ -53,8 +53,6 @@ impl Profile {
     /// Every value, in an order for people.
     #[must_use]
     pub fn quantities(&self) -> Vec<Quantity> {
-        const MEASURED: bool = true;
-        const ASSUMED: bool = false;
         // In full, so that a field which is added is shown too.
         let Self {
             link_bytes_per_second,
@@ -88,95 +86,46 @@ impl Profile {
         } = *self;
         let bytes = |bytes: usize| Amount::Bytes(bytes as u64);
         let count = |count: usize| Amount::Count(count as u64);
-        [
-            (
-                "link, one direction",
-                Amount::Rate(link_bytes_per_second),
-                MEASURED,
-            ),
-            (
-                "memcpy, one thread",
-                Amount::Rate(memcpy_bytes_per_second),
-                MEASURED,
-            ),
-            (
-                "pageable, by all lanes",
-                Amount::Rate(staged_bytes_per_second),
-                MEASURED,
-            ),
-            (
-                "pageable, by the driver",
-                Amount::Rate(plain_bytes_per_second),
-                MEASURED,
-            ),
-            (
-                "a small tensor, by the driver",
-                Amount::Rate(small_plain_bytes_per_second),
-                MEASURED,
-            ),
-            (
-                "gathered by a kernel",
-                Amount::Rate(gathered_bytes_per_second),
-                MEASURED,
-            ),
-            ("one copy, the short way", Amount::Time(short_copy), MEASURED),
-            ("its start on the engine", Amount::Time(copy_start), MEASURED),
-            ("a transfer, the long way", Amount::Time(latency), MEASURED),
-            ("one more copy in it", Amount::Time(copy_call), MEASURED),
-            ("a kernel in it", Amount::Time(gather_start), MEASURED),
-            (
-                "all lanes at work, to the device",
-                Amount::Time(ramp_to_device),
-                MEASURED,
-            ),
-            (
-                "all lanes at work, to the host",
-                Amount::Time(ramp_to_host),
-                MEASURED,
-            ),
-            (
-                "one more tensor to the device",
-                Amount::Time(tensor_to_device),
-                MEASURED,
-            ),
-            (
-                "one more tensor to the host",
-                Amount::Time(tensor_to_host),
-                MEASURED,
-            ),
-            (
-                "more for each tenfold of 1000",
-                Amount::Time(tensor_tenfold),
-                MEASURED,
-            ),
-            ("lanes to the device", count(lanes), MEASURED),
-            ("lanes to the host", count(lanes_to_host), MEASURED),
-            ("lanes from files to the device", count(lanes_from_files), ASSUMED),
-            ("slots for each lane", count(slots_per_lane), ASSUMED),
-            ("slot", bytes(slot_bytes), MEASURED),
-            ("by the caller's thread up to", bytes(inline_bytes), MEASURED),
-            ("left to the driver up to", bytes(plain_bytes), MEASURED),
-            (
-                "past the caches into slots up to",
-                Amount::Bytes(streamed_up_to),
-                ASSUMED,
-            ),
-            (
-                "past the caches on the host from",
-                Amount::Bytes(streamed_from),
-                ASSUMED,
-            ),
-            ("spinning before sleeping", Amount::Time(patience), ASSUMED),
-            ("gathered by a kernel from pieces", count(gathered_runs), ASSUMED),
-            ("gathered pieces, mean up to", bytes(gathered_run_bytes), MEASURED),
-        ]
-        .into_iter()
-        .map(|(name, amount, measured)| Quantity {
+        let value = |name, amount, measured| Quantity {
             name,
             amount,
             measured,
-        })
-        .collect()
+        };
+        let measured = |name, amount| value(name, amount, true);
+        let assumed = |name, amount| value(name, amount, false);
+        vec![
+            measured("link, one direction", Amount::Rate(link_bytes_per_second)),
+            measured("memcpy, one thread", Amount::Rate(memcpy_bytes_per_second)),
+            measured("pageable, by all lanes", Amount::Rate(staged_bytes_per_second)),
+            measured("pageable, by the driver", Amount::Rate(plain_bytes_per_second)),
+            measured(
+                "a small tensor, by the driver",
+                Amount::Rate(small_plain_bytes_per_second),
+            ),
+            measured("gathered by a kernel", Amount::Rate(gathered_bytes_per_second)),
+            measured("one copy, the short way", Amount::Time(short_copy)),
+            measured("its start on the engine", Amount::Time(copy_start)),
+            measured("a transfer, the long way", Amount::Time(latency)),
+            measured("one more copy in it", Amount::Time(copy_call)),
+            measured("a kernel in it", Amount::Time(gather_start)),
+            measured("all lanes at work, to the device", Amount::Time(ramp_to_device)),
+            measured("all lanes at work, to the host", Amount::Time(ramp_to_host)),
+            measured("one more tensor to the device", Amount::Time(tensor_to_device)),
+            measured("one more tensor to the host", Amount::Time(tensor_to_host)),
+            measured("more for each tenfold of 1000", Amount::Time(tensor_tenfold)),
+            measured("lanes to the device", count(lanes)),
+            measured("lanes to the host", count(lanes_to_host)),
+            assumed("lanes from files to the device", count(lanes_from_files)),
+            assumed("slots for each lane", count(slots_per_lane)),
+            measured("slot", bytes(slot_bytes)),
+            measured("by the caller's thread up to", bytes(inline_bytes)),
+            measured("left to the driver up to", bytes(plain_bytes)),
+            assumed("past the caches into slots up to", Amount::Bytes(streamed_up_to)),
+            assumed("past the caches on the host from", Amount::Bytes(streamed_from)),
+            assumed("spinning before sleeping", Amount::Time(patience)),
+            assumed("gathered by a kernel from pieces", count(gathered_runs)),
+            measured("gathered pieces, mean up to", bytes(gathered_run_bytes)),
+        ]
     }
 }
 
