@@ -145,7 +145,11 @@ fn add(ways: &mut Ways<'_>, owner: Owner, way: &str, other: &str, beside: &Besid
         Figure::Overlap { overlap },
         Landed::of_check(beside.verified),
     );
-    Timeline::new(way, &[(other, beside.other), ("copy to", beside.copy)])
+    let title = match owner {
+        Guide => way.to_owned(),
+        Pinlane => format!("pinlane: {way}"),
+    };
+    Timeline::new(title, &[(other, beside.other), ("copy to", beside.copy)])
 }
 
 fn judge(way: &str, share: f64, expected: bool) -> Judgement {
