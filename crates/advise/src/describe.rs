@@ -220,13 +220,18 @@ const MEMORY: [(&str, HostEnd); 4] = [
     ("file", HostEnd::File),
 ];
 
-/// Each direction by its name.
-const DIRECTIONS: [(&str, Direction); 2] = [("device", Direction::ToDevice), ("host", Direction::ToHost)];
+/// Each direction by its name, and by torch's.
+const DIRECTIONS: [(&str, Direction); 4] = [
+    ("device", Direction::ToDevice),
+    ("host", Direction::ToHost),
+    ("cuda", Direction::ToDevice),
+    ("cpu", Direction::ToHost),
+];
 
 fn named<T: Copy>(names: &[(&'static str, T)], word: &str) -> Option<T> {
     names
         .iter()
-        .find(|(name, _)| *name == word)
+        .find(|(name, _)| name.eq_ignore_ascii_case(word))
         .map(|(_, value)| *value)
 }
 
@@ -235,9 +240,29 @@ fn name_of<T: Copy + PartialEq>(names: &[(&'static str, T)], value: T) -> &'stat
     found.map_or("", |(name, _)| name)
 }
 
-/// A dtype by its name, in small letters or large ones.
+/// What torch calls dtypes whose names in files are others.
+const OF_TORCH: [(&str, DType); 16] = [
+    ("uint8", DType::U8),
+    ("int8", DType::I8),
+    ("int16", DType::I16),
+    ("uint16", DType::U16),
+    ("int32", DType::I32),
+    ("uint32", DType::U32),
+    ("int64", DType::I64),
+    ("uint64", DType::U64),
+    ("float16", DType::F16),
+    ("bfloat16", DType::BF16),
+    ("float32", DType::F32),
+    ("float", DType::F32),
+    ("float64", DType::F64),
+    ("complex64", DType::C64),
+    ("float8_e4m3fn", DType::F8E4M3),
+    ("float8_e5m2", DType::F8E5M2),
+];
+
+/// A dtype by its name in files or torch's, in small letters or large ones.
 fn dtype(word: &str) -> Option<DType> {
-    word.to_ascii_uppercase().parse().ok()
+    named(&OF_TORCH, word).or_else(|| word.to_ascii_uppercase().parse().ok())
 }
 
 impl fmt::Display for Size {

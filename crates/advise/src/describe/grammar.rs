@@ -156,7 +156,7 @@ fn group(words: &mut Words<'_>) -> Result<Group, DescribeError> {
 
 /// The number of tensors and the size of each in `100x1M`, `100 x 1M` and the like, where there is a number of them.
 fn counted<'a>(words: &mut Words<'a>, word: Word<'a>) -> Option<(Word<'a>, Option<Word<'a>>)> {
-    let times = |character: char| matches!(character, 'x' | 'X' | '\u{d7}');
+    let times = |character: char| matches!(character, 'x' | 'X' | '*' | '\u{d7}');
     let end_of = |word: Word<'a>, size: &'a str| Word {
         text: size,
         at: word.range().end - size.len(),

@@ -61,6 +61,14 @@ fn descriptions_mean_what_they_say() {
         ),
         ("3X4KB", 3, 12_000, HostEnd::Pageable, Direction::ToDevice),
         ("3\u{d7}4KB", 3, 12_000, HostEnd::Pageable, Direction::ToDevice),
+        (
+            "3*4 float32 PINNED to cpu",
+            3,
+            48,
+            HostEnd::Pinned,
+            Direction::ToHost,
+        ),
+        ("8 bfloat16", 1, 16, HostEnd::Pageable, Direction::ToDevice),
         ("  1x0 f32  ", 1, 0, HostEnd::Pageable, Direction::ToDevice),
     ] {
         let found = parse(text).unwrap();
