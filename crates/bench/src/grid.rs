@@ -193,11 +193,7 @@ pub fn measure(rig: &Rig, cell: Cell, effort: Effort) -> Result<CellReport> {
     let mut ways = sources.ways();
     ways.retain(|way| !same.contains(&way.name));
     let ways = race(ways, effort, check)?;
-    let alone = Effort {
-        budget: effort.budget / REPEATED,
-        ..effort
-    };
-    let repeated = race(vec![sources.pinlane()], alone, check)?;
+    let repeated = race(vec![sources.pinlane()], effort.part(REPEATED), check)?;
     Ok(CellReport {
         id: cell.to_string(),
         cell,

@@ -35,6 +35,14 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// A part of the time: for each of several works, or for one beside others.
+    pub(crate) fn part(self, parts: u32) -> Self {
+        Self {
+            budget: self.budget / parts,
+            ..self
+        }
+    }
+
     /// Whether there is another round after `rounds` of them.
     pub(crate) fn goes_on(&self, rounds: usize, began: Instant) -> bool {
         rounds < self.least || (rounds < self.most && began.elapsed() < self.budget)

@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     landed::Landed,
     lent::Lent,
-    rounds::{Effort, take_turns},
+    rounds::take_turns,
     ways::PINLANE,
 };
 
@@ -37,13 +37,8 @@ pub(super) fn pinned_any(context: &Context<'_>) -> Result<Draft> {
         .detail(format!("the worst: {}", listed.join(", "))))
 }
 
-/// Less for each of many sizes.
-fn effort(context: &Context<'_>) -> Effort {
-    Effort {
-        budget: context.effort.budget / 5,
-        ..context.effort
-    }
-}
+/// What part of a figure's time each of the many sizes has.
+const PART: u32 = 5;
 
 fn to_device(context: &Context<'_>, cell: Cell) -> Result<f64> {
     let rig = context.rig;
@@ -97,6 +92,6 @@ fn ratio<T>(
             Ok(())
         })
     };
-    let [pinlane, bare] = take_turns(effort(context), [&mut pinlane, &mut bare])?;
+    let [pinlane, bare] = take_turns(context.effort.part(PART), [&mut pinlane, &mut bare])?;
     Ok(pinlane / bare)
 }

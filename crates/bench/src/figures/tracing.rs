@@ -34,14 +34,6 @@ pub(super) fn trace_on(context: &Context<'_>) -> Result<Draft> {
         .detail(listed.join(", ")))
 }
 
-/// Half of a figure's time for each work, since there are several.
-fn effort(context: &Context<'_>) -> Effort {
-    Effort {
-        budget: context.effort.budget / 2,
-        ..context.effort
-    }
-}
-
 /// How much longer a transfer of `cell` takes while a session is open.
 fn ratio(context: &Context<'_>, cell: Cell) -> Result<f64> {
     let rig = context.rig;
@@ -50,7 +42,7 @@ fn ratio(context: &Context<'_>, cell: Cell) -> Result<f64> {
     rig.check(&sources, PINLANE, way.run()?)?;
     let (took, _) = run(&way)?;
     let runs = (TURN.as_secs_f64() / took).ceil().clamp(1.0, 1e4) as usize;
-    let ratio = in_turns(effort(context), |traced| {
+    let ratio = in_turns(context.effort.part(2), |traced| {
         let _session = traced.then(trace::start);
         turn(&way, runs)
     })?;

@@ -23,7 +23,7 @@ use pinlane_driver::{
     },
 };
 
-use crate::trace::device::End;
+use crate::trace::device;
 
 /// How often a driver that refuses to wait is asked: what it doesn't tell the end of would have to be leaked.
 const ATTEMPTS: usize = 8;
@@ -146,16 +146,22 @@ impl Mark {
 
     /// Whether it is reached, without blocking. A failure counts: [`settle`](Self::settle) tells it.
     pub(crate) fn is_reached(&self) -> bool {
-        self.is_known_as_reached()
-            || match self.event().query() {
-                Ok(reached) => {
-                    if reached {
-                        self.note_reached();
-                    }
-                    reached
-                }
-                Err(_) => true,
+        self.outcome().is_some()
+    }
+
+    /// How it was reached, if it was.
+    fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>> {
+        if self.is_known_as_reached() {
+            return Some(Ok(()));
+        }
+        match self.event().query() {
+            Ok(true) => {
+                self.note_reached();
+                Some(Ok(()))
             }
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// Whether someone has seen it, or a later one of its generation, reached without a failure. Asks nobody.
@@ -203,19 +209,13 @@ impl Mark {
     }
 }
 
-impl End for Mark {
-    fn fence(&self, stream: &Stream) -> Result<(), pinlane_driver::Error> {
+impl device::Fence for Mark {
+    fn make_wait(&self, stream: &Stream) -> Result<(), pinlane_driver::Error> {
         self.fence(stream)
     }
 
     fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>> {
-        if self.is_known_as_reached() {
-            return Some(Ok(()));
-        }
-        match self.event().query() {
-            Ok(reached) => reached.then_some(Ok(())),
-            Err(error) => Some(Err(error)),
-        }
+        self.outcome()
     }
 
     fn place(&self) -> (usize, u64) {

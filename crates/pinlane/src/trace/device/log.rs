@@ -181,7 +181,7 @@ impl Log {
 
     fn time(&self, copies: Copies) {
         let clock = lock(&self.clocks[copies.engine() as usize]);
-        match copies.fence(&clock) {
+        match copies.make_wait(&clock) {
             Ok(()) => self.time_on(&clock, copies),
             Err(_) => self.miss(copies.count()),
         }

@@ -56,9 +56,9 @@ impl Work {
 }
 
 /// The end of copies, which other streams can wait for.
-pub(crate) trait End: Debug + Send + Sync {
+pub(crate) trait Fence: Debug + Send + Sync {
     /// Makes `stream` wait for it, without blocking the host.
-    fn fence(&self, stream: &Stream) -> Result<(), pinlane_driver::Error>;
+    fn make_wait(&self, stream: &Stream) -> Result<(), pinlane_driver::Error>;
 
     /// Whether the device has come so far, if that went well; `None` before it has.
     fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>>;
@@ -107,7 +107,7 @@ impl Begun {
 
     /// Notes that the copies are enqueued on `stream` with `end` behind them, and what they are.
     #[cold]
-    pub(crate) fn end(self, stream: &Stream, end: Arc<dyn End>, work: &Work) {
+    pub(crate) fn end(self, stream: &Stream, end: Arc<dyn Fence>, work: &Work) {
         let Some(log) = Log::of(stream.driver()) else {
             return;
         };

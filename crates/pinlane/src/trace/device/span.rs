@@ -5,7 +5,7 @@ use pinlane_driver::{
     sync::{Arc, Duration, Instant},
 };
 
-use super::{End, Reached, Work};
+use super::{Fence, Reached, Work};
 use crate::{
     Route,
     trace::collected::{DeviceSpan, EngineKind, TimedBy},
@@ -27,7 +27,7 @@ pub(super) struct Copies {
     route: Option<Route>,
     lane: Option<usize>,
     /// The last on each stream, and on what became of it after a failure.
-    ends: Vec<Arc<dyn End>>,
+    ends: Vec<Arc<dyn Fence>>,
 }
 
 /// Copies whose times are known.
@@ -44,7 +44,7 @@ pub(super) struct Read {
 }
 
 impl Copies {
-    pub(super) fn new(reached: Reached, work: &Work, end: Arc<dyn End>) -> Self {
+    pub(super) fn new(reached: Reached, work: &Work, end: Arc<dyn Fence>) -> Self {
         Self {
             reached,
             engine: work.engine(),
@@ -65,8 +65,8 @@ impl Copies {
     }
 
     /// Makes `stream` wait for the end of all.
-    pub(super) fn fence(&self, stream: &Stream) -> Result<(), pinlane_driver::Error> {
-        self.ends.iter().try_for_each(|end| end.fence(stream))
+    pub(super) fn make_wait(&self, stream: &Stream) -> Result<(), pinlane_driver::Error> {
+        self.ends.iter().try_for_each(|end| end.make_wait(stream))
     }
 
     /// Lets go of the ends, whose events are of use to others, once they are waited for.
@@ -234,12 +234,12 @@ mod tests {
     #[derive(Debug)]
     struct OnStream(usize, bool);
 
-    impl End for OnStream {
+    impl Fence for OnStream {
         fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>> {
             self.1.then_some(Ok(()))
         }
 
-        fn fence(&self, _: &Stream) -> Result<(), pinlane_driver::Error> {
+        fn make_wait(&self, _: &Stream) -> Result<(), pinlane_driver::Error> {
             Ok(())
         }
 
