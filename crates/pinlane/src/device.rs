@@ -9,7 +9,7 @@ use pinlane_driver::{
 
 use crate::{
     Error, KnownProfile, PinnedUsage, Profile, ProfileOrigin, Result,
-    memory::{pool::PinnedPool, recycled},
+    memory::{list, pool::PinnedPool, recycled},
     profile::SLOT_GRANULE,
     registry, trace,
     transfer::{engine::Engine, running::RunningEngine},
@@ -219,11 +219,11 @@ impl Device {
     }
 
     /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory and the device
-    /// memory of an accelerator, or what the host keeps of pageable results. A process forked from the one that uses the
+    /// memory of an accelerator, or what the host keeps of pageable results and of transfers' lists. A process forked from the one that uses the
     /// accelerator has none of it to give.
     pub fn trim(&self) -> usize {
         let Some(accelerator) = self.accelerator() else {
-            return recycled::trim();
+            return recycled::trim() + list::trim();
         };
         if fork::is_child() {
             return 0;

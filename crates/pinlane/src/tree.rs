@@ -2,9 +2,11 @@
 
 use crate::{
     Device, Error, FileSink, Plan, Result, Tensor, Transfer, TransferOptions,
+    memory::list::{self, List},
     transfer::{
         flights::Flights,
         into::{Destinations, Seized},
+        outputs::Outputs,
         pin::pin,
         request::Request,
         short,
@@ -220,7 +222,7 @@ pub trait Tree: Sized {
                 source: Box::new(error),
             })
         });
-        let pinned = pinned.collect::<Result<_>>()?;
+        let pinned = pinned.collect::<Result<Vec<_>>>()?;
         Ok(rebuild_from(self, pinned))
     }
 
@@ -248,8 +250,8 @@ fn only_leaf<T: Tree>(tree: &T) -> Option<&Tensor> {
 }
 
 /// The tensors of a tree, in order.
-fn leaves<T: Tree>(tree: &T) -> Vec<&Tensor> {
-    let mut leaves = Vec::new();
+fn leaves<T: Tree>(tree: &T) -> List<&Tensor> {
+    let mut leaves = list::empty();
     tree.visit(&mut |tensor| leaves.push(tensor));
     leaves
 }
@@ -265,7 +267,7 @@ fn rebuild_around<T: Tree>(tree: &T, tensor: Tensor) -> T {
 }
 
 /// `tree` with `tensors` in place of its own, one for each.
-fn rebuild_from<T: Tree>(tree: &T, tensors: Vec<Tensor>) -> T {
+fn rebuild_from<T: Tree>(tree: &T, tensors: impl IntoIterator<Item = Tensor>) -> T {
     let mut tensors = tensors.into_iter();
     tree.rebuild(&mut || {
         tensors
@@ -284,7 +286,7 @@ fn start<T: Tree>(tree: &T, device: &Device, options: &TransferOptions) -> Resul
         options,
     };
     let (flights, outputs) = request.start()?;
-    Ok(Transfer::new(flights, rebuild_from(tree, outputs)))
+    Ok(Transfer::new(flights, rebuild_from(tree, outputs.in_order())))
 }
 
 /// Moves `tree`; nobody but this sees the result before it has landed.
@@ -300,7 +302,7 @@ fn move_now<T: Tree>(tree: &T, device: &Device, options: &TransferOptions) -> Re
     let (mut flights, outputs) = request.start_waited()?;
     let landed = flights.land();
     landed.map_err(|failure| failure.named(|leaf| tree.path(leaf)))?;
-    Ok(rebuild_from(tree, outputs))
+    Ok(rebuild_from(tree, outputs.in_order()))
 }
 
 fn copy_now<T: Tree>(tree: &T, into: &mut T, options: &TransferOptions) -> Result<()> {
@@ -316,7 +318,7 @@ fn start_into<'a, 'f, T: Tree>(
     leaves: &'a [&'a Tensor],
     into: &mut T,
     options: &TransferOptions,
-    start: impl FnOnce(&Request<'a, '_>) -> Result<(Flights<'f>, Vec<Tensor>)>,
+    start: impl FnOnce(&Request<'a, '_>) -> Result<(Flights<'f>, Outputs)>,
 ) -> Result<Flights<'f>> {
     let seized = Seized::of(into, leaves.len())?;
     let started = {

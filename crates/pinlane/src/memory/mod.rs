@@ -4,6 +4,7 @@
 //! - [`buffer`]: one pageable allocation.
 //! - [`copying`]: copying large ranges, several pages side by side.
 //! - [`lease`]: a piece of the pinned pool.
+//! - [`list`]: what is noted about the tensors of a transfer, in memory that is kept for the next.
 //! - [`mapping`]: pages straight from the kernel, for what is to be pinned.
 //! - [`numa`]: which part of the host pages come from.
 //! - [`pool`]: the pinned pool, its byte budget and its leases.
@@ -19,6 +20,7 @@ pub(crate) mod adopted;
 pub(crate) mod buffer;
 pub(crate) mod copying;
 pub(crate) mod lease;
+pub(crate) mod list;
 pub(crate) mod mapping;
 mod numa;
 pub(crate) mod pool;

@@ -8,9 +8,11 @@
 //! block counts the values that are alive in it, or may still be put there, and goes with the last: until then it is a cache
 //! line for each. There are no weak references, and so who sees a count of one is alone with the value.
 
-use std::{cell::UnsafeCell, fmt, mem::MaybeUninit, ops::Deref, process, ptr::NonNull};
+use std::{cell::UnsafeCell, fmt, ops::Deref, process, ptr::NonNull};
 
 use pinlane_driver::sync::atomic::{AtomicUsize, Ordering, fence};
+
+use super::list::{self, Room};
 
 /// More holders than there can be, unless holders are forgotten without end: before the count overflows, the process ends.
 const MOST: usize = isize::MAX as usize;
@@ -41,7 +43,7 @@ impl<T> Node<T> {
 struct Block<T> {
     /// How many claims there are to nodes: one for each value that is alive, and one for each that is still to come.
     claims: AtomicUsize,
-    nodes: Box<[MaybeUninit<UnsafeCell<Node<T>>>]>,
+    nodes: Room<UnsafeCell<Node<T>>>,
 }
 
 // SAFETY: a `Shared` gives `&T` to whichever thread has it, and the last of them drops the `T`.
@@ -164,7 +166,7 @@ impl<T> Claims<T> {
     fn new(nodes: usize) -> Self {
         let block = Block {
             claims: AtomicUsize::new(nodes),
-            nodes: Box::new_uninit_slice(nodes),
+            nodes: list::room(nodes),
         };
         let block = NonNull::from(Box::leak(Box::new(block)));
         Self { block, nodes }

@@ -29,7 +29,7 @@ use crate::{
     Error, Result, StridedCopy,
     error::Failure,
     file::{reading::FileEnd, writing::SinkEnd},
-    memory::{slots::LentSlot, storage::Landing},
+    memory::{list::List, slots::LentSlot, storage::Landing},
 };
 
 /// The end of a leaf that is not the executing device's memory.
@@ -59,9 +59,9 @@ unsafe impl Sync for End {}
 #[derive(Debug)]
 pub(crate) struct Places {
     /// For each leaf, its end that is not the executing device's.
-    pub(crate) ends: Vec<End>,
+    pub(crate) ends: List<End>,
     /// For each allocation of the plan, its address.
-    pub(crate) bases: Vec<DevicePtr>,
+    pub(crate) bases: List<DevicePtr>,
     /// The slot that the only chunk lands in and stays, where there is one.
     pub(crate) lent: Option<Arc<LentSlot>>,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Places {
 #[derive(Debug)]
 pub(crate) struct Keep {
     pub(crate) sources: Kept,
-    pub(crate) results: Vec<Arc<dyn Any + Send + Sync>>,
+    pub(crate) results: List<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Keep {
@@ -86,9 +86,9 @@ impl Keep {
 pub(crate) struct Job {
     pub(crate) plan: Plan,
     /// For each leaf, its end that is not the executing device's.
-    pub(crate) ends: Vec<End>,
+    pub(crate) ends: List<End>,
     /// For each allocation of the plan, its address.
-    pub(crate) bases: Vec<DevicePtr>,
+    pub(crate) bases: List<DevicePtr>,
     /// The slot that the only chunk lands in and stays, where there is one.
     pub(crate) lent: Option<Arc<LentSlot>>,
     /// What every copy waits for on the device, if anything.

@@ -5,14 +5,18 @@
 
 use std::ptr::NonNull;
 
-use crate::memory::{shared::Shared, storage::Storage};
+use crate::memory::{
+    list::{self, List},
+    shared::Shared,
+    storage::Storage,
+};
 
 /// Storages of sources.
 #[derive(Debug)]
 pub(crate) enum Kept {
-    Shared(Vec<Shared<Storage>>),
+    Shared(List<Shared<Storage>>),
     /// Each is alive until the job has landed.
-    Borrowed(Vec<NonNull<Storage>>),
+    Borrowed(List<NonNull<Storage>>),
 }
 
 // SAFETY: storages are shared between threads, by whoever holds them; these are held until the job has landed.
@@ -21,7 +25,7 @@ unsafe impl Send for Kept {}
 impl Kept {
     /// Room for the storages of so many sources.
     pub(crate) fn shared(sources: usize) -> Self {
-        Self::Shared(Vec::with_capacity(sources))
+        Self::Shared(list::with_capacity(sources))
     }
 
     /// The same, which are not kept.
@@ -30,7 +34,7 @@ impl Kept {
     ///
     /// What is [pushed](Self::push) stays alive until the job that it is a source of has landed.
     pub(crate) unsafe fn borrowed(sources: usize) -> Self {
-        Self::Borrowed(Vec::with_capacity(sources))
+        Self::Borrowed(list::with_capacity(sources))
     }
 
     #[inline]

@@ -1,8 +1,8 @@
 //! How bytes are moved: the handle a caller holds, and what works behind it.
 //!
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
-//! - [`request`] turns a tree and a destination into jobs, with what [`sources`] knows of the tensors and memory for the
-//!   [`results`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go, by the [`means`] of the engine.
+//! - [`request`] turns a tree and a destination into jobs: its tensors are [`sorted`] by the way they go; with what [`sources`]
+//!   knows of them and memory for the [`results`], which become its [`outputs`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go, by the [`means`] of the engine.
 //! - [`pieces`] are memory of others, moved by its addresses.
 //! - [`write`] turns tensors and places in files into jobs that write.
 //! - [`short`] is the way of one small tensor, without all that.
@@ -23,6 +23,7 @@ pub(crate) mod leaks;
 pub(crate) mod mark;
 mod means;
 pub(crate) mod options;
+pub(crate) mod outputs;
 pub(crate) mod pieces;
 pub(crate) mod pin;
 pub(crate) mod plan;
@@ -33,6 +34,7 @@ pub(crate) mod results;
 pub(crate) mod route;
 pub(crate) mod running;
 pub(crate) mod short;
+mod sorted;
 pub(crate) mod sources;
 pub(crate) mod write;
 

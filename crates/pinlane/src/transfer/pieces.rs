@@ -3,7 +3,7 @@
 //! For who holds a thousand small tensors of another library: a piece costs the planner's work and nothing else. What the
 //! copies read and write is kept alive by one owner, whatever it is.
 
-use std::{any::Any, mem, ptr::NonNull};
+use std::{any::Any, ptr::NonNull};
 
 use pinlane_driver::{DevicePtr, Event, sync::Arc};
 
@@ -18,7 +18,14 @@ use super::{
     queue::Announcement,
     running::RunningEngine,
 };
-use crate::{Device, Error, Result, StridedCopy, memory::residency, trace::span::engine_span};
+use crate::{
+    Device, Error, Result, StridedCopy,
+    memory::{
+        list::{self, List},
+        residency,
+    },
+    trace::span::engine_span,
+};
 
 /// What errors say was being done.
 const DOING: &str = "moving pieces of memory";
@@ -46,13 +53,13 @@ const DOING: &str = "moving pieces of memory";
 pub struct Pieces {
     device: Device,
     direction: Direction,
-    leaves: Vec<Leaf>,
+    leaves: List<Leaf>,
     /// For each, its end that is not the device's memory.
-    ends: Vec<End>,
+    ends: List<End>,
     /// For each, where it lies in the device's memory, from one of the bases on.
-    regions: Vec<Region>,
+    regions: List<Region>,
     /// Address 0 for all; where each is in an allocation of its own, its address.
-    bases: Vec<DevicePtr>,
+    bases: List<DevicePtr>,
     are_apart: bool,
 }
 
@@ -68,10 +75,10 @@ impl Pieces {
         Ok(Self {
             device: device.clone(),
             direction,
-            leaves: Vec::with_capacity(pieces),
-            ends: Vec::with_capacity(pieces),
-            regions: Vec::with_capacity(pieces),
-            bases: vec![DevicePtr(0)],
+            leaves: list::with_capacity(pieces),
+            ends: list::with_capacity(pieces),
+            regions: list::with_capacity(pieces),
+            bases: list::collect([DevicePtr(0)]),
             are_apart: false,
         })
     }
@@ -80,7 +87,7 @@ impl Pieces {
     #[must_use]
     pub fn apart(mut self) -> Self {
         self.are_apart = true;
-        self.bases = Vec::with_capacity(self.leaves.capacity());
+        self.bases = list::with_capacity(self.leaves.capacity());
         self
     }
 
@@ -187,7 +194,7 @@ impl Pieces {
         };
         let keep = Keep {
             sources: Kept::shared(0),
-            results: vec![owner],
+            results: list::collect([owner]),
         };
         let job = Job::new(plan, places, after, keep, &Arc::default(), engine);
         let mut flights = Flights::new(false);
@@ -210,7 +217,7 @@ impl Pieces {
     }
 
     fn plan(&mut self, engine: &Engine, behind_event: bool) -> Result<Plan> {
-        let (direction, regions) = (self.direction, mem::take(&mut self.regions));
+        let (direction, regions) = (self.direction, list::take(&mut self.regions));
         let mut span = engine_span!("plan", tensors: self.leaves.len());
         let regions = match direction {
             Direction::ToHost => Regions::Given(regions),

@@ -19,6 +19,7 @@ mod workload;
 use std::{fmt, time::Duration};
 
 use super::{Placement, Route};
+use crate::memory::list::List;
 pub(crate) use build::{Means, plan};
 pub(super) use choice::TAKEN_AT_ONCE;
 use choice::Why;
@@ -80,9 +81,9 @@ pub(crate) struct Region {
 /// Where leaves lie on the device: to be laid out, or given.
 pub(crate) enum Regions {
     Lay(Placement),
-    Given(Vec<Region>),
+    Given(List<Region>),
     /// Given, and what lies between neighbours in one allocation is nobody's, so that it may be written.
-    Padded(Vec<Region>),
+    Padded(List<Region>),
 }
 
 /// The part of a leaf that a chunk carries.
@@ -143,11 +144,11 @@ pub struct Plan {
     direction: Direction,
     leaves: usize,
     bytes: u64,
-    pub(crate) allocations: Vec<u64>,
-    pub(crate) regions: Vec<Region>,
+    pub(crate) allocations: List<u64>,
+    pub(crate) regions: List<Region>,
     pub(crate) chunks: Vec<Chunk>,
-    segments: Vec<Segment>,
-    runs: Vec<Run>,
+    segments: List<Segment>,
+    runs: List<Run>,
     inline: bool,
     /// Whether a caller who waits has the only tensor go the short way.
     short: bool,

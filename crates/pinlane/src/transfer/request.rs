@@ -13,17 +13,21 @@ use super::{
     job::{Job, Keep, Places},
     kept::Kept,
     means::{LOOKED_AT, check_fits, is_worth_a_slot, lies_in_fresh_memory, means, scatter_table},
+    outputs::Outputs,
     plan::{self, Direction, Leaf, Means, Plan, Regions},
     queue::Announcement,
     results::Results,
     short,
+    sorted::{Group, Sorted, Way},
     sources::Sources,
 };
 use crate::{
     Device, Error, HostMemory, Result, Tensor,
-    file::{reading::order_by_file, to_host::read_to_host},
+    error::Failure,
+    file::to_host::read_to_host,
     landing::landing,
     memory::{
+        list::{self, List},
         residency,
         shared::Batch,
         storage::{Landing, Place},
@@ -68,18 +72,18 @@ impl<'a, 'r> Request<'a, 'r> {
 
     /// Prepares and starts the transfer; gives the jobs on their way, and the results, if new ones are made, which can't be
     /// read before the jobs have landed. After an error nothing has moved, and nothing will.
-    pub(crate) fn start(&self) -> Result<(Flights<'static>, Vec<Tensor>)> {
+    pub(crate) fn start(&self) -> Result<(Flights<'static>, Outputs)> {
         self.launch(false)
     }
 
     /// The same for a caller who is about to wait: the sources are borrowed until then, and the results, of which nothing
     /// says that they have not landed yet, are to be kept from everybody.
-    pub(crate) fn start_waited(&self) -> Result<(Flights<'a>, Vec<Tensor>)> {
+    pub(crate) fn start_waited(&self) -> Result<(Flights<'a>, Outputs)> {
         self.launch(true)
     }
 
     /// Only with `blocking` are the flights those of a borrower.
-    fn launch<'f>(&self, blocking: bool) -> Result<(Flights<'f>, Vec<Tensor>)> {
+    fn launch<'f>(&self, blocking: bool) -> Result<(Flights<'f>, Outputs)> {
         let from = self.leaves.first().map(|leaf| leaf.device());
         let announcement = from.as_ref().and_then(|from| self.rouse(from, blocking));
         let Sorted {
@@ -87,7 +91,7 @@ impl<'a, 'r> Request<'a, 'r> {
             on_host,
             in_files,
             mut outputs,
-        } = self.sort()?;
+        } = Sorted::new(self.leaves, self.to, self.into, self.path)?;
         let mut prepared = Vec::with_capacity(groups.len());
         for group in &groups {
             prepared.push(self.prepare(group, blocking)?);
@@ -121,17 +125,15 @@ impl<'a, 'r> Request<'a, 'r> {
         }
         made?;
         let read = read.map_err(|failure| failure.named(self.path))?;
-        outputs.extend(in_files.iter().map(|&(index, _)| index).zip(read));
-        // Where all go the same way, they are in order already.
-        if !outputs.is_sorted_by_key(|&(index, _)| index) {
-            outputs.sort_by_key(|&(index, _)| index);
+        for (&(index, _), output) in in_files.iter().zip(read) {
+            outputs.put(index, output);
         }
-        Ok((flights, outputs.into_iter().map(|(_, output)| output).collect()))
+        Ok((flights, outputs))
     }
 
     /// The plans of the transfer, which is not started.
     pub(crate) fn plan(&self) -> Result<Vec<Plan>> {
-        let Sorted { groups, .. } = self.sort()?;
+        let Sorted { groups, .. } = Sorted::new(self.leaves, self.to, self.into, self.path)?;
         let plan = |group| {
             let (device, mut sources) = self.take_sources(group, Kept::shared(0))?;
             let engine = device.require_accelerator("moving tensors")?.running.engine();
@@ -140,63 +142,6 @@ impl<'a, 'r> Request<'a, 'r> {
             self.plan_group(group, engine, &mut sources, lent, short)
         };
         groups.iter().map(plan).collect()
-    }
-
-    /// Sorts the leaves by the way they go; those that need no copy are outputs already.
-    fn sort(&self) -> Result<Sorted<'a>> {
-        let mut groups: Vec<Group<'a>> = Vec::new();
-        let mut outputs = Vec::with_capacity(self.leaves.len());
-        let (mut on_host, mut in_files) = (Vec::new(), Vec::new());
-        for (index, &tensor) in self.leaves.iter().enumerate() {
-            tensor
-                .check_landed("moving a tensor")
-                .and_then(|()| {
-                    let check = |into: Destinations<'_>| into.check(index, tensor, || (self.path)(index));
-                    self.into.map_or(Ok(()), check)
-                })
-                .map_err(|error| self.at(index, error))?;
-            let way = match (tensor.storage().place(), self.to.is_host()) {
-                (Place::Host(_) | Place::File(_), true) if self.into.is_some() => {
-                    on_host.push((index, tensor));
-                    continue;
-                }
-                (Place::Host(_), true) => {
-                    outputs.push((index, tensor.clone()));
-                    continue;
-                }
-                (Place::File(_), true) => {
-                    in_files.push((index, tensor));
-                    continue;
-                }
-                (Place::Device(from), _) if from.device == *self.to && self.into.is_none() => {
-                    outputs.push((index, tensor.clone()));
-                    continue;
-                }
-                (Place::Host(_) | Place::File(_), false) => Way::Upload,
-                (Place::Device(from), true) => Way::Download(&from.device),
-                (Place::Device(from), false) => Way::Between(&from.device),
-            };
-            // Trees come from one place mostly, so the last group is the one.
-            match groups.iter_mut().rev().find(|group| group.way == way) {
-                Some(group) => group.members.push((index, tensor)),
-                None => {
-                    let mut members = Vec::with_capacity(self.leaves.len() - index);
-                    members.push((index, tensor));
-                    groups.push(Group { way, members });
-                }
-            }
-        }
-        for group in &mut groups {
-            order_by_file(&mut group.members);
-        }
-        order_by_file(&mut in_files);
-        order_by_file(&mut on_host);
-        Ok(Sorted {
-            groups,
-            on_host,
-            in_files,
-            outputs,
-        })
     }
 
     /// What there is to know of the group's tensors, and the device whose engine moves them.
@@ -272,7 +217,7 @@ impl<'a, 'r> Request<'a, 'r> {
         let mut span = engine_span!("plan", tensors: group.members.len());
         let direction = group.way.direction();
         let regions = if direction == Direction::ToHost || self.into.is_some() {
-            Regions::Given(std::mem::take(&mut sources.regions))
+            Regions::Given(list::take(&mut sources.regions))
         } else {
             Regions::Lay(self.options.placement)
         };
@@ -399,45 +344,7 @@ impl<'a, 'r> Request<'a, 'r> {
     }
 
     fn at(&self, index: usize, error: Error) -> Error {
-        Error::Leaf {
-            path: (self.path)(index),
-            source: Box::new(error),
-        }
-    }
-}
-
-/// The leaves of a tree, by what has to be done with them.
-struct Sorted<'a> {
-    groups: Vec<Group<'a>>,
-    /// Leaves that are on the host, as their destinations are, with their numbers in the tree.
-    on_host: Vec<(usize, &'a Tensor)>,
-    /// Leaves in files that new tensors on the host are made of, with their numbers in the tree.
-    in_files: Vec<(usize, &'a Tensor)>,
-    /// The results that are there already, with their numbers in the tree.
-    outputs: Vec<(usize, Tensor)>,
-}
-
-/// Tensors that move between the same two places.
-struct Group<'a> {
-    way: Way<'a>,
-    /// Each with its number in the tree.
-    members: Vec<(usize, &'a Tensor)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way<'a> {
-    Upload,
-    Download(&'a Device),
-    Between(&'a Device),
-}
-
-impl Way<'_> {
-    fn direction(self) -> Direction {
-        match self {
-            Way::Upload => Direction::ToDevice,
-            Way::Between(_) => Direction::OnDevice,
-            Way::Download(_) => Direction::ToHost,
-        }
+        Failure::of(index, error).named(self.path)
     }
 }
 
@@ -448,17 +355,12 @@ struct Prepared {
     job: Arc<Job>,
     landing: Arc<Landing>,
     results: Results,
-    leaves: Vec<Leaf>,
+    leaves: List<Leaf>,
 }
 
 impl Prepared {
     /// Makes the tensors over the results; `guarded`, so that they can't be read before the job has landed.
-    fn make_outputs(
-        self,
-        group: &Group<'_>,
-        guarded: bool,
-        outputs: &mut Vec<(usize, Tensor)>,
-    ) -> Result<()> {
+    fn make_outputs(self, group: &Group<'_>, guarded: bool, outputs: &mut Outputs) -> Result<()> {
         let mut batch = Batch::with_capacity(group.members.len());
         for (number, (&(index, tensor), leaf)) in group.members.iter().zip(&self.leaves).enumerate() {
             let layout = match group.way {
@@ -471,7 +373,7 @@ impl Prepared {
                 false => storage,
             };
             let output = Tensor::over(tensor.dtype(), layout, batch.share(storage));
-            outputs.push((index, output));
+            outputs.put(index, output);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::{
     landing::span_bytes,
     memory::{
         buffer::{self, Buffer},
+        list::{self, List},
         slots::LentSlot,
         storage::{DeviceBlock, Place, Storage},
     },
@@ -24,14 +25,14 @@ pub(crate) enum Results {
     OnDevice {
         device: Device,
         /// One for each allocation of the plan.
-        blocks: Vec<Arc<DeviceBlock>>,
+        blocks: List<Arc<DeviceBlock>>,
     },
     OnHost {
         backend: Option<pinlane_driver::Backend>,
         /// Where each leaf lands.
-        places: Vec<NonNull<u8>>,
+        places: List<NonNull<u8>>,
         /// What owns the memory: one for all places, or one for each.
-        owners: Vec<Owner>,
+        owners: List<Owner>,
     },
 }
 
@@ -44,7 +45,7 @@ impl Results {
             doing: "making room for tensors",
             reason: "the host has no device memory".to_owned(),
         })?;
-        let mut blocks = Vec::with_capacity(plan.allocations.len());
+        let mut blocks = list::with_capacity(plan.allocations.len());
         for &bytes in &plan.allocations {
             let bytes = usize::try_from(bytes).map_err(|_| Error::HostMemory { bytes: usize::MAX })?;
             let memory = DeviceMemory::new(driver, bytes)
@@ -65,7 +66,7 @@ impl Results {
             .map(|leaf| usize::try_from(leaf.bytes).unwrap_or(usize::MAX));
         match options.placement {
             Placement::Slab => {
-                let mut offsets = Vec::with_capacity(leaves.len());
+                let mut offsets = list::with_capacity(leaves.len());
                 let end = sizes.into_iter().try_fold(0usize, |end, bytes| {
                     let offset = end.checked_next_multiple_of(buffer::ALIGNMENT)?;
                     offsets.push(offset);
@@ -77,13 +78,15 @@ impl Results {
                 let place = |offset: usize| unsafe { slab.add(offset) };
                 Ok(Self::OnHost {
                     backend,
-                    places: offsets.into_iter().map(place).collect(),
-                    owners: vec![owner],
+                    places: list::collect(offsets.into_iter().map(place)),
+                    owners: list::collect([owner]),
                 })
             }
             Placement::Separate => {
-                let (mut places, mut owners) =
-                    (Vec::with_capacity(leaves.len()), Vec::with_capacity(leaves.len()));
+                let (mut places, mut owners) = (
+                    list::with_capacity(leaves.len()),
+                    list::with_capacity(leaves.len()),
+                );
                 for bytes in sizes {
                     let (place, owner) = host_memory(device, bytes, options)?;
                     places.push(place);
@@ -101,7 +104,7 @@ impl Results {
     /// The places in a slot where the only chunk of `plan` lands, and stays.
     pub(crate) fn in_slot(slot: &Arc<LentSlot>, device: &Device, plan: &Plan) -> Self {
         // Leaves without bytes have no segment; any place is theirs.
-        let mut places = vec![slot.ptr(); plan.regions.len()];
+        let mut places = list::collect(plan.regions.iter().map(|_| slot.ptr()));
         for segment in plan.chunks.iter().flat_map(|chunk| plan.segments(chunk)) {
             // SAFETY: inside the slot, by the plan.
             places[segment.leaf as usize] = unsafe { slot.ptr().add(segment.slot_offset) };
@@ -109,12 +112,15 @@ impl Results {
         Self::OnHost {
             backend: device.id().map(|id| id.backend),
             places,
-            owners: vec![Arc::clone(slot) as _],
+            owners: list::collect([Arc::clone(slot) as _]),
         }
     }
 
     /// The memory of tensors on `device`.
-    pub(crate) fn there_on_device<'a>(device: &Device, tensors: impl Iterator<Item = &'a Tensor>) -> Self {
+    pub(crate) fn there_on_device<'a>(
+        device: &Device,
+        tensors: impl ExactSizeIterator<Item = &'a Tensor>,
+    ) -> Self {
         let block = |tensor: &Tensor| {
             let Place::Device(place) = tensor.storage().place() else {
                 unreachable!("sorted as on a device")
@@ -123,12 +129,12 @@ impl Results {
         };
         Self::OnDevice {
             device: device.clone(),
-            blocks: tensors.map(block).collect(),
+            blocks: list::collect(tensors.map(block)),
         }
     }
 
     /// The memory of tensors on the host, which are in one piece.
-    pub(crate) fn there_on_host<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Self {
+    pub(crate) fn there_on_host<'a>(tensors: impl ExactSizeIterator<Item = &'a Tensor>) -> Self {
         let place = |tensor: &Tensor| {
             let Place::Host(host) = tensor.storage().place() else {
                 unreachable!("sorted as on the host")
@@ -137,7 +143,12 @@ impl Results {
             // SAFETY: the layout was checked against the storage.
             (unsafe { host.ptr().add(start) }, Arc::clone(host.owner()))
         };
-        let (places, owners) = tensors.map(place).unzip();
+        let mut places = list::with_capacity(tensors.len());
+        let mut owners = list::with_capacity(tensors.len());
+        for (place, owner) in tensors.map(place) {
+            places.push(place);
+            owners.push(owner);
+        }
         Self::OnHost {
             backend: None,
             places,
@@ -146,26 +157,28 @@ impl Results {
     }
 
     /// What keeps the memory alive.
-    pub(crate) fn owners(&self) -> Vec<Owner> {
+    pub(crate) fn owners(&self) -> List<Owner> {
         match self {
-            Self::OnDevice { blocks, .. } => blocks.iter().map(|block| Arc::clone(block) as _).collect(),
+            Self::OnDevice { blocks, .. } => list::collect(blocks.iter().map(|block| Arc::clone(block) as _)),
             Self::OnHost { owners, .. } => owners.clone(),
         }
     }
 
     /// The addresses on the device, for results there.
-    pub(crate) fn bases(&self) -> Vec<DevicePtr> {
+    pub(crate) fn bases(&self) -> List<DevicePtr> {
         match self {
-            Self::OnDevice { blocks, .. } => blocks.iter().map(|block| block.0.ptr()).collect(),
-            Self::OnHost { .. } => Vec::new(),
+            Self::OnDevice { blocks, .. } => list::collect(blocks.iter().map(|block| block.0.ptr())),
+            Self::OnHost { .. } => list::empty(),
         }
     }
 
     /// Where the bytes go, for results on the host.
-    pub(crate) fn ends(&self) -> Vec<End> {
+    pub(crate) fn ends(&self) -> List<End> {
         match self {
-            Self::OnDevice { .. } => Vec::new(),
-            Self::OnHost { places, .. } => places.iter().map(|place| End::Memory(place.as_ptr())).collect(),
+            Self::OnDevice { .. } => list::empty(),
+            Self::OnHost { places, .. } => {
+                list::collect(places.iter().map(|place| End::Memory(place.as_ptr())))
+            }
         }
     }
 

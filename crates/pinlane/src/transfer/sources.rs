@@ -11,19 +11,22 @@ use crate::{
     Error, Result, Tensor,
     file::{reading::FileEnd, source::PAGE, writing::SinkEnd},
     landing::{keeps_layout, packing, span_bytes},
-    memory::storage::Place,
+    memory::{
+        list::{self, List},
+        storage::Place,
+    },
 };
 
 /// Tensors that move between the same two places, in the order in which they were taken.
 pub(crate) struct Sources {
-    pub(crate) leaves: Vec<Leaf>,
+    pub(crate) leaves: List<Leaf>,
     /// Where each comes from, unless that is the executing device's own memory.
-    pub(crate) ends: Vec<End>,
+    pub(crate) ends: List<End>,
     /// Where each lies in the allocations at `bases`, for those that come from the executing device, or go to tensors
     /// that are there already.
-    pub(crate) regions: Vec<Region>,
+    pub(crate) regions: List<Region>,
     /// The addresses of allocations of the executing device. One may be here more than once, but not next to itself.
-    pub(crate) bases: Vec<DevicePtr>,
+    pub(crate) bases: List<DevicePtr>,
     /// What has to live until the copies are done.
     pub(crate) storages: Kept,
 }
@@ -33,10 +36,10 @@ impl Sources {
     pub(crate) fn with_capacity(tensors: usize, located: bool, storages: Kept) -> Self {
         let places = if located { tensors } else { 0 };
         Self {
-            leaves: Vec::with_capacity(tensors),
-            ends: Vec::with_capacity(tensors),
-            regions: Vec::with_capacity(places),
-            bases: Vec::with_capacity(places),
+            leaves: list::with_capacity(tensors),
+            ends: list::with_capacity(tensors),
+            regions: list::with_capacity(places),
+            bases: list::with_capacity(places),
             storages,
         }
     }

@@ -21,7 +21,7 @@ use crate::{
         from_host::{Outgoing, write_from_host},
         writing::SinkEnd,
     },
-    memory::storage::Place,
+    memory::{list, storage::Place},
 };
 
 /// Tensors that go from one device to one file.
@@ -149,7 +149,7 @@ fn prepare(group: &Group<'_>, name: &dyn Fn(usize) -> String, options: &Transfer
     };
     let keep = Keep {
         sources: sources.storages,
-        results: Vec::new(),
+        results: list::empty(),
     };
     Ok(Job::new(
         plan,

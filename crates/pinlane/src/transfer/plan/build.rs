@@ -12,7 +12,7 @@ use super::{
     packing::Packing,
     placing::lay_out,
 };
-use crate::{Error, Placement, Profile, Result, Route};
+use crate::{Error, Placement, Profile, Result, Route, memory::list};
 
 /// The longest direct copy: a huge one is cut so that others' copies get a turn between its parts.
 const DIRECT_BYTES: u64 = 64 << 20;
@@ -65,9 +65,9 @@ pub(crate) fn plan(
             // Between the tensors of a slab of our own there is only padding, which a DMA may overwrite.
             (allocations, regions, placement == Placement::Slab)
         }
-        Regions::Padded(regions) => (Vec::new(), regions, true),
+        Regions::Padded(regions) => (list::empty(), regions, true),
         // Reading a gap does no harm; writing one would.
-        Regions::Given(regions) => (Vec::new(), regions, direction == Direction::ToHost),
+        Regions::Given(regions) => (list::empty(), regions, direction == Direction::ToHost),
     };
     let bytes = leaves.iter().map(|leaf| leaf.bytes).sum();
     let gathering = Gathering::new(&means, direction, leaves, forced);
@@ -80,8 +80,8 @@ pub(crate) fn plan(
             allocations,
             regions,
             chunks: Vec::new(),
-            segments: Vec::with_capacity(leaves.len()),
-            runs: Vec::new(),
+            segments: list::with_capacity(leaves.len()),
+            runs: list::empty(),
             inline: false,
             short: false,
             stays: false,
@@ -94,8 +94,8 @@ pub(crate) fn plan(
     let choice = Choice::new(direction, leaves.len() == 1, forced, gathering, &means);
     // What is copied or gathered from or to where it lies comes first: it keeps the link busy while the first slots are
     // filled.
-    let mut pieces = Vec::new();
-    let mut slotted = Vec::with_capacity(leaves.len());
+    let mut pieces = list::empty();
+    let mut slotted = list::with_capacity(leaves.len());
     let mut in_slots = 0;
     for (index, leaf) in leaves.iter().enumerate() {
         if let Err(error) = choice.check(leaf) {

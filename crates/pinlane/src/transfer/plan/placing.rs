@@ -1,27 +1,28 @@
 //! Where leaves lie on the device: in a slab, each aligned, or in allocations of their own.
 
 use super::{Leaf, Region, build::Refused};
-use crate::{Error, Placement};
+use crate::{
+    Error, Placement,
+    memory::list::{self, List},
+};
 
 /// Alignment of every tensor in a slab, in bytes.
 pub(super) const SLAB_ALIGNMENT: usize = 256;
 
 /// The allocations that hold the leaves, and where each lies.
-pub(super) fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>, Vec<Region>), Refused> {
+pub(super) fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(List<u64>, List<Region>), Refused> {
     match placement {
         Placement::Separate => {
-            let allocations = leaves.iter().map(|leaf| leaf.bytes).collect();
-            let regions = (0..leaves.len())
-                .map(|index| Region {
-                    allocation: index as u32,
-                    offset: 0,
-                })
-                .collect();
-            Ok((allocations, regions))
+            let allocations = list::collect(leaves.iter().map(|leaf| leaf.bytes));
+            let regions = (0..leaves.len()).map(|index| Region {
+                allocation: index as u32,
+                offset: 0,
+            });
+            Ok((allocations, list::collect(regions)))
         }
         Placement::Slab => {
             let mut end = 0u64;
-            let mut regions = Vec::with_capacity(leaves.len());
+            let mut regions = list::with_capacity(leaves.len());
             for (index, leaf) in leaves.iter().enumerate() {
                 let next = end.checked_next_multiple_of(SLAB_ALIGNMENT as u64);
                 let next = next.and_then(|offset| Some((offset, offset.checked_add(leaf.bytes)?)));
@@ -36,7 +37,10 @@ pub(super) fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(Vec<u64>
                 });
                 end = after;
             }
-            Ok((if leaves.is_empty() { Vec::new() } else { vec![end] }, regions))
+            let slab = (!leaves.is_empty()).then_some(end);
+            let mut allocations = list::with_capacity(1);
+            allocations.extend(slab);
+            Ok((allocations, regions))
         }
     }
 }
