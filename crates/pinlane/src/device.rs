@@ -134,6 +134,7 @@ impl Device {
     fn start(driver: Arc<dyn Driver>, options: &DeviceOptions, origin: ProfileOrigin) -> Result<Self> {
         trace::environment::watch();
         let settings = options.settle(&driver)?;
+        trace::device::note_opened(&driver);
         let pool = PinnedPool::new(Arc::clone(&driver), settings.budget);
         let engine = Engine::new(driver, settings.profile, pool, settings.slots);
         let running = RunningEngine::new(engine);

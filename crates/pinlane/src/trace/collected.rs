@@ -108,7 +108,7 @@ impl TimedBy {
 }
 
 /// Copies of pinlane's, one behind the other: from when their engine began with the first to when it was done with the last.
-/// While one follows another, those of a quarter of a millisecond are timed together, since every look at a device's clock
+/// While one follows another, those of a millisecond are timed together, since every look at a device's clock
 /// holds its copies up. Times count from the beginning of the session. What the driver copies by itself in several parts
 /// (pageable memory) counts as one.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,20 +3,32 @@
 //! A thread has a log of its own, made at its first step in a session. Only the thread adds to it; sessions read it when they
 //! end. So its lock is free, but for those moments.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, mem};
 
 use pinlane_driver::sync::{Arc, Instant, Mutex, OnceLock, lock, thread};
 
-use super::collected::{HostSpan, Thread};
+use super::{
+    alone::Told,
+    collected::{HostSpan, Thread},
+    device::LoneCopy,
+};
 
-/// The most steps of one thread that are kept: what a session that nobody ends may take.
-const MOST_STEPS: usize = 1 << 20;
+/// The most records of one thread that are kept: what a session that nobody ends may take.
+const MOST_RECORDS: usize = 1 << 20;
+
+/// What a thread writes down.
+#[derive(Clone, Debug)]
+pub(super) enum Record {
+    Step(Step),
+    /// A copy that it waited for.
+    Alone(Told),
+}
 
 /// A step of a thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    name: &'static str,
-    begin: Instant,
+    pub(super) name: &'static str,
+    pub(super) begin: Instant,
     pub(super) end: Instant,
     pub(super) bytes: Option<u64>,
     pub(super) route: Option<&'static str>,
@@ -24,15 +36,24 @@ pub(super) struct Step {
 }
 
 impl Step {
-    pub(super) fn begin(name: &'static str, bytes: Option<u64>) -> Self {
-        let now = Instant::now();
+    /// One that begins, and has no length yet.
+    pub(super) fn new(name: &'static str, bytes: Option<u64>, begin: Instant) -> Self {
         Self {
             name,
-            begin: now,
-            end: now,
+            begin,
+            end: begin,
             bytes,
             route: None,
             lane: None,
+        }
+    }
+}
+
+impl Record {
+    fn begin(&self) -> Instant {
+        match self {
+            Self::Step(step) => step.begin,
+            Self::Alone(told) => told.begun,
         }
     }
 }
@@ -47,7 +68,7 @@ struct Log {
 
 #[derive(Default)]
 struct Steps {
-    written: Vec<Step>,
+    written: Vec<Record>,
     dropped: u64,
 }
 
@@ -69,40 +90,58 @@ impl Log {
     }
 }
 
-/// Adds a step that has ended to the log of this thread.
-pub(super) fn write(step: Step) {
+/// Adds what has ended to the log of this thread.
+pub(super) fn write(record: Record) {
     thread_local! {
         static LOG: OnceCell<Arc<Log>> = const { OnceCell::new() };
     }
     // A thread that is about to end may have let go of its log.
     let _gone = LOG.try_with(|log| {
         let mut steps = lock(&log.get_or_init(Log::of_this_thread).steps);
-        if steps.written.len() < MOST_STEPS {
-            steps.written.push(step);
+        if steps.written.len() < MOST_RECORDS {
+            steps.written.push(record);
         } else {
             steps.dropped += 1;
         }
     });
 }
 
-/// The steps since `began`, thread by thread, and how many there was no room for.
-pub(super) fn collect(began: Instant) -> (Vec<Thread>, u64) {
-    let mut threads = Vec::new();
-    let mut dropped = 0;
+/// What threads have written down since a session began.
+#[derive(Default)]
+pub(super) struct Collected {
+    /// Their steps, thread by thread.
+    pub(super) threads: Vec<Thread>,
+    /// The copies that they waited for.
+    pub(super) alone: Vec<LoneCopy>,
+    /// How many records there was no room for.
+    pub(super) dropped: u64,
+}
+
+/// What was written down since `began`.
+pub(super) fn collect(began: Instant) -> Collected {
+    let mut collected = Collected::default();
     for log in lock(logs()).iter() {
         let steps = lock(&log.steps);
-        dropped += steps.dropped;
-        let since = steps.written.iter().filter(|step| step.begin >= began);
-        let spans: Vec<_> = since.map(|step| host_span(step, began)).collect();
+        collected.dropped += steps.dropped;
+        let mut spans = Vec::new();
+        for record in steps.written.iter().filter(|record| record.begin() >= began) {
+            match record {
+                Record::Step(step) => spans.push(host_span(step, began)),
+                Record::Alone(told) => {
+                    spans.extend(told.steps().map(|step| host_span(&step, began)));
+                    collected.alone.extend(told.on_device());
+                }
+            }
+        }
         if !spans.is_empty() {
-            threads.push(Thread {
+            collected.threads.push(Thread {
                 number: log.number,
                 name: log.name.clone(),
                 spans,
             });
         }
     }
-    (threads, dropped)
+    collected
 }
 
 fn host_span(step: &Step, began: Instant) -> HostSpan {
@@ -116,15 +155,21 @@ fn host_span(step: &Step, began: Instant) -> HostSpan {
     }
 }
 
-/// Lets go of what no session wants: all steps before `earliest`, or all there are.
+/// Lets go of what no session wants: all before `earliest`, or all there is.
 pub(super) fn forget_before(earliest: Option<Instant>) {
+    let mut forgotten = Vec::new();
     lock(logs()).retain(|log| {
         let mut steps = lock(&log.steps);
         match earliest {
-            Some(earliest) => steps.written.retain(|step| step.begin >= earliest),
-            None => *steps = Steps::default(),
+            Some(earliest) => {
+                let is_old = |record: &mut Record| record.begin() < earliest;
+                forgotten.push(steps.written.extract_if(.., is_old).collect());
+            }
+            None => forgotten.push(mem::take(&mut *steps).written),
         }
         // Nobody else has it when its thread has ended.
         !steps.written.is_empty() || Arc::strong_count(log) > 1
     });
+    // Outside the lock: the last handle of a simulated machine waits for its threads, which may want logs.
+    drop::<Vec<Vec<Record>>>(forgotten);
 }

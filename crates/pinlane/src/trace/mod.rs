@@ -9,6 +9,7 @@
 //! nothing is allocated.
 //!
 //! - `span` is a step of a thread; each thread writes its own down (`log`), so that they do not wait for each other.
+//! - `alone` is a small copy, which is a step and a device's span in one.
 //! - `device` asks the devices, by events that tell the time where copies end. They are looked at when they have fired: no
 //!   copy waits for its trace.
 //! - [`operations`] sums the steps up; [`collected`] is what a session has collected, `write` its file.
@@ -29,6 +30,7 @@
 //! # Ok::<(), pinlane::Error>(())
 //! ```
 
+pub(crate) mod alone;
 pub mod collected;
 pub(crate) mod device;
 pub(crate) mod environment;
@@ -128,6 +130,10 @@ impl Session {
             asks_devices,
         });
         sessions.tell();
+        drop(sessions);
+        if asks_devices && !fork::is_child() {
+            device::prepare();
+        }
         Self {
             number,
             began,
@@ -149,13 +155,13 @@ impl Session {
             // The session, and its locks, are the parent's.
             return Trace::empty(self.began, ended);
         }
+        let told = log::collect(self.began);
         let devices = if self.asks_devices {
-            device::collect(self.began)
+            device::collect(self.began, told.alone)
         } else {
             Vec::new()
         };
-        let (threads, dropped) = log::collect(self.began);
-        Trace::new(self.began, ended, threads, devices, dropped)
+        Trace::new(self.began, ended, told.threads, devices, told.dropped)
     }
 }
 

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use pinlane_driver::{fork, sync::Instant};
 
-use super::log::{self, Step};
+use super::log::{self, Record, Step};
 use crate::Route;
 
 /// A step of this thread, from when it is made until it is dropped. Steps lie within each other, as the blocks of code do.
@@ -30,7 +30,7 @@ impl Span {
     pub(crate) fn begin(name: &'static str, bytes: Option<u64>) -> Self {
         let is_wanted = super::steps_are_wanted() && !fork::is_child();
         Self {
-            step: is_wanted.then(|| Step::begin(name, bytes)),
+            step: is_wanted.then(|| Step::new(name, bytes, Instant::now())),
             stays: PhantomData,
         }
     }
@@ -66,7 +66,7 @@ impl Drop for Span {
     fn drop(&mut self) {
         if let Some(mut step) = self.step.take() {
             step.end = Instant::now();
-            log::write(step);
+            log::write(Record::Step(step));
         }
     }
 }

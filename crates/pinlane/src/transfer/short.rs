@@ -24,7 +24,7 @@ use crate::{
         slots::Reuse,
         storage::{DeviceBlock, Place, Storage},
     },
-    trace::{self, span::engine_span},
+    trace::alone::Alone,
 };
 
 /// The longest copy: longer ones are cut, so that others' copies get a turn between the parts.
@@ -258,17 +258,13 @@ fn download_pinned(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &En
 unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy, route: Route) -> Result<()> {
     let stream = engine.take_quiet_stream()?;
     let doing = || format!("copying {} bytes", copy.bytes);
-    let span = engine_span!("copy", copy.bytes);
-    let traced = trace::device::begin_alone();
+    let told = Alone::begin(copy.bytes);
     // SAFETY: the caller's promise, kept until the wait below is over.
     let enqueued = unsafe { stream.stream().copy(copy) };
-    drop(span);
-    let span = engine_span!("wait", copy.bytes);
+    let told = told.enqueued();
     let ended = stream.finish();
-    if let (Some(begun), Ok(()), Ok(())) = (traced, &enqueued, &ended) {
-        trace::device::end_alone(&engine.driver, &copy, route, begun);
-    }
-    drop(span);
+    let is_done = enqueued.is_ok() && ended.is_ok();
+    told.end(&engine.driver, &copy, is_done.then_some(route));
     match (enqueued, ended) {
         (_, Err(error)) if error.kind() != ErrorKind::CopyFailed => Err(Error::waiting(doing(), error)),
         (Err(error), _) | (Ok(()), Err(error)) => {

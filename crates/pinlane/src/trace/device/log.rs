@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use pinlane_driver::{
     Driver, Event, Properties, Stream, Timing,
-    sync::{self, Arc, Duration, Instant, Mutex, OnceLock, lock, thread},
+    sync::{self, Arc, Duration, Instant, Mutex, OnceLock, Weak, lock, thread},
 };
 
 use super::{
-    Reached,
+    Reached, is_same,
     span::{Copies, Read, Untimed},
 };
 use crate::{
@@ -24,6 +24,8 @@ const ANCHOR_PATIENCE: Duration = Duration::from_millis(1);
 const ANCHOR_TRIES: usize = 3;
 /// How soon it is tried again where none could be had.
 const ANCHOR_AGAIN: Duration = Duration::from_millis(100);
+/// So many events are made before they are needed: as many as are under way at once, mostly.
+const READY: usize = 8;
 /// Misses that are so close are noted as one.
 const MISSES_WITHIN: Duration = Duration::from_millis(1);
 /// How often it is looked whether events have fired.
@@ -87,6 +89,40 @@ struct State {
     missed: Vec<(Instant, u64)>,
 }
 
+/// The devices that were opened, for sessions that begin later.
+fn opened() -> &'static Mutex<Vec<Weak<dyn Driver>>> {
+    static OPENED: OnceLock<Mutex<Vec<Weak<dyn Driver>>>> = OnceLock::new();
+    OPENED.get_or_init(Mutex::default)
+}
+
+/// Notes that the device behind `driver` may be asked.
+pub(super) fn note_opened(driver: &Arc<dyn Driver>) {
+    let mut opened = lock(opened());
+    opened.retain(|known| known.strong_count() > 0);
+    opened.push(Arc::downgrade(driver));
+}
+
+/// Has the logs of the open devices ready: a session's first copies should take no longer than the others.
+pub(super) fn prepare_all() {
+    let drivers: Vec<_> = lock(opened()).iter().filter_map(Weak::upgrade).collect();
+    for driver in &drivers {
+        prepare(driver);
+    }
+}
+
+/// Has the log of the device behind `driver` ready.
+pub(super) fn prepare(driver: &Arc<dyn Driver>) {
+    if let Some(log) = Log::of(driver) {
+        let _known_from_now_on = log.anchor();
+        let events = (0..READY).filter_map(|_| Event::new(driver, Timing::Enabled).ok());
+        let events: Vec<_> = events.collect();
+        let mut state = lock(&log.state);
+        if state.spare.len() < READY {
+            state.spare.extend(events);
+        }
+    }
+}
+
 fn logs() -> &'static Mutex<Vec<Arc<Log>>> {
     static LOGS: OnceLock<Mutex<Vec<Arc<Log>>>> = OnceLock::new();
     LOGS.get_or_init(Mutex::default)
@@ -117,10 +153,7 @@ impl Log {
     pub(super) fn of(driver: &Arc<dyn Driver>) -> Option<Arc<Self>> {
         let properties = driver.properties();
         let mut logs = lock(logs());
-        let known = logs.iter().find(|log| {
-            let known = log.driver.properties();
-            known.id == properties.id && known.group == properties.group
-        });
+        let known = logs.iter().find(|log| is_same(log.properties(), properties));
         if let Some(known) = known {
             return Some(Arc::clone(known));
         }
@@ -218,10 +251,6 @@ impl Log {
     /// Notes copies of which nothing will be known.
     pub(super) fn miss(&self, copies: u64) {
         lock(&self.state).miss(copies);
-    }
-
-    pub(super) fn keep(&self, read: Read) {
-        lock(&self.state).keep(read);
     }
 
     /// The anchor for copies that are enqueued now.

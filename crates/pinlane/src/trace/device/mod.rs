@@ -20,7 +20,7 @@ mod span;
 use std::fmt::Debug;
 
 use pinlane_driver::{
-    Address, Driver, Event, MemCopy, Stream,
+    Driver, Event, Properties, Stream,
     sync::{self, Arc, Duration, Instant},
 };
 
@@ -127,50 +127,80 @@ pub(crate) fn end_of_transfer(driver: &Arc<dyn Driver>, direction: Direction) {
     }
 }
 
-/// When a copy begins that its caller waits for, if a session asks.
-#[inline]
-pub(crate) fn begin_alone() -> Option<Instant> {
-    super::devices_are_wanted().then(Instant::now)
-}
-
-/// Notes that such a copy is over, which went by `route`.
-#[cold]
-pub(crate) fn end_alone(driver: &Arc<dyn Driver>, copy: &MemCopy, route: Route, begun: Instant) {
-    let end = Instant::now();
-    let direction = match (copy.src, copy.dst) {
-        (Address::Host(_), _) => Direction::ToDevice,
-        (_, Address::Host(_)) => Direction::ToHost,
-        _ => Direction::OnDevice,
-    };
-    let work = Work {
-        direction,
-        bytes: copy.bytes as u64,
-        route,
-        lane: None,
-        by_kernel: false,
-    };
-    if let Some(log) = Log::of(driver) {
-        log.keep(Read::alone(&work, begun, end));
+/// A device has been opened, whose engine has `driver`.
+pub(crate) fn note_opened(driver: &Arc<dyn Driver>) {
+    log::note_opened(driver);
+    if super::devices_are_wanted() {
+        log::prepare(driver);
     }
 }
 
-/// What the devices have told since `began`.
-pub(super) fn collect(began: Instant) -> Vec<TracedDevice> {
+/// A session is about to ask the devices.
+pub(super) fn prepare() {
+    log::prepare_all();
+}
+
+/// A copy that its caller waited for, whose times are the host's.
+pub(super) struct LoneCopy {
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) work: Work,
+    pub(super) begun: Instant,
+    pub(super) end: Instant,
+}
+
+/// What the devices have told since `began`, and what callers saw of `alone`.
+pub(super) fn collect(began: Instant, alone: Vec<LoneCopy>) -> Vec<TracedDevice> {
     let deadline = Instant::now() + END_PATIENCE;
-    let collected = log::all().into_iter().map(|log| {
+    let mut told: Vec<Told> = Vec::new();
+    for log in log::all() {
         while !log.read_fired() && Instant::now() < deadline {
             sync::sleep(Duration::from_micros(200));
         }
         let (read, missed) = log.since(began);
-        TracedDevice {
-            properties: log.properties().clone(),
-            spans: in_turn(read, began),
+        let properties = log.properties().clone();
+        told.push(Told {
+            properties,
+            read,
             missed,
+        });
+    }
+    for copy in alone {
+        let properties = copy.driver.properties();
+        let read = Read::alone(&copy.work, copy.begun, copy.end);
+        // Most are of the device of the one before.
+        match told
+            .iter_mut()
+            .rev()
+            .find(|told| is_same(&told.properties, properties))
+        {
+            Some(told) => told.read.push(read),
+            None => told.push(Told {
+                properties: properties.clone(),
+                read: vec![read],
+                missed: 0,
+            }),
         }
+    }
+    let traced = told.into_iter().map(|told| TracedDevice {
+        properties: told.properties,
+        spans: in_turn(told.read, began),
+        missed: told.missed,
     });
-    collected
+    traced
         .filter(|device| !device.spans.is_empty() || device.missed > 0)
         .collect()
+}
+
+/// What is known of one device.
+struct Told {
+    properties: Properties,
+    read: Vec<Read>,
+    missed: u64,
+}
+
+/// Whether two are the same device, of the same group.
+fn is_same(one: &Properties, other: &Properties) -> bool {
+    one.id == other.id && one.group == other.group
 }
 
 /// Lets go of what no session wants.

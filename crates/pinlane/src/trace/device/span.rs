@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// How often an engine is asked for the time at most while one copy follows another. It costs the engine up to three
-/// microseconds.
-const STAMP_EVERY: Duration = Duration::from_micros(250);
+/// microseconds, and the thread that asks the driver's calls.
+const STAMP_EVERY: Duration = Duration::from_millis(1);
 /// A copy follows another that comes before the engine can have been idle for so long.
 const FOLLOWS_WITHIN: Duration = Duration::from_micros(50);
 
@@ -159,8 +159,10 @@ pub(super) struct Untimed {
     copies: Option<Copies>,
     /// When the engine has carried all that it was given, at the rate of its link: not before that.
     busy_until: Option<Instant>,
-    /// When it was asked for the time last.
+    /// When it was asked for the time last, or had been idle.
     stamped: Option<Instant>,
+    /// Whether copies come one by one, each after the one before was over.
+    is_slow: bool,
 }
 
 /// What becomes of copies when one more is enqueued.
@@ -177,8 +179,8 @@ pub(super) struct Added {
 impl Untimed {
     /// Adds a copy that was enqueued by now, which takes so long at the rate of its link; `None` where that is not known.
     ///
-    /// Copies wait for their time to be asked only while one follows another. Those before one that comes late, and that are over
-    /// by then, ended when the link can have carried them.
+    /// Copies wait for their time to be asked only while one follows another. Those before the first that comes late, and that
+    /// are over by then, ended when the link can have carried them; from then on each is timed at once, until one follows again.
     pub(super) fn add(&mut self, copy: Copies, takes: Option<Duration>, now: Instant) -> Added {
         let mut added = Added::default();
         let is_late = |until: &Instant| now > *until + FOLLOWS_WITHIN;
@@ -195,8 +197,11 @@ impl Untimed {
                 (_, None, _) => {}
             }
         }
-        if !follows {
-            self.copies = None;
+        if follows {
+            self.is_slow = false;
+        } else {
+            self.is_slow |= self.copies.take().is_some();
+            self.stamped = Some(now);
         }
         let free_at = self.busy_until.filter(|_| follows).unwrap_or(now).max(now);
         self.busy_until = takes.map(|takes| free_at + takes);
@@ -204,8 +209,9 @@ impl Untimed {
             Some(copies) => copies.append(copy),
             none => *none = Some(copy),
         }
-        let is_due =
-            !follows || takes.is_none() || self.stamped.is_none_or(|stamped| now - stamped >= STAMP_EVERY);
+        let is_due = self.is_slow
+            || takes.is_none()
+            || self.stamped.is_none_or(|stamped| now - stamped >= STAMP_EVERY);
         if is_due {
             added.due = self.take(now);
         }
@@ -279,32 +285,45 @@ mod tests {
 
     #[test]
     fn copies_that_follow_each_other_are_timed_together_now_and_then() {
-        let found = add(&[0, 10, 120, 240, 260, 270, 500, 520]);
+        let found = add(&[
+            0, 10, 120, 300, 420, 500, 600, 700, 800, 900, 1010, 1020, 1100, 2050,
+        ]);
         let due: Vec<_> = found.iter().map(|(due, _)| *due).collect();
-        assert_eq!(due, [1, 0, 0, 0, 4, 0, 0, 3]);
-        assert!(found.iter().all(|(_, over)| over.is_none()), "{found:?}");
+        assert_eq!(due, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11, 0, 0, 1]);
+        assert_eq!(found[13].1, Some((2, 1320)), "idle since");
+        assert!(found[..13].iter().all(|(_, over)| over.is_none()), "{found:?}");
     }
 
     #[test]
     fn copies_that_come_slowly_are_timed_one_by_one() {
-        let found = add(&[0, 400, 800]);
-        assert_eq!(found, [(1, None); 3]);
+        let found = add(&[0, 400, 800, 1200, 1250, 1300, 2000, 2400]);
+        let over = |copies, at| Some((copies, at));
+        let expected = [
+            (0, None),
+            (1, over(1, 100)),
+            (1, None),
+            (1, None),
+            // They follow again.
+            (0, None),
+            (0, None),
+            (1, over(2, 1500)),
+            (1, None),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]
     fn idle_time_is_in_no_span() {
         // Two at a time: the second is done long before the next comes.
         let found = add(&[0, 50, 1000, 1050, 2000]);
-        assert_eq!(
-            found,
-            [
-                (1, None),
-                (0, None),
-                (1, Some((1, 200))),
-                (0, None),
-                (1, Some((1, 1200)))
-            ]
-        );
+        let expected = [
+            (0, None),
+            (0, None),
+            (1, Some((2, 200))),
+            (0, None),
+            (1, Some((1, 1200))),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -317,7 +336,7 @@ mod tests {
             assert!(added.over.is_none() && added.missed == 0);
             added.due.map_or(0, |copies| copies.copies)
         });
-        assert_eq!(found, [1, 0, 2]);
+        assert_eq!(found, [0, 0, 3]);
     }
 
     #[test]
@@ -333,12 +352,12 @@ mod tests {
     fn the_end_of_a_transfer_has_all_timed_that_is_left() {
         let (mut untimed, now) = (Untimed::default(), Instant::now());
         let takes = Some(Duration::from_micros(100));
-        for due in [1, 0, 0] {
+        for _ in 0..3 {
             let added = untimed.add(copies(0, Route::Staged, now, true), takes, now);
-            assert_eq!(added.due.map_or(0, |copies| copies.copies), due);
+            assert!(added.due.is_none());
         }
-        assert_eq!(untimed.count(), 2);
-        assert_eq!(untimed.take(now).map(|copies| copies.copies), Some(2));
+        assert_eq!(untimed.count(), 3);
+        assert_eq!(untimed.take(now).map(|copies| copies.copies), Some(3));
         assert_eq!((untimed.count(), untimed.take(now).is_none()), (0, true));
     }
 

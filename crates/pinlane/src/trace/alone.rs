@@ -1,0 +1,123 @@
+//! A copy that its caller waits for: two steps of the thread, which are the device's span as well.
+//!
+//! Small copies take six microseconds. So one is written down at once, with three looks at the clock; a session makes of it what
+//! it has to tell.
+
+use std::iter;
+
+use pinlane_driver::{
+    Address, Driver, MemCopy, fork,
+    sync::{Arc, Instant},
+};
+
+use super::{
+    device::{LoneCopy, Work},
+    log::{self, Record, Step},
+};
+use crate::{Direction, Route};
+
+/// A copy that is being enqueued, and then waited for; told to sessions and to `tracing`.
+pub(crate) struct Alone {
+    bytes: u64,
+    /// When it began and when it was enqueued, while a session is open.
+    begun: Option<Instant>,
+    enqueued: Option<Instant>,
+    entered: tracing::span::EnteredSpan,
+}
+
+/// A copy that was waited for.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) begun: Instant,
+    enqueued: Instant,
+    pub(super) end: Instant,
+    bytes: u64,
+    /// What was copied where, if it went well and a session asks devices.
+    done: Option<(Arc<dyn Driver>, Direction, Route)>,
+}
+
+impl Alone {
+    /// So many bytes are about to be handed to the driver.
+    #[inline]
+    pub(crate) fn begin(bytes: usize) -> Self {
+        let bytes = bytes as u64;
+        let is_wanted = super::steps_are_wanted() && !fork::is_child();
+        Self {
+            bytes,
+            begun: is_wanted.then(Instant::now),
+            enqueued: None,
+            entered: tracing::debug_span!("copy", bytes).entered(),
+        }
+    }
+
+    /// The driver has taken them, or refused.
+    #[inline]
+    pub(crate) fn enqueued(self) -> Self {
+        let Self {
+            bytes,
+            begun,
+            entered,
+            ..
+        } = self;
+        drop(entered);
+        Self {
+            bytes,
+            begun,
+            enqueued: begun.map(|_| Instant::now()),
+            entered: tracing::debug_span!("wait", bytes).entered(),
+        }
+    }
+
+    /// They have been waited for; with `done`, by this route, if that went well.
+    #[inline]
+    pub(crate) fn end(self, driver: &Arc<dyn Driver>, copy: &MemCopy, done: Option<Route>) {
+        if let (Some(begun), Some(enqueued)) = (self.begun, self.enqueued) {
+            let asked = done.filter(|_| super::devices_are_wanted());
+            log::write(Record::Alone(Told {
+                begun,
+                enqueued,
+                end: Instant::now(),
+                bytes: self.bytes,
+                done: asked.map(|route| (Arc::clone(driver), direction(copy), route)),
+            }));
+        }
+    }
+}
+
+fn direction(copy: &MemCopy) -> Direction {
+    match (copy.src, copy.dst) {
+        (Address::Host(_), _) => Direction::ToDevice,
+        (_, Address::Host(_)) => Direction::ToHost,
+        _ => Direction::OnDevice,
+    }
+}
+
+impl Told {
+    /// The steps of its thread.
+    pub(super) fn steps(&self) -> impl Iterator<Item = Step> {
+        let step = |name, begin, end| Step {
+            begin,
+            end,
+            ..Step::new(name, Some(self.bytes), begin)
+        };
+        let copy = step("copy", self.begun, self.enqueued);
+        iter::once(copy).chain([step("wait", self.enqueued, self.end)])
+    }
+
+    /// The span of its device, if there is one.
+    pub(super) fn on_device(&self) -> Option<LoneCopy> {
+        let (driver, direction, route) = self.done.as_ref()?;
+        Some(LoneCopy {
+            driver: Arc::clone(driver),
+            work: Work {
+                direction: *direction,
+                bytes: self.bytes,
+                route: *route,
+                lane: None,
+                by_kernel: false,
+            },
+            begun: self.begun,
+            end: self.end,
+        })
+    }
+}
