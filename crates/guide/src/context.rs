@@ -1,6 +1,6 @@
 //! What an experiment works with: the device both ways, the tensors, the time it may take.
 
-use pinlane::{Device, Tensor, TransferOptions, Tree};
+use pinlane::{Device, Plan, Tensor, TransferOptions, Tree};
 use pinlane_driver::{Driver, sync::Arc};
 
 use crate::{
@@ -135,7 +135,7 @@ impl Ways<'_> {
     ) -> Result<Measurement> {
         let plans = tree.plan(to, &TransferOptions::new())?;
         let measured = self.time(Owner::Pinlane, way, || Ok(tree.to(to)?), check)?;
-        let predicted = plans.iter().map(|plan| plan.predicted().as_secs_f64()).sum();
+        let predicted = Plan::predicted_together(&plans).as_secs_f64();
         if let Some(row) = self.rows.last_mut() {
             row.predicted_seconds = Some(predicted);
         }

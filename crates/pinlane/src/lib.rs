@@ -35,6 +35,7 @@ mod landing;
 mod layout;
 mod memory;
 mod prefetch;
+mod processors;
 mod profile;
 pub mod random;
 pub mod reduce;
@@ -61,6 +62,7 @@ pub use layout::{Layout, LayoutError};
 pub use memory::{adopted::AdoptedPin, pool::PinnedUsage};
 pub use pinlane_driver as driver;
 pub use prefetch::{Fetch, Prefetch, prefetch};
+pub use processors::Processors;
 pub use profile::{
     Amount, Figures, KnownProfile, Measurement, MemcpyRate, Profile, ProfileElsewhere, ProfileError,
     ProfileOrigin, ProfileStore, Progress, Quantity, Trial,

@@ -44,8 +44,10 @@ pub struct Profile {
     /// The driver's own way of copying pageable memory to the device, bytes per second.
     pub plain_bytes_per_second: f64,
     /// The same for a tensor of up to `plain_bytes`, bytes per second: the driver's staging memory and the tensor are still in
-    /// the processor's caches. So are they where the caller's thread fills a slot or empties one.
+    /// the processor's caches.
     pub small_plain_bytes_per_second: f64,
+    /// The caller's own thread filling a slot or emptying one, which stays in the processor's caches, bytes per second.
+    pub cached_bytes_per_second: f64,
     /// What a kernel gathers over the link, or scatters, bytes per second.
     pub gathered_bytes_per_second: f64,
     /// One tensor by the short way, for a caller who waits, without its bytes: room on the device, the driver's call, and the
@@ -136,6 +138,8 @@ const ASSUMED_RAMP_TO_HOST: Duration = Duration::from_micros(500);
 const ASSUMED_GATHERED: f64 = 0.88;
 /// One pageable tensor of 256 KiB by the driver alone, by the same.
 const ASSUMED_SMALL_PLAIN: f64 = 11e9;
+/// One thread's memcpy within the caches, by the same.
+const ASSUMED_CACHED: f64 = 16e9;
 /// What is left of the link where slots are filled meanwhile: 0.87 on an H200, 0.80 on an H100 (`h2d-pageable-1gib`).
 const ASSUMED_STAGED: f64 = 0.85;
 /// What a lane fills slots with while others share the memory bus with it.
@@ -190,6 +194,7 @@ impl Profile {
             staged_bytes_per_second: (ASSUMED_STAGED * link).min(lanes as f64 * FILLING_AMONG_OTHERS),
             plain_bytes_per_second: ASSUMED_MEMCPY.min(link),
             small_plain_bytes_per_second: ASSUMED_SMALL_PLAIN.min(link),
+            cached_bytes_per_second: ASSUMED_CACHED,
             gathered_bytes_per_second: ASSUMED_GATHERED * link,
             short_copy: ASSUMED_SHORT_COPY,
             copy_start: ASSUMED_COPY_START,
@@ -300,6 +305,7 @@ impl Profile {
             self.staged_bytes_per_second,
             self.plain_bytes_per_second,
             self.small_plain_bytes_per_second,
+            self.cached_bytes_per_second,
             self.gathered_bytes_per_second,
         ];
         if rates.iter().any(|rate| !rate.is_finite() || *rate <= 0.0) {

@@ -41,6 +41,14 @@ fn lanes_only(lanes: usize) -> DeviceOptions {
     }
 }
 
+/// A machine on which each copy takes a moment, in which whoever waits for a slot can wake up.
+fn slow() -> MachineConfig {
+    MachineConfig::from(DeviceConfig {
+        copy_latency: Duration::from_millis(2),
+        ..DeviceConfig::default()
+    })
+}
+
 fn refuse_after(rig: &Rig, copies: u64) {
     rig.sim()
         .set_faults(FaultPlan::new().repeated(Step::Copy, copies, u64::MAX, Fault::Refused));
@@ -67,7 +75,7 @@ fn a_small_transfer_takes_its_turn_between_the_chunks_of_a_huge_one() {
 
 #[test]
 fn a_small_transfer_from_the_device_takes_its_turn_too() {
-    let rig = Rig::new(1, &lanes_only(2));
+    let rig = Rig::on(slow(), &lanes_only(2));
     let there = tensor(SLOT, 2).to(rig.device()).unwrap();
     refuse_after(&rig, GIVEN);
     let stall = rig.sim().stall();
@@ -83,12 +91,7 @@ fn a_small_transfer_from_the_device_takes_its_turn_too() {
 
 #[test]
 fn a_caller_who_does_a_small_transfer_itself_gets_a_slot_while_a_huge_one_uses_them_all() {
-    // Each copy takes a moment, in which whoever waits for a slot can wake up.
-    let slow = DeviceConfig {
-        copy_latency: Duration::from_millis(2),
-        ..DeviceConfig::default()
-    };
-    let rig = Rig::on(MachineConfig::from(slow), &small_engine(1, 1, SLOT));
+    let rig = Rig::on(slow(), &small_engine(1, 1, SLOT));
     refuse_after(&rig, GIVEN);
     let stall = rig.sim().stall();
     let huge = tensor(HUGE * SLOT, 1).transfer(rig.device()).unwrap();

@@ -154,10 +154,11 @@ impl Profile {
 /// Measures something, and writes it down. Later steps build on what earlier ones found.
 type Step = fn(&Bench, &mut Profile, &mut Figures) -> Result<()>;
 
-const STEPS: [(&str, Step); 15] = [
+const STEPS: [(&str, Step); 16] = [
     ("the link to the device and back", rates::link),
     ("one copy by the short way and by the long way", costs::ways),
     ("copies within host memory", rates::memcpy),
+    ("copies within the caches", costs::cached),
     ("the cost of one more tensor", costs::tensors_in_trees),
     ("the cost of one more copy", costs::calls),
     ("what a kernel costs", costs::gathering),

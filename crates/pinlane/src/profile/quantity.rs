@@ -60,6 +60,7 @@ impl Profile {
             staged_bytes_per_second,
             plain_bytes_per_second,
             small_plain_bytes_per_second,
+            cached_bytes_per_second,
             gathered_bytes_per_second,
             short_copy,
             copy_start,
@@ -101,6 +102,10 @@ impl Profile {
             measured(
                 "a small tensor, by the driver",
                 Amount::Rate(small_plain_bytes_per_second),
+            ),
+            measured(
+                "within the caches, one thread",
+                Amount::Rate(cached_bytes_per_second),
             ),
             measured("gathered by a kernel", Amount::Rate(gathered_bytes_per_second)),
             measured("one copy, the short way", Amount::Time(short_copy)),

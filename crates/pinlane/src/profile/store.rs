@@ -156,9 +156,10 @@ mod tests {
     use crate::profile::{Figures, document::SCHEMA, tests::properties};
 
     /// What older versions did not store.
-    const LATER: [&str; 5] = [
+    const LATER: [&str; 6] = [
         "short_copy_seconds",
         "small_plain_bytes_per_second",
+        "cached_bytes_per_second",
         "staged_bytes_per_second",
         "tensor_to_device_seconds",
         "tensor_to_host_seconds",
@@ -175,6 +176,7 @@ mod tests {
         profile.tensor_to_device = Duration::from_nanos(123);
         profile.tensor_to_host = Duration::from_nanos(321);
         profile.small_plain_bytes_per_second = 4.5e9;
+        profile.cached_bytes_per_second = 15.5e9;
         profile.staged_bytes_per_second = 45e9;
         profile.link_bytes_per_second = 54.321e9;
         profile.slot_bytes = 2 << 20;
@@ -283,6 +285,7 @@ mod tests {
         let expected = Profile {
             short_copy: assumed.short_copy,
             small_plain_bytes_per_second: assumed.small_plain_bytes_per_second,
+            cached_bytes_per_second: assumed.cached_bytes_per_second,
             staged_bytes_per_second: assumed.staged_bytes_per_second,
             tensor_to_device: assumed.tensor_to_device,
             tensor_to_host: assumed.tensor_to_host,

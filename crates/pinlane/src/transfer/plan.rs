@@ -155,6 +155,8 @@ pub struct Plan {
     /// Whether the result stays in the slot that it lands in.
     stays: bool,
     pub(crate) pace: Pace,
+    /// What of the predicted time the way costs, whatever goes by it.
+    way: Duration,
     predicted: Duration,
     /// Whether the device only simulates, so that the predicted time is none of its own.
     simulated: bool,

@@ -15,8 +15,14 @@ use crate::{
 
 /// Bytes of a tensor that is all cost.
 const TINY: usize = 64;
-/// Tensors of the tree that shows what one costs.
+/// Bytes of a tensor that the caller's thread copies out of a slot.
+const EMPTIED: usize = 64 << 10;
+/// No thread copies faster, whatever two clocks say.
+const FASTEST: f64 = 100e9;
+/// Tensors of the trees that show what one costs: in the nearest caches, and two tenfolds beyond.
 const TREE: usize = 1000;
+const FOREST: usize = 100 * TREE;
+const TENFOLDS: u32 = 2;
 /// How many more copies show what one more costs.
 const MORE: usize = 256;
 /// Bytes of a copy that shows what its start costs.
@@ -52,6 +58,21 @@ pub(super) fn ways(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Res
     Ok(())
 }
 
+/// What a caller's own thread copies out of a slot: a tensor of the host's less the same in pinned memory, which no thread copies.
+pub(super) fn cached(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
+    let device = bench.device(profile)?;
+    let bytes = EMPTIED.min(profile.slot_bytes);
+    let one = || tensors(HostMemory::Pageable, 1, bytes);
+    let emptied = Move::new(&device, Direction::ToHost, one()?, None)?;
+    let pinned = TransferOptions::new().pinned_result();
+    let pinned = Move::new(&device, Direction::ToHost, one()?, Some(pinned))?;
+    let [emptied, pinned] = medians(8 * bench.runs, [&mut || emptied.time(), &mut || pinned.time()])?;
+    // Noise must not make it slower than out of memory.
+    let found = rate(bytes, emptied.saturating_sub(pinned));
+    profile.cached_bytes_per_second = found.clamp(profile.memcpy_bytes_per_second, FASTEST);
+    Ok(())
+}
+
 /// What one more tensor costs in each direction, in a tree of so many that the way does not count, and beyond the caches.
 pub(super) fn tensors_in_trees(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Result<()> {
     let device = bench.device(&Profile {
@@ -62,10 +83,10 @@ pub(super) fn tensors_in_trees(bench: &Bench, profile: &mut Profile, _: &mut Fig
         ..profile.clone()
     })?;
     let few = each_of_a_tree(bench, &device, TREE)?;
-    let many = each_of_a_tree(bench, &device, 10 * TREE)?;
+    let many = each_of_a_tree(bench, &device, FOREST)?;
     [profile.tensor_to_device, profile.tensor_to_host] = few;
     let more = many.iter().zip(few).map(|(many, few)| many.saturating_sub(few));
-    profile.tensor_tenfold = more.sum::<Duration>() / few.len() as u32;
+    profile.tensor_tenfold = more.sum::<Duration>() / (few.len() as u32 * TENFOLDS);
     Ok(())
 }
 

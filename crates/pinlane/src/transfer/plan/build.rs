@@ -86,6 +86,7 @@ pub(crate) fn plan(
             short: false,
             stays: false,
             pace: Pace::new(0, direction, &means),
+            way: Duration::ZERO,
             predicted: Duration::ZERO,
             simulated: means.simulated,
             tallies: Vec::new(),
@@ -146,7 +147,7 @@ pub(crate) fn plan(
     plan.stays = means.lent && matches!(plan.chunks.as_slice(), [chunk] if chunk.is_staged());
     plan.short = means.short;
     plan.inline = plan.stays || plan.short || plan.fits_inline(means.profile);
-    plan.predicted = plan.predict(means.profile);
+    plan.predict(means.profile);
     Ok(plan)
 }
 

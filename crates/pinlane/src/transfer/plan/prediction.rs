@@ -6,11 +6,11 @@
 //! | the start | of a copy to the device that is longer than what goes along with the call: `copy_start` |
 //! | the tensors | each: `tensor_to_device` or `tensor_to_host`, and `tensor_tenfold` more for each tenfold of a thousand; the short way's one is in its `short_copy` |
 //! | the ends | the first chunk is filled, or the last one emptied, while the link waits: by one thread's memcpy; not where the result stays in its slot |
-//! | the middle | the longest of the link, of filling the other chunks by as many lanes as there are for them, no faster to the device than `staged_bytes_per_second`, and of the calls: each `copy_call` |
+//! | the middle | the longer of two: the link with the calls, each `copy_call`, since its engine rests between copies; and filling the other chunks by as many lanes as there are for them, no faster to the device than `staged_bytes_per_second` |
 //! | the lanes | `ramp_to_device` or `ramp_to_host`, the more of it the more bytes there are |
 //! | the driver's own way | its bytes by `small_plain_bytes_per_second` up to `plain_bytes` a tensor, else by `plain_bytes_per_second`; to the host each call waits as long as a short copy does |
 //!
-//! What a kernel carries goes by `gathered_bytes_per_second`; the caller's own thread copies by `small_plain_bytes_per_second`, out of the caches.
+//! What a kernel carries goes by `gathered_bytes_per_second`; the caller's own thread copies by `cached_bytes_per_second`.
 //! The times are those of a program that makes the same transfer again and again: after others the caches have to be filled first. Of
 //! pages that the kernel makes for fresh results, and of other transfers, no profile knows.
 
@@ -20,14 +20,36 @@ use super::{Chunk, Direction, Plan};
 use crate::{Profile, Route};
 
 impl Plan {
-    pub(super) fn predict(&self, profile: &Profile) -> Duration {
+    /// How long plans should take that are carried out side by side, for a caller who then waits for all: what the way costs is
+    /// paid once.
+    #[must_use]
+    pub fn predicted_together(plans: &[Self]) -> Duration {
+        let all = plans.iter().map(|plan| plan.predicted);
+        let all = all.fold(Duration::ZERO, Duration::saturating_add);
+        let ways = plans.iter().map(|plan| plan.way).filter(|way| !way.is_zero());
+        let besides_the_first = ways.skip(1).fold(Duration::ZERO, Duration::saturating_add);
+        all.saturating_sub(besides_the_first)
+    }
+
+    /// Foresees how long the plan should take.
+    pub(super) fn predict(&mut self, profile: &Profile) {
         if self.chunks.is_empty() {
-            return Duration::ZERO;
+            return;
         }
-        let (fixed, tensors) = if self.short {
-            (profile.short_copy, 0.0)
+        self.way = if self.short {
+            profile.short_copy
         } else {
-            (profile.latency, profile.of_tensors(self.direction, self.leaves))
+            profile.latency
+        };
+        self.predicted = self.way.saturating_add(self.beyond_the_way(profile));
+    }
+
+    /// What it takes beyond the way.
+    fn beyond_the_way(&self, profile: &Profile) -> Duration {
+        let tensors = if self.short {
+            0.0
+        } else {
+            profile.of_tensors(self.direction, self.leaves)
         };
         let kernel = if self.chunks.iter().any(|chunk| self.is_by_kernel(chunk)) {
             profile.gather_start
@@ -41,9 +63,7 @@ impl Plan {
         // A rate next to nothing makes it longer than a duration can be, and so do a profile's times together.
         let seconds = tensors + self.moving(profile);
         let rest = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        [fixed, kernel, start]
-            .into_iter()
-            .fold(rest, Duration::saturating_add)
+        rest.saturating_add(kernel).saturating_add(start)
     }
 
     /// Seconds that the bytes and the calls take.
@@ -93,7 +113,7 @@ impl Plan {
                 profile.ramp(self.direction, slotted as u64).as_secs_f64(),
             )
         } else {
-            let one = profile.small_plain_bytes_per_second;
+            let one = profile.cached_bytes_per_second;
             (one, one, 0.0)
         };
         let fill = (slotted - alone) as f64 / together;
@@ -102,7 +122,7 @@ impl Plan {
             Direction::ToHost => blocked as f64 * profile.short_copy.as_secs_f64(),
             Direction::ToDevice | Direction::OnDevice => 0.0,
         };
-        ends + link.max(fill).max(calls) + ramp + left_to_the_driver + waits
+        ends + (link + calls).max(fill) + ramp + left_to_the_driver + waits
     }
 
     /// Whether a kernel moves a chunk's pieces.
@@ -140,6 +160,7 @@ mod tests {
             staged_bytes_per_second: 8e9,
             plain_bytes_per_second: 2e9,
             small_plain_bytes_per_second: 4e9,
+            cached_bytes_per_second: 4e9,
             gathered_bytes_per_second: 5e9,
             short_copy: Duration::from_micros(5),
             copy_start: Duration::from_micros(2),
@@ -173,6 +194,13 @@ mod tests {
     ) -> Duration {
         let workload = Workload::new(direction).tensors(count, bytes, memory).unwrap();
         workload.plan(&device(), route).unwrap().predicted()
+    }
+
+    /// What is foreseen of a plan by another profile.
+    fn predict(plan: &Plan, profile: &Profile) -> Duration {
+        let mut plan = plan.clone();
+        plan.predict(profile);
+        plan.predicted
     }
 
     #[test]
@@ -271,7 +299,7 @@ mod tests {
                 4,
                 Pinned,
                 Some(Gathered),
-                20.0 + 20_000.0 + 10_000.0 + 3.0 + 80.0,
+                20.0 + 20_000.0 + 10_000.0 + 3.0 + 80.0 + 1.0,
                 "more tensors than the caches know",
             ),
             (
@@ -282,6 +310,15 @@ mod tests {
                 Some(Direct),
                 20.0 + 1.1 + start(44.0) + 10.0,
                 "calls after the first",
+            ),
+            (
+                ToDevice,
+                10,
+                100_000,
+                Pinned,
+                Some(Direct),
+                20.0 + 1.0 + start(1e6) + 100.0 + 9.0,
+                "the engine rests between copies",
             ),
             (
                 ToHost,
@@ -308,6 +345,22 @@ mod tests {
                 "{parts}: {count} x {bytes} {direction}: {found} instead of {microseconds}"
             );
         }
+    }
+
+    #[test]
+    fn plans_side_by_side_pay_the_way_once() {
+        let plan = |count, bytes| {
+            let workload = Workload::new(Direction::ToHost).tensors(count, bytes, HostEnd::Pinned);
+            workload.unwrap().plan(&device(), None).unwrap()
+        };
+        let (first, second, nothing) = (plan(10, 1000), plan(20, 2000), plan(0, 1));
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let sum = micros(first.predicted()) + micros(second.predicted());
+        let together = |plans: &[Plan]| micros(Plan::predicted_together(plans));
+        let all = together(&[nothing.clone(), first.clone(), second, nothing.clone()]);
+        assert!((all - (sum - 20.0)).abs() < 1e-6, "{all} of {sum}");
+        assert_eq!(together(std::slice::from_ref(&first)), micros(first.predicted()));
+        assert_eq!((together(&[nothing]), together(&[])), (0.0, 0.0));
     }
 
     #[test]
@@ -344,7 +397,7 @@ mod tests {
         ] {
             let workload = Workload::new(direction).tensors(3, 1 << 20, HostEnd::Pinned);
             let plan = workload.unwrap().plan(&device(), None).unwrap();
-            let added = plan.predict(&profile) - plan.predict(&at_once);
+            let added = predict(&plan, &profile) - predict(&plan, &at_once);
             assert_eq!(!added.is_zero(), counts, "{direction}: {added:?}");
         }
     }
@@ -372,7 +425,7 @@ mod tests {
             ] {
                 let workload = Workload::new(direction).tensors(count, bytes, memory);
                 let plan = workload.unwrap().plan(&device(), None).unwrap();
-                assert_eq!(plan.predict(&longest), Duration::MAX, "{direction}: {plan}");
+                assert_eq!(predict(&plan, &longest), Duration::MAX, "{direction}: {plan}");
             }
         }
         // Of a copy without end all of it is paid.
@@ -395,10 +448,14 @@ mod tests {
         let workload = Workload::new(Direction::ToDevice);
         let workload = workload.tensors(1, 16 << 20, HostEnd::Pageable).unwrap();
         let plan = workload.plan(&device(), None).unwrap();
-        let added = plan.predict(&profile) - plan.predict(&alone);
+        let added = predict(&plan, &profile) - predict(&plan, &alone);
         assert_eq!(added, profile.ramp(Direction::ToDevice, 16 << 20));
         let pinned = Workload::new(Direction::ToDevice).tensors(1, 16 << 20, HostEnd::Pinned);
         let plan = pinned.unwrap().plan(&device(), None).unwrap();
-        assert_eq!(plan.predict(&profile), plan.predict(&alone), "no lane takes part");
+        assert_eq!(
+            predict(&plan, &profile),
+            predict(&plan, &alone),
+            "no lane takes part"
+        );
     }
 }
