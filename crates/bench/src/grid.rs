@@ -34,8 +34,9 @@ pub struct CellReport {
     /// What each way took, pinlane's own choice first.
     pub ways: Vec<Timing>,
     /// What pinlane's own choice took again and again, no other way in between: that is what is predicted. In a race each way
-    /// finds the caches as another has left them. Of several processors it is the one on which the median was least, since what
-    /// a neighbour of a virtual machine does to a processor is in no profile. `None` in results of before it was measured.
+    /// finds the caches as another has left them. Of the medians on five
+    /// processors, a fifth of the rounds on each, it is the least, since what a neighbour of a virtual machine does to a
+    /// processor is in no profile; over 64 MiB, lanes' and engines' work, it is the median of all. `None` in results of before it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<Timing>,
     /// Routes whose plan is the choice's own, step by step. They are not timed: between two timings of one thing lies noise.
@@ -121,7 +122,7 @@ const DOUBTFUL: f64 = 1.03;
 const LONGER: u32 = 5;
 /// The part of a cell's time that pinlane's own choice has to itself.
 const REPEATED: u32 = 4;
-/// In so many places it has it, each on a processor as far from the others as can be.
+/// It has it in so many places, equal parts on processors at even distances.
 const PLACES: usize = 5;
 /// Longer cells are lanes' and engines' work, whichever processor the caller is on.
 const LONG: usize = 64 << 20;

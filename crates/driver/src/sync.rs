@@ -17,6 +17,7 @@ pub use shuttle::{
 };
 
 /// For process-wide tables and marks, which no test contends for.
+use std::sync::TryLockError;
 pub use std::sync::{OnceLock, atomic::AtomicBool as ProcessFlag};
 pub use std::time::{Duration, Instant};
 
@@ -28,6 +29,15 @@ pub use std::thread::available_parallelism;
 /// that the panic itself has not already told.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Locks `mutex` where nobody holds it, with the same view of poisoning as [`lock`].
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// The state of a mutex that is the caller's alone, with the same view of poisoning as [`lock`].

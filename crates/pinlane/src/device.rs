@@ -220,8 +220,8 @@ impl Device {
     }
 
     /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory and the device
-    /// memory of an accelerator, or what the host keeps of pageable results and of transfers' lists. A process forked from the one that uses the
-    /// accelerator has none of it to give.
+    /// memory of an accelerator, or what the host keeps of pageable results and of what transfers note. A process forked
+    /// from the one that uses the accelerator has none of it to give.
     pub fn trim(&self) -> usize {
         let Some(accelerator) = self.accelerator() else {
             return recycled::trim() + list::trim();

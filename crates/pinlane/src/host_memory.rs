@@ -42,6 +42,8 @@ pub enum HostMemory<'a> {
 ///
 /// Large pageable results are kept when they are dropped, for the next of about their size: touching fresh pages takes longer
 /// than copying into them. [`Device::trim`] of the host gives what is kept back to the system.
+///
+/// Beside that, and whatever the limit, up to 64 MiB are kept for what transfers note about their tensors.
 impl HostMemory<'_> {
     /// How many bytes of pageable memory are kept at this moment, for the whole process.
     #[must_use]

@@ -4,9 +4,11 @@
 //! what this one does take a third longer, for seconds or minutes, and nothing tells. Who measures on one processor alone
 //! measures the neighbour.
 
+use std::marker::PhantomData;
+
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Sends the thread that it belongs to from processor to processor.
+/// Sends the thread that it was made on from processor to processor.
 ///
 /// ```
 /// use std::time::Instant;
@@ -27,10 +29,14 @@ pub struct Processors {
     allowed: Option<CpuSet>,
     /// The processors to visit, the next one last.
     to_visit: Vec<usize>,
+    /// Whether the thread is bound to one.
+    is_bound: bool,
+    /// It goes where its thread goes.
+    stays: PhantomData<*const ()>,
 }
 
 impl Processors {
-    /// So many of those that the calling thread may run on, as far apart as can be; fewer where there are fewer.
+    /// So many of those that the calling thread may run on now, at even distances; fewer where there are fewer.
     #[must_use]
     pub fn of_this_thread(visits: usize) -> Self {
         let allowed = sched_getaffinity(None).ok();
@@ -38,23 +44,44 @@ impl Processors {
             Some(allowed) => (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect(),
             None => Vec::new(),
         };
-        let to_visit = spread(&numbers, visits);
-        Self { allowed, to_visit }
+        Self {
+            allowed,
+            to_visit: spread(&numbers, visits),
+            is_bound: false,
+            stays: PhantomData,
+        }
     }
 
-    /// Moves the calling thread, which must be the one that this was made for, to the next processor; after the last it stays
-    /// where it is. It is not bound there: the system may move it on, and threads that it starts run wherever it may.
+    /// Moves the thread to the next processor; after the last it stays where it is. It may run wherever it could before: the
+    /// system may move it on, and threads that it starts run anywhere.
     pub fn visit_next(&mut self) {
-        let Some((allowed, next)) = self.allowed.as_ref().zip(self.to_visit.pop()) else {
-            return;
-        };
+        if let Some(next) = self.to_visit.pop() {
+            self.bind(next);
+        }
+        self.free();
+    }
+
+    /// A system that refuses has it measured where it is.
+    fn bind(&mut self, processor: usize) {
         let mut only = CpuSet::new();
-        only.set(next);
-        // A system that refuses measures where it is.
-        if sched_setaffinity(None, &only).is_ok()
-            && let Err(error) = sched_setaffinity(None, allowed)
-        {
-            tracing::warn!(%error, processor = next, "a thread that measures stays bound to a processor");
+        only.set(processor);
+        self.is_bound |= sched_setaffinity(None, &only).is_ok();
+    }
+
+    fn free(&mut self) {
+        if let Some(allowed) = self.allowed.as_ref().filter(|_| self.is_bound) {
+            self.is_bound = sched_setaffinity(None, allowed).is_err();
+        }
+    }
+}
+
+impl Drop for Processors {
+    fn drop(&mut self) {
+        self.free();
+        if self.is_bound {
+            tracing::warn!(
+                "a thread that measured stays bound to a processor: the system does not let it go"
+            );
         }
     }
 }
@@ -70,6 +97,8 @@ fn spread(numbers: &[usize], wanted: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::sched_getcpu;
+
     use super::*;
 
     #[test]
@@ -85,11 +114,18 @@ mod tests {
     fn a_thread_visits_and_may_run_where_it_could_before() {
         let before = sched_getaffinity(None).unwrap();
         let mut processors = Processors::of_this_thread(usize::MAX);
-        while !processors.to_visit.is_empty() {
+        assert!(!processors.to_visit.is_empty());
+        while let Some(&next) = processors.to_visit.last() {
+            processors.bind(next);
+            assert_eq!(sched_getcpu(), next);
+            assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
             processors.visit_next();
             assert_eq!(sched_getaffinity(None).unwrap(), before);
         }
         processors.visit_next();
+        assert_eq!(sched_getaffinity(None).unwrap(), before);
+        processors.bind((0..CpuSet::MAX_CPU).find(|&cpu| before.is_set(cpu)).unwrap());
+        drop(processors);
         assert_eq!(sched_getaffinity(None).unwrap(), before);
     }
 }

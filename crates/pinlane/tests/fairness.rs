@@ -1,7 +1,8 @@
 //! Several transfers at once: each gets its turn, and each lands whole.
 //!
 //! That a small transfer is not starved is shown by counting, not by time: from some copy on, the device refuses all
-//! further ones. The small transfer lands only if its copies were among those before.
+//! further ones. The small transfer lands only if its copies were among those before. Where it first has to wake up, copies
+//! take a moment each.
 
 mod rig;
 
@@ -44,7 +45,7 @@ fn lanes_only(lanes: usize) -> DeviceOptions {
 /// A machine on which each copy takes a moment, in which whoever waits for a slot can wake up.
 fn slow() -> MachineConfig {
     MachineConfig::from(DeviceConfig {
-        copy_latency: Duration::from_millis(2),
+        copy_latency: Duration::from_millis(5),
         ..DeviceConfig::default()
     })
 }

@@ -1,8 +1,9 @@
-//! Lists that live as long as a transfer, in memory that is kept for those of the next.
+//! Lists of what a transfer notes about its tensors, in memory that is kept for those of the next.
 //!
-//! What a transfer notes about ten thousand tensors is a megabyte or two. The system's allocator may give as much back to the
-//! kernel whenever a transfer is over, and then every transfer touches fresh pages: that takes longer than all the rest of its
-//! planning. So blocks of lists are kept, by powers of two, and taken again. Short lists are the system allocator's.
+//! For ten thousand tensors that is a megabyte or two. The system's allocator may give as much back to the kernel
+//! whenever a transfer is over; then each transfer touches fresh pages, which takes longer than all the rest of its
+//! planning. So blocks of lists are kept and taken again. They are powers of two, of which a list leaves some empty.
+//! Short lists are the system allocator's.
 
 use std::{
     alloc::{self, Layout},
@@ -15,18 +16,15 @@ use allocator_api2::{
     boxed::Box,
     vec::Vec,
 };
-use pinlane_driver::{
-    fork,
-    sync::{Mutex, OnceLock, lock},
-};
+use pinlane_driver::sync::{Mutex, OnceLock, try_lock};
 
 /// Shorter blocks are the system allocator's, which keeps such by itself.
 const SHORTEST: usize = 4 << 10;
 /// Longer ones come from the kernel and go back there, whoever allocates them.
 const LONGEST: usize = 32 << 20;
-/// The most that is kept for the whole process, in bytes: the lists of a transfer of a hundred thousand tensors.
-const MOST: usize = 64 << 20;
-/// Blocks begin at a cache line.
+/// The most that is kept for the whole process, in bytes. The lists of a hundred thousand tensors are 30 MB.
+pub(crate) const MOST_KEPT: usize = 64 << 20;
+/// Blocks begin at a cache line, so that what is as long as one lies in one.
 const ALIGNMENT: usize = 64;
 
 /// A list of a transfer.
@@ -65,20 +63,19 @@ pub(crate) fn room<T>(elements: usize) -> Room<T> {
 
 /// Gives all that is kept back to the system's allocator; returns the bytes.
 pub(crate) fn trim() -> usize {
-    let blocks = mem::take(&mut *lock(blocks()));
-    let bytes = blocks.bytes;
-    drop(blocks);
-    bytes
+    let gone = try_lock(kept()).map(|mut kept| mem::take(&mut *kept));
+    gone.map_or(0, |gone| gone.bytes)
 }
 
 /// The allocator of lists.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ListMemory;
 
-/// What is allocated for blocks of `layout`, where they may be kept.
-fn kept_as(layout: Layout) -> Option<Layout> {
-    let keeps = (SHORTEST..=LONGEST).contains(&layout.size()) && layout.align() <= ALIGNMENT;
-    keeps.then(|| block_of(layout.size().next_power_of_two()))
+/// The block that is allocated for `layout`, where it is one to keep: the same for every size from the one that is asked for
+/// up to the block's own.
+fn block_for(layout: Layout) -> Option<Layout> {
+    let is_kept = (SHORTEST..=LONGEST).contains(&layout.size()) && layout.align() <= ALIGNMENT;
+    is_kept.then(|| block_of(layout.size().next_power_of_two()))
 }
 
 /// A block of so many bytes, a power of two.
@@ -87,36 +84,37 @@ fn block_of(bytes: usize) -> Layout {
 }
 
 // SAFETY: a block is as long as its layout says, or longer, and aligned; it stays where it is until it is given back, and is
-// nobody else's meanwhile: it is either allocated for its owner or taken out of those that are kept. Copies of the allocator are
-// one: it has no state of its own.
+// nobody else's meanwhile: it is either allocated for its owner or taken out of those that are kept. Whoever gives it back may
+// name any size from what was asked for up to the block's: `block_for` has the same block for all of them. Copies of the
+// allocator are one, as it has no state of its own.
 unsafe impl Allocator for ListMemory {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let Some(block) = kept_as(layout) else {
+        let Some(block) = block_for(layout) else {
             return Global.allocate(layout);
         };
-        // A fork may have found the lock held, by a thread that the child does not have.
-        let known = if fork::is_child() {
-            None
-        } else {
-            lock(blocks()).take(block.size())
-        };
+        // Nobody waits for the lock: in a forked child its holder may be gone for ever.
+        let kept = try_lock(kept()).and_then(|mut kept| kept.take(block.size()));
         // SAFETY: the size is not zero.
-        let found = known.or_else(|| NonNull::new(unsafe { alloc::alloc(block) }));
-        found
-            .map(|found| NonNull::slice_from_raw_parts(found, block.size()))
+        let ptr = kept.or_else(|| NonNull::new(unsafe { alloc::alloc(block) }));
+        ptr.map(|ptr| NonNull::slice_from_raw_parts(ptr, block.size()))
             .ok_or(AllocError)
     }
 
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
-        let Some(block) = kept_as(layout) else {
+        let Some(block) = block_for(layout) else {
             // SAFETY: the caller's promise; `allocate` has left it to the same.
             return unsafe { Global.deallocate(ptr, layout) };
         };
-        if !fork::is_child() && lock(blocks()).keep(ptr, block.size()) {
-            return;
+        match try_lock(kept()) {
+            Some(mut kept) => {
+                let beyond = kept.keep(ptr, block.size());
+                // Freeing takes its time.
+                drop(kept);
+                drop(beyond);
+            }
+            // SAFETY: the caller's promise; it was allocated with this layout, for this list or for one before.
+            None => unsafe { alloc::dealloc(ptr.as_ptr(), block) },
         }
-        // SAFETY: the caller's promise; `allocate` has asked for such a block, now or when it was somebody else's.
-        unsafe { alloc::dealloc(ptr.as_ptr(), block) };
     }
 }
 
@@ -124,50 +122,59 @@ unsafe impl Allocator for ListMemory {
 #[derive(Debug, Default)]
 struct Blocks {
     /// For each power of two from [`SHORTEST`] on.
-    by_size: [std::vec::Vec<NonNull<u8>>; SIZES],
+    of_class: [std::vec::Vec<NonNull<u8>>; CLASSES],
     bytes: usize,
 }
 
-/// How many sizes of blocks there are.
-const SIZES: usize = size_of_block(LONGEST) + 1;
+/// How many powers of two there are.
+const CLASSES: usize = class_of(LONGEST) + 1;
 
-/// The place of a power of two among the sizes of blocks.
-const fn size_of_block(bytes: usize) -> usize {
+/// The place of a power of two among them.
+const fn class_of(bytes: usize) -> usize {
     (bytes.trailing_zeros() - SHORTEST.trailing_zeros()) as usize
 }
 
 // SAFETY: a block is memory that belongs to no thread.
 unsafe impl Send for Blocks {}
 
-fn blocks() -> &'static Mutex<Blocks> {
-    static BLOCKS: OnceLock<Mutex<Blocks>> = OnceLock::new();
-    BLOCKS.get_or_init(Mutex::default)
+fn kept() -> &'static Mutex<Blocks> {
+    static KEPT: OnceLock<Mutex<Blocks>> = OnceLock::new();
+    KEPT.get_or_init(Mutex::default)
 }
 
 impl Blocks {
     fn take(&mut self, bytes: usize) -> Option<NonNull<u8>> {
-        let block = self.by_size[size_of_block(bytes)].pop()?;
+        let block = self.of_class[class_of(bytes)].pop()?;
         self.bytes -= bytes;
         Some(block)
     }
 
-    /// Keeps a block, if there is room; says whether.
-    fn keep(&mut self, block: NonNull<u8>, bytes: usize) -> bool {
-        let fits = self.bytes + bytes <= MOST;
-        if fits {
-            self.by_size[size_of_block(bytes)].push(block);
-            self.bytes += bytes;
+    fn put(&mut self, block: NonNull<u8>, bytes: usize) {
+        self.of_class[class_of(bytes)].push(block);
+        self.bytes += bytes;
+    }
+
+    /// Keeps a block; gives those that there is no room for any more, the longest first.
+    fn keep(&mut self, block: NonNull<u8>, bytes: usize) -> Self {
+        let mut beyond = Self::default();
+        let mut longest = LONGEST;
+        while self.bytes + bytes > MOST_KEPT {
+            match self.take(longest) {
+                Some(block) => beyond.put(block, longest),
+                None => longest /= 2,
+            }
         }
-        fits
+        self.put(block, bytes);
+        beyond
     }
 }
 
 impl Drop for Blocks {
     fn drop(&mut self) {
-        for (size, blocks) in self.by_size.iter_mut().enumerate() {
+        for (class, blocks) in self.of_class.iter_mut().enumerate() {
             for block in blocks.drain(..) {
                 // SAFETY: allocated with this layout by `allocate`, and nobody's since.
-                unsafe { alloc::dealloc(block.as_ptr(), block_of(SHORTEST << size)) };
+                unsafe { alloc::dealloc(block.as_ptr(), block_of(SHORTEST << class)) };
             }
         }
     }
@@ -175,46 +182,84 @@ impl Drop for Blocks {
 
 #[cfg(test)]
 mod tests {
+    use pinlane_driver::sync::thread;
+
     use super::*;
 
-    /// Allocates a block of so many bytes, and says where it lies.
-    fn allocated(blocks: &mut Blocks, bytes: usize) -> NonNull<u8> {
-        blocks.take(bytes).unwrap_or_else(|| {
-            // SAFETY: the size is not zero.
-            NonNull::new(unsafe { alloc::alloc(block_of(bytes)) }).unwrap()
-        })
+    fn layout(bytes: usize) -> Layout {
+        Layout::from_size_align(bytes, 8).unwrap()
+    }
+
+    /// A new block of so many bytes.
+    fn block(bytes: usize) -> NonNull<u8> {
+        // SAFETY: the size is not zero.
+        NonNull::new(unsafe { alloc::alloc(block_of(bytes)) }).unwrap()
+    }
+
+    #[test]
+    fn sizes_up_to_a_block_have_the_same_block_and_others_are_the_systems() {
+        for (bytes, expected) in [
+            (0, None),
+            (SHORTEST - 1, None),
+            (SHORTEST, Some(SHORTEST)),
+            (SHORTEST + 1, Some(2 * SHORTEST)),
+            (2 * SHORTEST, Some(2 * SHORTEST)),
+            (LONGEST / 2 + 1, Some(LONGEST)),
+            (LONGEST, Some(LONGEST)),
+            (LONGEST + 1, None),
+        ] {
+            let found = block_for(layout(bytes)).map(|block| block.size());
+            assert_eq!(found, expected, "{bytes} bytes");
+        }
+        let wide = Layout::from_size_align(SHORTEST, 2 * ALIGNMENT).unwrap();
+        assert_eq!(block_for(wide), None);
     }
 
     #[test]
     fn a_block_is_taken_again_for_lists_of_its_size_only() {
         let mut blocks = Blocks::default();
-        let block = allocated(&mut blocks, 8 << 10);
-        assert!(blocks.keep(block, 8 << 10));
+        let kept = block(8 << 10);
+        assert_eq!(blocks.keep(kept, 8 << 10).bytes, 0);
         assert_eq!((blocks.bytes, blocks.take(16 << 10)), (8 << 10, None));
-        assert_eq!((blocks.take(8 << 10), blocks.bytes), (Some(block), 0));
+        assert_eq!((blocks.take(8 << 10), blocks.bytes), (Some(kept), 0));
         assert_eq!(blocks.take(8 << 10), None);
-        assert!(blocks.keep(block, 8 << 10));
+        blocks.put(kept, 8 << 10);
     }
 
     #[test]
-    fn no_more_is_kept_than_there_is_room_for() {
+    fn no_more_is_kept_than_there_is_room_for_and_the_longest_goes_first() {
         let mut blocks = Blocks::default();
-        let mut kept = 0;
-        loop {
-            let block = allocated(&mut Blocks::default(), LONGEST);
-            if !blocks.keep(block, LONGEST) {
-                // SAFETY: allocated above, and not kept.
-                unsafe { alloc::dealloc(block.as_ptr(), block_of(LONGEST)) };
-                break;
-            }
-            kept += LONGEST;
+        let mut bytes = 0;
+        while bytes < MOST_KEPT {
+            assert_eq!(blocks.keep(block(LONGEST), LONGEST).bytes, 0);
+            bytes += LONGEST;
         }
-        assert_eq!((kept, blocks.bytes), (MOST, MOST));
+        assert_eq!(blocks.bytes, MOST_KEPT);
+        assert_eq!(blocks.keep(block(SHORTEST), SHORTEST).bytes, LONGEST);
+        assert_eq!(blocks.bytes, MOST_KEPT - LONGEST + SHORTEST);
+        assert!(blocks.take(SHORTEST).is_some_and(|short| {
+            blocks.put(short, SHORTEST);
+            true
+        }));
+    }
+
+    #[test]
+    fn a_list_lies_where_one_of_its_size_lay_before_until_what_is_kept_is_given_back() {
+        // A size that no other test has.
+        let bytes = 3 * (LONGEST / 4);
+        let list: List<u8> = with_capacity(bytes);
+        let at = list.as_ptr();
+        drop(list);
+        let again: List<u16> = with_capacity(bytes / 2 - 1);
+        assert_eq!(again.as_ptr().cast(), at);
+        drop(again);
+        assert!(trim() >= LONGEST);
+        assert!(try_lock(kept()).unwrap().of_class[class_of(LONGEST)].is_empty());
     }
 
     #[test]
     fn lists_hold_what_is_pushed_whatever_their_length() {
-        for elements in [0, 1, 500, 600, 70_000, 9_000_000_usize] {
+        for elements in [0, 1, SHORTEST / 8, SHORTEST / 8 + 1, 70_000] {
             let mut grown = empty();
             (0..elements).for_each(|element| grown.push(element));
             assert!(grown.iter().copied().eq(0..elements));
@@ -237,17 +282,18 @@ mod tests {
 
     #[test]
     fn many_threads_never_share_a_block() {
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                scope.spawn(move || {
-                    for round in 0..200 {
-                        let mark = |element: usize| element ^ (thread << 20) ^ (round << 24);
-                        let list = collect((0..2000).map(mark));
-                        std::thread::yield_now();
-                        assert!(list.iter().copied().eq((0..2000).map(mark)));
-                    }
-                });
-            }
+        let threads = [0, 1, 2, 3].map(|thread| {
+            thread::spawn(move || {
+                for round in 0..200 {
+                    let mark = |element: usize| element ^ (thread << 20) ^ (round << 24);
+                    let list = collect((0..2000).map(mark));
+                    thread::yield_now();
+                    assert!(list.iter().copied().eq((0..2000).map(mark)));
+                }
+            })
         });
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 }

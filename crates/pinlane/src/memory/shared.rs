@@ -6,7 +6,7 @@
 //!
 //! Each value has a count of its own, and is dropped when nobody holds it any more, whatever becomes of its neighbours. The
 //! block counts the values that are alive in it, or may still be put there, and goes with the last: until then it is a cache
-//! line for each. There are no weak references, and so who sees a count of one is alone with the value.
+//! line for each, and what [`list`] rounds up. There are no weak references, and so who sees a count of one is alone with the value.
 
 use std::{cell::UnsafeCell, fmt, ops::Deref, process, ptr::NonNull};
 

@@ -2,7 +2,7 @@
 //!
 //! Everything is measured through engines of its own over the device's driver, each with the pinned budget of the device
 //! that was given: what is found is what transfers will see, the given device's budget is not touched, and all that was
-//! taken is given back when this returns, errors included. Times are medians of several runs after one to warm up; two ways
+//! taken is given back when this returns, errors included. Times are medians of several runs of what is warm, on the processor of several that served best; two ways
 //! that are compared take turns.
 //!
 //! [`clock`] times, [`rates`] finds rates, [`costs`] what is paid for whatever the bytes, [`sizes`] tries lanes, slots and the sizes at which ways change,

@@ -3,12 +3,11 @@
 //! Small copies take six microseconds. So one is written down at once, with three looks at the clock; a session makes of it what
 //! it has to tell.
 
-use std::iter;
-
 use pinlane_driver::{
     Address, Driver, MemCopy, fork,
-    sync::{Arc, Instant},
+    sync::{Arc, Instant, Weak},
 };
+use tracing::span::EnteredSpan;
 
 use super::{
     device::{LoneCopy, Work},
@@ -16,27 +15,34 @@ use super::{
 };
 use crate::{Direction, Route};
 
-/// A copy that is being enqueued, and then waited for; told to sessions and to `tracing`.
-pub(crate) struct Alone {
+/// A copy that is being enqueued; told to sessions and to `tracing`.
+pub(crate) struct Enqueuing {
     bytes: u64,
-    /// When it began and when it was enqueued, while a session is open.
+    /// While a session is open.
     begun: Option<Instant>,
-    enqueued: Option<Instant>,
-    entered: tracing::span::EnteredSpan,
+    entered: EnteredSpan,
+}
+
+/// The same while it is waited for.
+pub(crate) struct Waiting {
+    bytes: u64,
+    /// When it began, and when it was enqueued.
+    since: Option<(Instant, Instant)>,
+    _entered: EnteredSpan,
 }
 
 /// A copy that was waited for.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
+pub(super) struct Waited {
     pub(super) begun: Instant,
     enqueued: Instant,
     pub(super) end: Instant,
     bytes: u64,
-    /// What was copied where, if it went well and a session asks devices.
-    done: Option<(Arc<dyn Driver>, Direction, Route)>,
+    /// What was copied where, if it went well and a session asks devices. A trace keeps no device open.
+    done: Option<(Weak<dyn Driver>, Direction, Route)>,
 }
 
-impl Alone {
+impl Enqueuing {
     /// So many bytes are about to be handed to the driver.
     #[inline]
     pub(crate) fn begin(bytes: usize) -> Self {
@@ -45,40 +51,39 @@ impl Alone {
         Self {
             bytes,
             begun: is_wanted.then(Instant::now),
-            enqueued: None,
             entered: tracing::debug_span!("copy", bytes).entered(),
         }
     }
 
     /// The driver has taken them, or refused.
     #[inline]
-    pub(crate) fn enqueued(self) -> Self {
+    pub(crate) fn wait(self) -> Waiting {
         let Self {
             bytes,
             begun,
             entered,
-            ..
         } = self;
         drop(entered);
-        Self {
+        Waiting {
             bytes,
-            begun,
-            enqueued: begun.map(|_| Instant::now()),
-            entered: tracing::debug_span!("wait", bytes).entered(),
+            since: begun.map(|begun| (begun, Instant::now())),
+            _entered: tracing::debug_span!("wait", bytes).entered(),
         }
     }
+}
 
+impl Waiting {
     /// They have been waited for; with `done`, by this route, if that went well.
     #[inline]
     pub(crate) fn end(self, driver: &Arc<dyn Driver>, copy: &MemCopy, done: Option<Route>) {
-        if let (Some(begun), Some(enqueued)) = (self.begun, self.enqueued) {
+        if let Some((begun, enqueued)) = self.since {
             let asked = done.filter(|_| super::devices_are_wanted());
-            log::write(Record::Alone(Told {
+            log::write(Record::Copy(Waited {
                 begun,
                 enqueued,
                 end: Instant::now(),
                 bytes: self.bytes,
-                done: asked.map(|route| (Arc::clone(driver), direction(copy), route)),
+                done: asked.map(|route| (Arc::downgrade(driver), direction(copy), route)),
             }));
         }
     }
@@ -92,23 +97,24 @@ fn direction(copy: &MemCopy) -> Direction {
     }
 }
 
-impl Told {
+impl Waited {
     /// The steps of its thread.
-    pub(super) fn steps(&self) -> impl Iterator<Item = Step> {
+    pub(super) fn steps(&self) -> [Step; 2] {
         let step = |name, begin, end| Step {
-            begin,
             end,
             ..Step::new(name, Some(self.bytes), begin)
         };
-        let copy = step("copy", self.begun, self.enqueued);
-        iter::once(copy).chain([step("wait", self.enqueued, self.end)])
+        [
+            step("copy", self.begun, self.enqueued),
+            step("wait", self.enqueued, self.end),
+        ]
     }
 
-    /// The span of its device, if there is one.
+    /// The span of its device, if that is known and still open.
     pub(super) fn on_device(&self) -> Option<LoneCopy> {
         let (driver, direction, route) = self.done.as_ref()?;
         Some(LoneCopy {
-            driver: Arc::clone(driver),
+            driver: driver.upgrade()?,
             work: Work {
                 direction: *direction,
                 bytes: self.bytes,

@@ -3,12 +3,12 @@
 //! A thread has a log of its own, made at its first step in a session. Only the thread adds to it; sessions read it when they
 //! end. So its lock is free, but for those moments.
 
-use std::{cell::OnceCell, mem};
+use std::cell::OnceCell;
 
 use pinlane_driver::sync::{Arc, Instant, Mutex, OnceLock, lock, thread};
 
 use super::{
-    alone::Told,
+    alone::Waited,
     collected::{HostSpan, Thread},
     device::LoneCopy,
 };
@@ -21,7 +21,7 @@ const MOST_RECORDS: usize = 1 << 20;
 pub(super) enum Record {
     Step(Step),
     /// A copy that it waited for.
-    Alone(Told),
+    Copy(Waited),
 }
 
 /// A step of a thread.
@@ -53,7 +53,7 @@ impl Record {
     fn begin(&self) -> Instant {
         match self {
             Self::Step(step) => step.begin,
-            Self::Alone(told) => told.begun,
+            Self::Copy(waited) => waited.begun,
         }
     }
 }
@@ -124,12 +124,19 @@ pub(super) fn collect(began: Instant) -> Collected {
         let steps = lock(&log.steps);
         collected.dropped += steps.dropped;
         let mut spans = Vec::new();
-        for record in steps.written.iter().filter(|record| record.begin() >= began) {
+        for record in &steps.written {
+            let is_whole = record.begin() >= began;
             match record {
-                Record::Step(step) => spans.push(host_span(step, began)),
-                Record::Alone(told) => {
-                    spans.extend(told.steps().map(|step| host_span(&step, began)));
-                    collected.alone.extend(told.on_device());
+                Record::Step(step) if is_whole => spans.push(host_span(step, began)),
+                Record::Step(_) => {}
+                Record::Copy(waited) => {
+                    if is_whole {
+                        spans.extend(waited.steps().map(|step| host_span(&step, began)));
+                    }
+                    // As of all devices' spans, what ended since counts.
+                    if waited.end > began {
+                        collected.alone.extend(waited.on_device());
+                    }
                 }
             }
         }
@@ -157,19 +164,13 @@ fn host_span(step: &Step, began: Instant) -> HostSpan {
 
 /// Lets go of what no session wants: all before `earliest`, or all there is.
 pub(super) fn forget_before(earliest: Option<Instant>) {
-    let mut forgotten = Vec::new();
     lock(logs()).retain(|log| {
         let mut steps = lock(&log.steps);
         match earliest {
-            Some(earliest) => {
-                let is_old = |record: &mut Record| record.begin() < earliest;
-                forgotten.push(steps.written.extract_if(.., is_old).collect());
-            }
-            None => forgotten.push(mem::take(&mut *steps).written),
+            Some(earliest) => steps.written.retain(|record| record.begin() >= earliest),
+            None => *steps = Steps::default(),
         }
         // Nobody else has it when its thread has ended.
         !steps.written.is_empty() || Arc::strong_count(log) > 1
     });
-    // Outside the lock: the last handle of a simulated machine waits for its threads, which may want logs.
-    drop::<Vec<Vec<Record>>>(forgotten);
 }

@@ -97,7 +97,8 @@ impl Sessions {
     }
 }
 
-/// Begins to collect.
+/// Begins to collect. Devices that are open are asked for the time once, which takes up to a few milliseconds where they are
+/// busy, and stay open until no session asks any more.
 pub fn start() -> Session {
     Session::start(true)
 }
@@ -120,6 +121,17 @@ pub struct Session {
 
 impl Session {
     fn start(asks_devices: bool) -> Self {
+        if fork::is_child() {
+            // The locks are the parent's.
+            return Self {
+                number: 0,
+                began: Instant::now(),
+                asks_devices: false,
+            };
+        }
+        if asks_devices {
+            device::prepare();
+        }
         let mut sessions = lock(sessions());
         sessions.last += 1;
         let number = sessions.last;
@@ -130,10 +142,6 @@ impl Session {
             asks_devices,
         });
         sessions.tell();
-        drop(sessions);
-        if asks_devices && !fork::is_child() {
-            device::prepare();
-        }
         Self {
             number,
             began,
@@ -175,6 +183,9 @@ impl Drop for Session {
         sessions.tell();
         log::forget_before(sessions.open.iter().map(|open| open.began).min());
         let asking = sessions.open.iter().filter(|open| open.asks_devices);
-        device::forget_before(asking.map(|open| open.began).min());
+        let forgotten = device::forget_before(asking.map(|open| open.began).min());
+        drop(sessions);
+        // Outside the locks: the last handle of a simulated machine waits for its threads.
+        drop(forgotten);
     }
 }

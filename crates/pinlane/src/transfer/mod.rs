@@ -1,8 +1,9 @@
 //! How bytes are moved: the handle a caller holds, and what works behind it.
 //!
 //! - [`Transfer`]: the handle; [`options`]: what a caller may choose; [`route`]: the ways there are.
-//! - [`request`] turns a tree and a destination into jobs: its tensors are [`sorted`] by the way they go; with what [`sources`]
-//!   knows of them and memory for the [`results`], which become its [`outputs`], or with what [`into`] says of tensors that exist; [`plan`] decides how each job's bytes go, by the [`means`] of the engine.
+//! - [`request`] turns a tree and a destination into jobs. Its tensors are [`sorted`] by the way they go. [`sources`] knows where
+//!   they come from; [`results`] is memory for where they go, or [`into`] says what of them exists. [`plan`] decides how each
+//!   job's bytes go, by the [`means`] of the engine. [`outputs`] are the results in the order of the tree.
 //! - [`pieces`] are memory of others, moved by its addresses.
 //! - [`write`] turns tensors and places in files into jobs that write.
 //! - [`short`] is the way of one small tensor, without all that.

@@ -14,7 +14,7 @@ impl Outputs {
         Self(list::with_capacity(tensors))
     }
 
-    /// The result of the tensor of number `index`.
+    /// Puts the result of the tensor of number `index` in its place.
     #[inline]
     pub(crate) fn put(&mut self, index: usize, output: Tensor) {
         // Where all go the same way, each comes behind the one before.
@@ -25,12 +25,15 @@ impl Outputs {
         if index > self.0.len() {
             self.0.resize_with(index + 1, || None);
         }
+        debug_assert!(self.0[index].is_none(), "tensor {index} has its result already");
         self.0[index] = Some(output);
     }
 
-    /// All, in order.
+    /// All, in order; nothing, where tensors that are there already were filled.
     pub(crate) fn in_order(self) -> impl Iterator<Item = Tensor> {
-        self.0.into_iter().flatten()
+        let present =
+            |output: Option<Tensor>| output.expect("each tensor goes one way, which gives its result");
+        self.0.into_iter().map(present)
     }
 }
 

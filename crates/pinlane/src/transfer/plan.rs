@@ -155,7 +155,7 @@ pub struct Plan {
     /// Whether the result stays in the slot that it lands in.
     stays: bool,
     pub(crate) pace: Pace,
-    /// What of the predicted time the way costs, whatever goes by it.
+    /// The part of the predicted time that the way costs, however much goes by it.
     way: Duration,
     predicted: Duration,
     /// Whether the device only simulates, so that the predicted time is none of its own.

@@ -24,7 +24,7 @@ use crate::{
         slots::Reuse,
         storage::{DeviceBlock, Place, Storage},
     },
-    trace::alone::Alone,
+    trace::alone::Enqueuing,
 };
 
 /// The longest copy: longer ones are cut, so that others' copies get a turn between the parts.
@@ -258,10 +258,10 @@ fn download_pinned(tensor: &Tensor, device: DevicePtr, bytes: usize, engine: &En
 unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy, route: Route) -> Result<()> {
     let stream = engine.take_quiet_stream()?;
     let doing = || format!("copying {} bytes", copy.bytes);
-    let told = Alone::begin(copy.bytes);
+    let told = Enqueuing::begin(copy.bytes);
     // SAFETY: the caller's promise, kept until the wait below is over.
     let enqueued = unsafe { stream.stream().copy(copy) };
-    let told = told.enqueued();
+    let told = told.wait();
     let ended = stream.finish();
     let is_done = enqueued.is_ok() && ended.is_ok();
     told.end(&engine.driver, &copy, is_done.then_some(route));

@@ -15,10 +15,10 @@ use crate::{
 pub(super) struct Sorted<'a> {
     pub(super) groups: Vec<Group<'a>>,
     /// Leaves that are on the host, as their destinations are, with their numbers in the tree.
-    pub(super) on_host: Vec<(usize, &'a Tensor)>,
+    pub(super) on_host: List<(usize, &'a Tensor)>,
     /// Leaves in files that new tensors on the host are made of, with their numbers in the tree.
-    pub(super) in_files: Vec<(usize, &'a Tensor)>,
-    /// The results; those that are there already.
+    pub(super) in_files: List<(usize, &'a Tensor)>,
+    /// Room for all results; filled for leaves that need no copy.
     pub(super) outputs: Outputs,
 }
 
@@ -29,6 +29,7 @@ pub(super) struct Group<'a> {
     pub(super) members: List<(usize, &'a Tensor)>,
 }
 
+/// Where tensors come from, and where they go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way<'a> {
     Upload,
@@ -58,8 +59,8 @@ impl<'a> Sorted<'a> {
         let results = if into.is_some() { 0 } else { leaves.len() };
         let mut sorted = Self {
             groups: Vec::new(),
-            on_host: Vec::new(),
-            in_files: Vec::new(),
+            on_host: list::empty(),
+            in_files: list::empty(),
             outputs: Outputs::with_capacity(results),
         };
         for (index, &tensor) in leaves.iter().enumerate() {

@@ -46,7 +46,8 @@ pub(super) fn memcpy(bench: &Bench, profile: &mut Profile, figures: &mut Figures
 
 impl MemcpyRate {
     /// Measures copies within host memory by one thread, two, four and so on up to the cores that this process may use, each
-    /// with memory of its own: `bytes` in all, which should be more than the processor's caches hold. The median of `runs`.
+    /// with memory of its own: `bytes` in all, which should be more than the processor's caches hold. The median of `runs`
+    /// or a few more, the better of two where there are six.
     ///
     /// # Errors
     ///

@@ -66,7 +66,7 @@ struct Unread {
 
 /// What a device has told.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(in crate::trace) struct Log {
     driver: Arc<dyn Driver>,
     /// Idle but for anchors.
     stream: Stream,
@@ -99,7 +99,10 @@ fn opened() -> &'static Mutex<Vec<Weak<dyn Driver>>> {
 pub(super) fn note_opened(driver: &Arc<dyn Driver>) {
     let mut opened = lock(opened());
     opened.retain(|known| known.strong_count() > 0);
-    opened.push(Arc::downgrade(driver));
+    let driver = Arc::downgrade(driver);
+    if !opened.iter().any(|known| known.ptr_eq(&driver)) {
+        opened.push(driver);
+    }
 }
 
 /// Has the logs of the open devices ready: a session's first copies should take no longer than the others.
@@ -114,12 +117,10 @@ pub(super) fn prepare_all() {
 pub(super) fn prepare(driver: &Arc<dyn Driver>) {
     if let Some(log) = Log::of(driver) {
         let _known_from_now_on = log.anchor();
-        let events = (0..READY).filter_map(|_| Event::new(driver, Timing::Enabled).ok());
+        let missing = READY.saturating_sub(lock(&log.state).spare.len());
+        let events = (0..missing).filter_map(|_| Event::new(driver, Timing::Enabled).ok());
         let events: Vec<_> = events.collect();
-        let mut state = lock(&log.state);
-        if state.spare.len() < READY {
-            state.spare.extend(events);
-        }
+        lock(&log.state).spare.extend(events);
     }
 }
 
@@ -132,7 +133,7 @@ pub(super) fn all() -> Vec<Arc<Log>> {
     lock(logs()).clone()
 }
 
-/// Has the copies in this direction timed that have not been, where the device behind `driver` has been asked.
+/// Has the copies in this direction timed that have not been.
 #[cold]
 pub(super) fn time_what_is_left(driver: &Arc<dyn Driver>, direction: Direction) {
     if let Some(log) = Log::of(driver) {
@@ -142,30 +143,30 @@ pub(super) fn time_what_is_left(driver: &Arc<dyn Driver>, direction: Direction) 
     }
 }
 
-pub(super) fn forget_all() {
-    // Outside the lock: the last handle of a simulated machine waits for its threads.
-    let forgotten = std::mem::take(&mut *lock(logs()));
-    drop(forgotten);
+/// All logs, which are none any more.
+pub(super) fn take_all() -> Vec<Arc<Log>> {
+    std::mem::take(&mut *lock(logs()))
 }
 
 impl Log {
     /// The log of the device behind `driver`, of which there may be several.
     pub(super) fn of(driver: &Arc<dyn Driver>) -> Option<Arc<Self>> {
-        let properties = driver.properties();
-        let mut logs = lock(logs());
-        let known = logs.iter().find(|log| is_same(log.properties(), properties));
-        if let Some(known) = known {
-            return Some(Arc::clone(known));
+        let known = |logs: &[Arc<Self>]| {
+            let known = logs
+                .iter()
+                .find(|log| is_same(log.properties(), driver.properties()));
+            known.map(Arc::clone)
+        };
+        if let Some(known) = known(&lock(logs())) {
+            return Some(known);
         }
-        let stream = || Stream::new(driver).ok();
-        let log = Arc::new(Self {
-            driver: Arc::clone(driver),
-            stream: stream()?,
-            clocks: [stream()?, stream()?, stream()?, stream()?].map(Mutex::new),
-            anchor: Mutex::default(),
-            reading: Mutex::default(),
-            state: Mutex::default(),
-        });
+        // Not under the lock: streams take a while, and others' copies go on.
+        let new = Self::new(driver)?;
+        let mut logs = lock(logs());
+        if let Some(known) = known(&logs) {
+            return Some(known);
+        }
+        let log = Arc::new(new);
         let reader = Arc::downgrade(&log);
         let spawned = thread::Builder::new().name("trace".to_owned());
         if let Err(error) = spawned.spawn(move || serve(|| reader.upgrade())) {
@@ -173,6 +174,18 @@ impl Log {
         }
         logs.push(Arc::clone(&log));
         Some(log)
+    }
+
+    fn new(driver: &Arc<dyn Driver>) -> Option<Self> {
+        let stream = || Stream::new(driver).ok();
+        Some(Self {
+            driver: Arc::clone(driver),
+            stream: stream()?,
+            clocks: [stream()?, stream()?, stream()?, stream()?].map(Mutex::new),
+            anchor: Mutex::default(),
+            reading: Mutex::default(),
+            state: Mutex::default(),
+        })
     }
 
     pub(super) fn properties(&self) -> &Properties {
@@ -198,7 +211,7 @@ impl Log {
     }
 
     /// Has the copies of an engine timed that have not been.
-    fn time_rest(&self, engine: EngineKind) {
+    pub(super) fn time_rest(&self, engine: EngineKind) {
         let rest = lock(&self.state).untimed[engine as usize].take(Instant::now());
         if let Some(copies) = rest {
             self.time(copies);

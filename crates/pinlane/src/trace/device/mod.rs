@@ -5,7 +5,7 @@
 //! fired. So no copy waits for its trace. But when a device writes the time down, its copies stand still for one to three
 //! microseconds, on whatever stream that is. So while one copy follows another on an engine, several are timed
 //! [together](span): their span begins with the first of them and ends with the last. The end of a transfer has all timed
-//! that is left.
+//! that is left. Copies between devices, over links of which no rate is known, are timed one by one.
 //!
 //! What the events tell is set to the host's clock by an *anchor*, an event on an idle stream that fired between two looks at that
 //! clock; a new one is made every other second, since the clocks drift apart. The end of a copy that its caller waits for
@@ -20,7 +20,7 @@ mod span;
 use std::fmt::Debug;
 
 use pinlane_driver::{
-    Driver, Event, Properties, Stream,
+    Driver, Event, Properties, Stream, fork,
     sync::{self, Arc, Duration, Instant},
 };
 
@@ -129,6 +129,10 @@ pub(crate) fn end_of_transfer(driver: &Arc<dyn Driver>, direction: Direction) {
 
 /// A device has been opened, whose engine has `driver`.
 pub(crate) fn note_opened(driver: &Arc<dyn Driver>) {
+    if fork::is_child() {
+        // The locks are the parent's.
+        return;
+    }
     log::note_opened(driver);
     if super::devices_are_wanted() {
         log::prepare(driver);
@@ -151,14 +155,17 @@ pub(super) struct LoneCopy {
 /// What the devices have told since `began`, and what callers saw of `alone`.
 pub(super) fn collect(began: Instant, alone: Vec<LoneCopy>) -> Vec<TracedDevice> {
     let deadline = Instant::now() + END_PATIENCE;
-    let mut told: Vec<Told> = Vec::new();
+    let mut told: Vec<Answer> = Vec::new();
     for log in log::all() {
+        for engine in EngineKind::ALL {
+            log.time_rest(engine);
+        }
         while !log.read_fired() && Instant::now() < deadline {
             sync::sleep(Duration::from_micros(200));
         }
         let (read, missed) = log.since(began);
         let properties = log.properties().clone();
-        told.push(Told {
+        told.push(Answer {
             properties,
             read,
             missed,
@@ -174,7 +181,7 @@ pub(super) fn collect(began: Instant, alone: Vec<LoneCopy>) -> Vec<TracedDevice>
             .find(|told| is_same(&told.properties, properties))
         {
             Some(told) => told.read.push(read),
-            None => told.push(Told {
+            None => told.push(Answer {
                 properties: properties.clone(),
                 read: vec![read],
                 missed: 0,
@@ -192,7 +199,7 @@ pub(super) fn collect(began: Instant, alone: Vec<LoneCopy>) -> Vec<TracedDevice>
 }
 
 /// What is known of one device.
-struct Told {
+struct Answer {
     properties: Properties,
     read: Vec<Read>,
     missed: u64,
@@ -203,16 +210,16 @@ fn is_same(one: &Properties, other: &Properties) -> bool {
     one.id == other.id && one.group == other.group
 }
 
-/// Lets go of what no session wants.
-pub(super) fn forget_before(earliest: Option<Instant>) {
-    match earliest {
-        Some(earliest) => {
-            for log in log::all() {
-                log.forget_before(earliest);
-            }
-        }
-        None => log::forget_all(),
+/// Lets go of what no session wants; gives the logs that nobody does, with the last handles of their drivers perhaps.
+#[must_use = "the last handle of a driver is not to be dropped while a lock is held"]
+pub(super) fn forget_before(earliest: Option<Instant>) -> Vec<Arc<Log>> {
+    let Some(earliest) = earliest else {
+        return log::take_all();
+    };
+    for log in log::all() {
+        log.forget_before(earliest);
     }
+    Vec::new()
 }
 
 /// The copies of one device, in the order in which they ended: of those on one engine, each begins after the one before.

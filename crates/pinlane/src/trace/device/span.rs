@@ -204,7 +204,7 @@ impl Untimed {
             self.stamped = Some(now);
         }
         let free_at = self.busy_until.filter(|_| follows).unwrap_or(now).max(now);
-        self.busy_until = takes.map(|takes| free_at + takes);
+        self.busy_until = takes.and_then(|takes| free_at.checked_add(takes));
         match &mut self.copies {
             Some(copies) => copies.append(copy),
             none => *none = Some(copy),

@@ -38,9 +38,7 @@ pub(super) fn lay_out(leaves: &[Leaf], placement: Placement) -> Result<(List<u64
                 end = after;
             }
             let slab = (!leaves.is_empty()).then_some(end);
-            let mut allocations = list::with_capacity(1);
-            allocations.extend(slab);
-            Ok((allocations, regions))
+            Ok((list::collect(slab), regions))
         }
     }
 }

@@ -3,14 +3,14 @@
 //! | part | time |
 //! | --- | --- |
 //! | the way | `latency` for the long way; `short_copy` for the short one; `gather_start` more where a kernel gathers |
-//! | the start | of a copy to the device that is longer than what goes along with the call: `copy_start` |
-//! | the tensors | each: `tensor_to_device` or `tensor_to_host`, and `tensor_tenfold` more for each tenfold of a thousand; the short way's one is in its `short_copy`. Half of it is for its result, which is made while the bytes move: the shorter of the two counts for nothing |
-//! | the ends | the first chunk is filled, or the last one emptied, while the link waits: by one thread's memcpy; not where the result stays in its slot |
+//! | the start | of a copy to the device: the more of `copy_start` the less of its bytes goes along with the call, by the mean chunk |
+//! | the tensors | each: `tensor_to_device` or `tensor_to_host`, and `tensor_tenfold` more for each tenfold of a thousand; the short way's one is in its `short_copy`. Half of it is for its result, which is made while the bytes move: the shorter of the two counts for nothing. On the caller's own thread that is the link's part alone |
+//! | the ends | the first chunk is filled, or the last one emptied, while the link waits: by one thread's memcpy, or within the caches where that is the caller's own; not where the result stays in its slot |
 //! | the middle | the longer of two: the link with the calls, each `copy_call`, since its engine rests between copies; and filling the other chunks by as many lanes as there are for them, no faster to the device than `staged_bytes_per_second` |
 //! | the lanes | `ramp_to_device` or `ramp_to_host`, the more of it the more bytes there are |
 //! | the driver's own way | its bytes by `small_plain_bytes_per_second` up to `plain_bytes` a tensor, else by `plain_bytes_per_second`; to the host each call waits as long as a short copy does |
 //!
-//! What a kernel carries goes by `gathered_bytes_per_second`; the caller's own thread copies by `cached_bytes_per_second`.
+//! What a kernel carries goes by `gathered_bytes_per_second`; the caller's own thread copies by `cached_bytes_per_second`, a lane by `memcpy_bytes_per_second`.
 //! The times are those of a program that makes the same transfer again and again: after others the caches have to be filled first. Of
 //! pages that the kernel makes for fresh results, and of other transfers, no profile knows.
 
@@ -30,15 +30,13 @@ struct Moving {
 }
 
 impl Plan {
-    /// How long plans should take that are carried out side by side, for a caller who then waits for all: what the way costs is
-    /// paid once.
+    /// How long plans should take that are carried out side by side, for a caller who then waits for all: the longest of their
+    /// ways is paid once.
     #[must_use]
     pub fn predicted_together(plans: &[Self]) -> Duration {
-        let all = plans.iter().map(|plan| plan.predicted);
-        let all = all.fold(Duration::ZERO, Duration::saturating_add);
-        let ways = plans.iter().map(|plan| plan.way).filter(|way| !way.is_zero());
-        let besides_the_first = ways.skip(1).fold(Duration::ZERO, Duration::saturating_add);
-        all.saturating_sub(besides_the_first)
+        let way = plans.iter().map(|plan| plan.way).max().unwrap_or_default();
+        let beyond = plans.iter().map(|plan| plan.predicted.saturating_sub(plan.way));
+        beyond.fold(way, Duration::saturating_add)
     }
 
     /// Foresees how long the plan should take.
@@ -109,22 +107,22 @@ impl Plan {
         let calls = calls.saturating_sub(1) as f64 * profile.copy_call.as_secs_f64();
         let link = (self.bytes - plain - gathered) as f64 / profile.link_bytes_per_second
             + gathered as f64 / profile.gathered_bytes_per_second;
-        let by_lanes = !self.inline && self.pace.lanes > 1;
-        let (one, together, ramp) = if by_lanes {
+        let (one, together, ramp) = if self.inline {
+            let one = profile.cached_bytes_per_second;
+            (one, one, 0.0)
+        } else {
             let one = profile.memcpy_bytes_per_second;
             let all = one * self.pace.lanes as f64;
             let all = match self.direction {
                 Direction::ToHost => all,
                 Direction::ToDevice | Direction::OnDevice => all.min(profile.staged_bytes_per_second),
             };
-            (
-                one,
-                all,
-                profile.ramp(self.direction, slotted as u64).as_secs_f64(),
-            )
-        } else {
-            let one = profile.cached_bytes_per_second;
-            (one, one, 0.0)
+            let ramp = if self.pace.lanes > 1 {
+                profile.ramp(self.direction, slotted as u64).as_secs_f64()
+            } else {
+                0.0
+            };
+            (one, all, ramp)
         };
         let fill = (slotted - alone) as f64 / together;
         let ends = alone as f64 / one;
@@ -174,7 +172,7 @@ mod tests {
             staged_bytes_per_second: 8e9,
             plain_bytes_per_second: 2e9,
             small_plain_bytes_per_second: 4e9,
-            cached_bytes_per_second: 4e9,
+            cached_bytes_per_second: 8e9,
             gathered_bytes_per_second: 5e9,
             short_copy: Duration::from_micros(5),
             copy_start: Duration::from_micros(2),
@@ -250,7 +248,7 @@ mod tests {
                 10_000,
                 Pageable,
                 None,
-                5.0 + 2.5 + 1.0,
+                5.0 + 1.25 + 1.0,
                 "the short way, out of a slot",
             ),
             (
@@ -268,7 +266,7 @@ mod tests {
                 4000,
                 Pageable,
                 Some(Staged),
-                20.0 + 0.1 + start(4000.0) + 1.0 + 0.4 - 0.05,
+                20.0 + 0.1 + start(4000.0) + 0.5 + 0.4 - 0.05,
                 "one chunk",
             ),
             (
@@ -286,7 +284,7 @@ mod tests {
                 4,
                 Pageable,
                 None,
-                20.0 + 100.0 + start(4000.0) + 1.0,
+                20.0 + 100.0 + start(4000.0) + 0.5,
                 "the tensors, one chunk, whose results take longer than the link",
             ),
             (
@@ -295,7 +293,7 @@ mod tests {
                 4,
                 Pageable,
                 None,
-                20.0 + 200.0 + 1.0,
+                20.0 + 200.0 + 0.5,
                 "the same, emptied",
             ),
             (
@@ -373,6 +371,12 @@ mod tests {
         let together = |plans: &[Plan]| micros(Plan::predicted_together(plans));
         let all = together(&[nothing.clone(), first.clone(), second, nothing.clone()]);
         assert!((all - (sum - 20.0)).abs() < 1e-6, "{all} of {sum}");
+        let short = plan(1, 1000);
+        assert!(short.is_short());
+        let expected = micros(short.predicted()) - 5.0 + micros(first.predicted());
+        for plans in [[short.clone(), first.clone()], [first.clone(), short]] {
+            assert!((together(&plans) - expected).abs() < 1e-6);
+        }
         assert_eq!(together(std::slice::from_ref(&first)), micros(first.predicted()));
         assert_eq!((together(&[nothing]), together(&[])), (0.0, 0.0));
     }
