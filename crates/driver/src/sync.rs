@@ -17,8 +17,8 @@ pub use shuttle::{
 };
 
 /// For process-wide tables and marks, which no test contends for.
-use std::sync::TryLockError;
-pub use std::sync::{OnceLock, atomic::AtomicBool as ProcessFlag};
+pub use std::sync::{Mutex as ProcessMutex, OnceLock, atomic::AtomicBool as ProcessFlag};
+use std::sync::{MutexGuard as ProcessGuard, TryLockError};
 pub use std::time::{Duration, Instant};
 
 pub use std::thread::available_parallelism;
@@ -31,9 +31,14 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Locks `mutex` where nobody holds it, with the same view of poisoning as [`lock`].
-pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match mutex.try_lock() {
+/// Locks a process-wide table, with the same view of poisoning as [`lock`].
+pub fn lock_table<T>(table: &ProcessMutex<T>) -> ProcessGuard<'_, T> {
+    table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Locks a process-wide table where nobody holds it, with the same view of poisoning as [`lock`].
+pub fn try_lock_table<T>(table: &ProcessMutex<T>) -> Option<ProcessGuard<'_, T>> {
+    match table.try_lock() {
         Ok(guard) => Some(guard),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,

@@ -221,14 +221,14 @@ impl Device {
 
     /// Gives memory that nothing uses back to the system, and returns the bytes given back: the pinned memory and the device
     /// memory of an accelerator, or what the host keeps of pageable results and of what transfers note. A process forked
-    /// from the one that uses the accelerator has none of it to give.
+    /// from one that uses accelerators has none of it to give.
     pub fn trim(&self) -> usize {
-        let Some(accelerator) = self.accelerator() else {
-            return recycled::trim() + list::trim();
-        };
         if fork::is_child() {
             return 0;
         }
+        let Some(accelerator) = self.accelerator() else {
+            return recycled::trim() + list::trim();
+        };
         let engine = accelerator.running.engine();
         let idle = engine.driver.trim().unwrap_or_else(|error| {
             tracing::warn!(%error, "idle memory of the device stays with it");

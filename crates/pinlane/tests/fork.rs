@@ -23,6 +23,7 @@ use libtest_mimic::{Arguments, Trial};
 use pinlane::{
     AdoptedPin, DType, Device, DeviceOptions, Error, Tensor, Tree,
     driver::{ErrorKind, Stream},
+    trace,
 };
 use rig::Rig;
 
@@ -43,6 +44,7 @@ const TESTS: &[(&str, fn())] = tests![
     a_child_drops_what_it_inherited_in_peace,
     a_child_drops_results_that_stay_in_slots_and_memory_that_is_pinned_for_others,
     a_child_is_told_nothing_of_what_its_parent_holds,
+    a_child_makes_lists_and_sessions_of_its_own,
     a_child_opens_no_device,
     a_child_goes_on_with_tensors_of_the_host,
 ];
@@ -267,6 +269,36 @@ impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+fn a_child_makes_lists_and_sessions_of_its_own() {
+    let used = Used::new();
+    let host = Device::host();
+    let many: Vec<Tensor> = (0..2000)
+        .map(|_| Tensor::full(DType::U8, &[1], 3).unwrap())
+        .collect();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let session = trace::start();
+                assert_eq!(many.to(&host).unwrap().len(), many.len());
+                host.trim();
+                drop(session);
+            }
+        });
+        for _ in 0..20 {
+            in_child(|| {
+                let session = trace::start();
+                let same = many.to(&host).unwrap();
+                assert!(same.iter().all(|tensor| tensor.as_bytes().unwrap() == [3]));
+                assert!(session.finish().threads().is_empty());
+                assert_eq!(host.trim(), 0);
+            });
+        }
+    });
+    used.finish();
 }
 
 fn a_child_opens_no_device() {

@@ -7,7 +7,7 @@ mod rig;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::sleep,
+    thread::{sleep, yield_now},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use pinlane::{
         Stream, Timing,
         sim::{DeviceConfig, Fault, FaultPlan, MachineConfig, Step},
     },
-    trace::{self, Trace, TracedDevice},
+    trace::{self, TimedBy, Trace, TracedDevice},
 };
 use rig::{Rig, pattern, small_engine};
 
@@ -103,6 +103,61 @@ fn copies_that_follow_each_other_are_one_span_with_all_their_bytes() {
     assert!(device.spans.len() < CHUNKS, "{} spans", device.spans.len());
     let shown = trace.summary().to_string();
     assert!(shown.contains(&format!("{CHUNKS} copies")), "{shown}");
+    rig.finish();
+}
+
+#[test]
+fn a_copy_that_its_caller_waits_for_is_two_steps_and_a_span_of_as_long() {
+    let _turn = turn();
+    let rig = rig();
+    let bytes = 100;
+    let short = Tensor::from_bytes(pattern(bytes, 1), DType::U8, &[bytes]).unwrap();
+    let outer = trace::start();
+    let inner = trace::start();
+    drop(short.to(rig.device()).unwrap());
+    for (session, copies) in [(inner, 1), (outer, 2)] {
+        let trace = session.finish();
+        let device = only_device(&trace);
+        let spans = device.spans.iter();
+        let told: Vec<_> = spans
+            .map(|span| (span.timed_by, span.copies, span.bytes))
+            .collect();
+        assert_eq!(told, vec![(TimedBy::Host, 1, bytes as u64); copies]);
+        let [thread] = trace.threads() else {
+            panic!("{:?}", trace.threads());
+        };
+        for (steps, span) in thread.spans.chunks(2).zip(&device.spans) {
+            let [copy, wait] = steps else { panic!("{steps:?}") };
+            assert_eq!((copy.name, wait.name), ("copy", "wait"));
+            assert_eq!((copy.bytes, wait.bytes), (Some(bytes as u64), Some(bytes as u64)));
+            assert_eq!(
+                (copy.start, copy.end, wait.end),
+                (span.start, wait.start, span.end)
+            );
+        }
+        drop(short.to(rig.device()).unwrap());
+    }
+    rig.finish();
+}
+
+#[test]
+fn a_session_that_ends_in_the_middle_of_copies_waits_for_them() {
+    let _turn = turn();
+    let rig = rig();
+    let tensor = tensor();
+    moved(&rig, &tensor);
+    let before = rig.sim().calls(Step::Copy);
+    let session = trace::start();
+    let transfer = tensor.transfer_with(rig.device(), &staged()).unwrap();
+    // By then one of the two lanes is at its second at least.
+    while rig.sim().calls(Step::Copy) < before + 4 {
+        yield_now();
+    }
+    let trace = session.finish();
+    let device = only_device(&trace);
+    assert!(copies(device) > 0);
+    assert_eq!(device.missed, 0);
+    drop(transfer.wait().unwrap());
     rig.finish();
 }
 

@@ -16,7 +16,7 @@ use allocator_api2::{
     boxed::Box,
     vec::Vec,
 };
-use pinlane_driver::sync::{Mutex, OnceLock, try_lock};
+use pinlane_driver::sync::{OnceLock, ProcessMutex, try_lock_table};
 
 /// Shorter blocks are the system allocator's, which keeps such by itself.
 const SHORTEST: usize = 4 << 10;
@@ -63,7 +63,7 @@ pub(crate) fn room<T>(elements: usize) -> Room<T> {
 
 /// Gives all that is kept back to the system's allocator; returns the bytes.
 pub(crate) fn trim() -> usize {
-    let gone = try_lock(kept()).map(|mut kept| mem::take(&mut *kept));
+    let gone = try_lock_table(kept()).map(|mut kept| mem::take(&mut *kept));
     gone.map_or(0, |gone| gone.bytes)
 }
 
@@ -93,7 +93,7 @@ unsafe impl Allocator for ListMemory {
             return Global.allocate(layout);
         };
         // Nobody waits for the lock: in a forked child its holder may be gone for ever.
-        let kept = try_lock(kept()).and_then(|mut kept| kept.take(block.size()));
+        let kept = try_lock_table(kept()).and_then(|mut kept| kept.take(block.size()));
         // SAFETY: the size is not zero.
         let ptr = kept.or_else(|| NonNull::new(unsafe { alloc::alloc(block) }));
         ptr.map(|ptr| NonNull::slice_from_raw_parts(ptr, block.size()))
@@ -105,7 +105,7 @@ unsafe impl Allocator for ListMemory {
             // SAFETY: the caller's promise; `allocate` has left it to the same.
             return unsafe { Global.deallocate(ptr, layout) };
         };
-        match try_lock(kept()) {
+        match try_lock_table(kept()) {
             Some(mut kept) => {
                 let beyond = kept.keep(ptr, block.size());
                 // Freeing takes its time.
@@ -137,9 +137,9 @@ const fn class_of(bytes: usize) -> usize {
 // SAFETY: a block is memory that belongs to no thread.
 unsafe impl Send for Blocks {}
 
-fn kept() -> &'static Mutex<Blocks> {
-    static KEPT: OnceLock<Mutex<Blocks>> = OnceLock::new();
-    KEPT.get_or_init(Mutex::default)
+fn kept() -> &'static ProcessMutex<Blocks> {
+    static KEPT: OnceLock<ProcessMutex<Blocks>> = OnceLock::new();
+    KEPT.get_or_init(ProcessMutex::default)
 }
 
 impl Blocks {
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(again.as_ptr().cast(), at);
         drop(again);
         assert!(trim() >= LONGEST);
-        assert!(try_lock(kept()).unwrap().of_class[class_of(LONGEST)].is_empty());
+        assert!(try_lock_table(kept()).unwrap().of_class[class_of(LONGEST)].is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use pinlane_driver::{
     Driver, Event, Properties, Stream, Timing,
-    sync::{self, Arc, Duration, Instant, Mutex, OnceLock, Weak, lock, thread},
+    sync::{self, Arc, Duration, Instant, Mutex, OnceLock, ProcessMutex, Weak, lock, lock_table, thread},
 };
 
 use super::{
@@ -84,20 +84,22 @@ struct State {
     /// Events that were looked at: making one takes ten microseconds.
     spare: Vec<Event>,
     unread: VecDeque<Unread>,
+    /// How many of those there have been, from the first on.
+    awaited: u64,
     read: Vec<Read>,
     /// Copies of which nothing is known, and since when: they failed, or there was no room for them.
     missed: Vec<(Instant, u64)>,
 }
 
 /// The devices that were opened, for sessions that begin later.
-fn opened() -> &'static Mutex<Vec<Weak<dyn Driver>>> {
-    static OPENED: OnceLock<Mutex<Vec<Weak<dyn Driver>>>> = OnceLock::new();
-    OPENED.get_or_init(Mutex::default)
+fn opened() -> &'static ProcessMutex<Vec<Weak<dyn Driver>>> {
+    static OPENED: OnceLock<ProcessMutex<Vec<Weak<dyn Driver>>>> = OnceLock::new();
+    OPENED.get_or_init(ProcessMutex::default)
 }
 
 /// Notes that the device behind `driver` may be asked.
 pub(super) fn note_opened(driver: &Arc<dyn Driver>) {
-    let mut opened = lock(opened());
+    let mut opened = lock_table(opened());
     opened.retain(|known| known.strong_count() > 0);
     let driver = Arc::downgrade(driver);
     if !opened.iter().any(|known| known.ptr_eq(&driver)) {
@@ -107,7 +109,7 @@ pub(super) fn note_opened(driver: &Arc<dyn Driver>) {
 
 /// Has the logs of the open devices ready: a session's first copies should take no longer than the others.
 pub(super) fn prepare_all() {
-    let drivers: Vec<_> = lock(opened()).iter().filter_map(Weak::upgrade).collect();
+    let drivers: Vec<_> = lock_table(opened()).iter().filter_map(Weak::upgrade).collect();
     for driver in &drivers {
         prepare(driver);
     }
@@ -211,7 +213,7 @@ impl Log {
     }
 
     /// Has the copies of an engine timed that have not been.
-    pub(super) fn time_rest(&self, engine: EngineKind) {
+    fn time_rest(&self, engine: EngineKind) {
         let rest = lock(&self.state).untimed[engine as usize].take(Instant::now());
         if let Some(copies) = rest {
             self.time(copies);
@@ -256,6 +258,7 @@ impl Log {
         let mut state = lock(&self.state);
         if state.unread.len() < MOST_UNREAD {
             state.unread.push_back(unread);
+            state.awaited += 1;
         } else {
             state.miss(unread.copies.count());
         }
@@ -301,14 +304,24 @@ impl Log {
         fired.then_some((window, Anchor { event, host }))
     }
 
-    /// Looks at the copies that are done, oldest first; says whether those were all. No lane waits meanwhile.
-    pub(super) fn read_fired(&self) -> bool {
+    /// Has all copies timed that have been enqueued, and says how many events there have been by then.
+    pub(super) fn time_all(&self) -> u64 {
+        for engine in EngineKind::ALL {
+            self.time_rest(engine);
+        }
+        lock(&self.state).awaited
+    }
+
+    /// Looks at the copies that are done, oldest first; says whether those were all up to the event of that number. No lane
+    /// waits meanwhile.
+    pub(super) fn read_fired(&self, up_to: u64) -> bool {
         let _alone = lock(&self.reading);
         while let Some(oldest) = self.take_oldest() {
             // One that failed is looked at too.
             if let Ok(false) = oldest.end.query() {
-                lock(&self.state).unread.push_front(oldest);
-                return false;
+                let mut state = lock(&self.state);
+                state.unread.push_front(oldest);
+                return state.looked_at() >= up_to;
             }
             self.read(oldest);
         }
@@ -343,16 +356,19 @@ impl Log {
         }
     }
 
-    /// What ended since `began`, and how many copies were missed since then.
-    pub(super) fn since(&self, began: Instant) -> (Vec<Read>, u64) {
+    /// What ended since `began`, and how many copies were missed since then, up to the event of that number.
+    pub(super) fn since(&self, began: Instant, up_to: u64) -> (Vec<Read>, u64) {
         let state = lock(&self.state);
         let read = state.read.iter().filter(|read| read.end > began).copied();
         let missed = state.missed.iter().filter(|(at, _)| *at >= began);
         let missed: u64 = missed.map(|(_, copies)| copies).sum();
-        let unread = state.unread.iter().map(|unread| &unread.copies);
-        let unknown: u64 = unread.map(Copies::count).sum();
-        let untimed: u64 = state.untimed.iter().map(Untimed::count).sum();
-        (read.collect(), missed + unknown + untimed)
+        let late = up_to.saturating_sub(state.looked_at());
+        let unread = state
+            .unread
+            .iter()
+            .take(usize::try_from(late).unwrap_or(usize::MAX));
+        let unknown: u64 = unread.map(|unread| unread.copies.count()).sum();
+        (read.collect(), missed + unknown)
     }
 
     pub(super) fn forget_before(&self, earliest: Instant) {
@@ -363,6 +379,11 @@ impl Log {
 }
 
 impl State {
+    /// How many events were looked at.
+    fn looked_at(&self) -> u64 {
+        self.awaited - self.unread.len() as u64
+    }
+
     fn keep(&mut self, read: Read) {
         if self.read.len() < MOST_SPANS {
             self.read.push(read);
@@ -382,7 +403,7 @@ impl State {
 /// What a log's thread does until there is none.
 fn serve(log: impl Fn() -> Option<Arc<Log>>) {
     while let Some(log) = log() {
-        log.read_fired();
+        log.read_fired(u64::MAX);
         drop(log);
         sync::sleep(READ_EVERY);
     }

@@ -157,13 +157,12 @@ pub(super) fn collect(began: Instant, alone: Vec<LoneCopy>) -> Vec<TracedDevice>
     let deadline = Instant::now() + END_PATIENCE;
     let mut told: Vec<Answer> = Vec::new();
     for log in log::all() {
-        for engine in EngineKind::ALL {
-            log.time_rest(engine);
-        }
-        while !log.read_fired() && Instant::now() < deadline {
+        // What is enqueued from now on is a later session's.
+        let up_to = log.time_all();
+        while !log.read_fired(up_to) && Instant::now() < deadline {
             sync::sleep(Duration::from_micros(200));
         }
-        let (read, missed) = log.since(began);
+        let (read, missed) = log.since(began, up_to);
         let properties = log.properties().clone();
         told.push(Answer {
             properties,

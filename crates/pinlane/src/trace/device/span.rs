@@ -224,11 +224,6 @@ impl Untimed {
         self.stamped = Some(now);
         Some(copies)
     }
-
-    /// How many there are.
-    pub(super) fn count(&self) -> u64 {
-        self.copies.as_ref().map_or(0, Copies::count)
-    }
 }
 
 #[cfg(test)]
@@ -356,9 +351,8 @@ mod tests {
             let added = untimed.add(copies(0, Route::Staged, now, true), takes, now);
             assert!(added.due.is_none());
         }
-        assert_eq!(untimed.count(), 3);
         assert_eq!(untimed.take(now).map(|copies| copies.copies), Some(3));
-        assert_eq!((untimed.count(), untimed.take(now).is_none()), (0, true));
+        assert!(untimed.take(now).is_none());
     }
 
     #[test]
