@@ -129,7 +129,7 @@ const ASSUMED_LATENCY: Duration = Duration::from_nanos(7_700);
 const ASSUMED_GATHER_START: Duration = Duration::from_micros(5);
 const ASSUMED_TENSOR_TO_DEVICE: Duration = Duration::from_nanos(130);
 const ASSUMED_TENSOR_TO_HOST: Duration = Duration::from_nanos(120);
-const ASSUMED_TENSOR_TENFOLD: Duration = Duration::from_nanos(55);
+const ASSUMED_TENSOR_TENFOLD: Duration = Duration::from_nanos(30);
 /// What lanes take until all are at work, by the same. It is nothing on a simulated device, whose copies are the processor's own and
 /// wait for no lane.
 const ASSUMED_RAMP_TO_DEVICE: Duration = Duration::from_micros(120);

@@ -166,7 +166,8 @@ pub(super) fn ramps(bench: &Bench, profile: &mut Profile, _: &mut Figures) -> Re
     let whole = |direction| -> Result<Duration> {
         let tensor = tensors(HostMemory::Pageable, 1, bytes)?;
         let moved = Move::new(&device, direction, tensor, None)?;
-        let took = median(4 * bench.runs, || moved.time())?;
+        // Lanes and what they wake up to make these the most uneven of all times.
+        let took = median(16 * bench.runs, || moved.time())?;
         let described = Workload::new(direction).tensors(1, bytes as u64, HostEnd::Pageable)?;
         let part = beyond(took, &described, &device)?;
         // Of so many bytes a part of it is paid.

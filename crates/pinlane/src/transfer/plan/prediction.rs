@@ -4,10 +4,10 @@
 //! | --- | --- |
 //! | the way | `latency` for the long way; `short_copy` for the short one; `gather_start` more where a kernel gathers |
 //! | the start | of a copy to the device: the more of `copy_start` the less of its bytes goes along with the call, by the mean chunk |
-//! | the tensors | each: `tensor_to_device` or `tensor_to_host`, and `tensor_tenfold` more for each tenfold of a thousand; the short way's one is in its `short_copy`. Half of it is for its result, which is made while the bytes move: the shorter of the two counts for nothing. On the caller's own thread that is the link's part alone |
+//! | the tensors | each: `tensor_to_device` or `tensor_to_host`, and `tensor_tenfold` more for each tenfold of a thousand; the short way's one is in its `short_copy`. Half of it is for its result, which is made while the bytes move: the shorter of the two counts for nothing, up to 10,000 tensors. On the caller's own thread that is the link's part alone |
 //! | the ends | the first chunk is filled, or the last one emptied, while the link waits: by one thread's memcpy, or within the caches where that is the caller's own; not where the result stays in its slot |
 //! | the middle | the longer of two: the link with the calls, each `copy_call`, since its engine rests between copies; and filling the other chunks by as many lanes as there are for them, no faster to the device than `staged_bytes_per_second` |
-//! | the lanes | `ramp_to_device` or `ramp_to_host`, the more of it the more bytes there are |
+//! | the lanes | `ramp_to_device` or `ramp_to_host`, the more of it the more bytes there are; to the host it is the calls of copies that lanes wait for, of which a kernel needs none |
 //! | the driver's own way | its bytes by `small_plain_bytes_per_second` up to `plain_bytes` a tensor, else by `plain_bytes_per_second`; to the host each call waits as long as a short copy does |
 //!
 //! What a kernel carries goes by `gathered_bytes_per_second`; the caller's own thread copies by `cached_bytes_per_second`, a lane by `memcpy_bytes_per_second`.
@@ -21,6 +21,8 @@ use crate::{Profile, Route};
 
 /// The part of what a tensor costs that is for its result.
 const RESULTS: f64 = 0.5;
+/// Of more tensors, who makes their results and what moves their bytes wait for the same memory.
+const MADE_MEANWHILE: usize = 10_000;
 
 /// Seconds that the bytes and the calls take.
 struct Moving {
@@ -54,11 +56,12 @@ impl Plan {
 
     /// What it takes beyond the way.
     fn beyond_the_way(&self, profile: &Profile) -> Duration {
-        let tensors = if self.short {
-            0.0
-        } else {
-            profile.of_tensors(self.direction, self.leaves)
+        let of_tensors = |tensors| match self.short {
+            true => 0.0,
+            false => profile.of_tensors(self.direction, tensors),
         };
+        let tensors = of_tensors(self.leaves);
+        let meanwhile = RESULTS * of_tensors(self.leaves.min(MADE_MEANWHILE));
         let kernel = if self.chunks.iter().any(|chunk| self.is_by_kernel(chunk)) {
             profile.gather_start
         } else {
@@ -70,13 +73,13 @@ impl Plan {
         };
         // A rate next to nothing makes it longer than a duration can be, and so do a profile's times together.
         let Moving { all, unattended } = self.moving(profile);
-        let seconds = tensors + all - (RESULTS * tensors).min(unattended);
+        let seconds = tensors + all - meanwhile.min(unattended);
         let rest = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         rest.saturating_add(kernel).saturating_add(start)
     }
 
     fn moving(&self, profile: &Profile) -> Moving {
-        let (mut slotted, mut alone, mut gathered) = (0, 0, 0);
+        let (mut slotted, mut ramped, mut alone, mut gathered) = (0, 0, 0, 0);
         let (mut plain, mut left_to_the_driver, mut blocked) = (0, 0.0, 0);
         for chunk in &self.chunks {
             if self.is_by_kernel(chunk) {
@@ -88,6 +91,9 @@ impl Plan {
             }
             if chunk.is_staged() {
                 slotted += chunk.bytes;
+                if self.direction != Direction::ToHost || !self.is_by_kernel(chunk) {
+                    ramped += chunk.bytes;
+                }
                 alone = match self.direction {
                     Direction::ToHost => chunk.bytes,
                     _ if alone > 0 => alone,
@@ -118,7 +124,7 @@ impl Plan {
                 Direction::ToDevice | Direction::OnDevice => all.min(profile.staged_bytes_per_second),
             };
             let ramp = if self.pace.lanes > 1 {
-                profile.ramp(self.direction, slotted as u64).as_secs_f64()
+                profile.ramp(self.direction, ramped as u64).as_secs_f64()
             } else {
                 0.0
             };
