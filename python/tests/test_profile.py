@@ -53,14 +53,14 @@ def test_a_profile_without_a_file_is_looked_at(device: str) -> None:
     assert "# of Calls" in text and "fill" in text and taken.devices[0].device in text
 
 
-def test_copies_that_follow_each_other_closely_are_one_span_and_all_counted(device: str, tmp_path: Path) -> None:
+def test_every_copy_is_counted_in_the_span_that_has_it(device: str, tmp_path: Path) -> None:
     tree = [torch.ones(4 << 20), torch.ones(4 << 20)]
     with pinlane.profile(tmp_path / "trace.json") as taken:
         pinlane.to(tree, device, non_blocking=True).result()
     copies = [span["args"] for span in spans_in(tmp_path / "trace.json") if "copies" in span["args"]]
     [told] = taken.devices
-    assert told.copies == sum(span["copies"] for span in copies) > len(copies)
-    assert told.bytes == sum(span["bytes"] for span in copies)
+    assert told.copies == sum(span["copies"] for span in copies) >= len(copies) > 0
+    assert told.bytes == sum(span["bytes"] for span in copies) == 2 * 4 * (4 << 20)
 
 
 def test_threads_of_the_program_are_called_as_it_calls_them(device: str, tmp_path: Path) -> None:
