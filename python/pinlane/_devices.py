@@ -97,7 +97,8 @@ def set_kept_limit(bytes: int) -> None:
     """Changes how much ordinary host memory is kept for later results; 2 GiB unless told, or a sixteenth of what the system
     has where that is less.
 
-    Memory of large results on the host is kept when they are dropped: the next that lies in it arrives twice as fast.
+    Memory of large results on the host is kept when they are dropped: the next that lies in it arrives twice as fast. Beside
+    that, up to 64 MiB are kept for what transfers note about their tensors.
     """
     _native.set_kept_limit(whole(bytes, "the limit", 0))
 

@@ -24,6 +24,8 @@
 //!
 //! Tensors without bytes are none of the n: torch copies nothing of them and waits for nothing, so they take no time here.
 
+use std::time::Duration;
+
 use pinlane::{Amount, Direction, HostEnd, Profile};
 use pinlane_guide::plain::PIECE;
 use serde::Serialize;
@@ -142,12 +144,13 @@ impl Plain {
         let (link, memcpy) = (profile.link_bytes_per_second, profile.memcpy_bytes_per_second);
         let plain_rate = bytes / plain;
         let rate = |rate: f64| Amount::Rate(rate).to_string();
+        let time = |time: Duration| Amount::Time(time).to_string();
         let calls = if tensors == 1.0 {
             "the call".to_owned()
         } else {
             format!("each of {tensors} calls")
         };
-        let each_waits = format!("{calls} waits for its copy ({:.1?})", profile.short_copy);
+        let each_waits = format!("{calls} waits for its copy ({})", time(profile.short_copy));
         let one_wait = "one wait at the end";
         let pinned_by = format!(
             "{} copies into pinned memory ({})",
@@ -235,8 +238,8 @@ impl Plain {
                 load.enqueued() + latency,
                 if load.is_bound_by_calls() {
                     format!(
-                        "{tensors} calls of {:.1?} each take longer than the bytes; {one_wait}",
-                        profile.copy_call
+                        "{tensors} calls of {} each take longer than the bytes; {one_wait}",
+                        time(profile.copy_call)
                     )
                 } else {
                     format!("the link carries {}; {one_wait}", rate(link))

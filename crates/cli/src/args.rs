@@ -222,7 +222,7 @@ pub(crate) struct AdviseArgs {
     pub(crate) json: bool,
 }
 
-/// Measure what this machine can do, in a few seconds, and store it: devices that are opened from then on use it.
+/// Measure what this machine can do, in a quarter of a minute, and store it: devices that are opened from then on use it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TuneArgs {
     /// The device to measure, such as cuda:0 [default: the best there is]

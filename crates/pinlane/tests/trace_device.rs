@@ -115,7 +115,8 @@ fn a_copy_that_its_caller_waits_for_is_two_steps_and_a_span_of_as_long() {
     let outer = trace::start();
     let inner = trace::start();
     drop(short.to(rig.device()).unwrap());
-    for (session, copies) in [(inner, 1), (outer, 2)] {
+    let later = trace::start();
+    for (session, copies) in [(inner, 1), (outer, 2), (later, 2)] {
         let trace = session.finish();
         let device = only_device(&trace);
         let spans = device.spans.iter();

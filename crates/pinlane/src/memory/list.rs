@@ -89,32 +89,46 @@ fn block_of(bytes: usize) -> Layout {
 // allocator are one, as it has no state of its own.
 unsafe impl Allocator for ListMemory {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let Some(block) = block_for(layout) else {
-            return Global.allocate(layout);
-        };
-        // Nobody waits for the lock: in a forked child its holder may be gone for ever.
-        let kept = try_lock_table(kept()).and_then(|mut kept| kept.take(block.size()));
-        // SAFETY: the size is not zero.
-        let ptr = kept.or_else(|| NonNull::new(unsafe { alloc::alloc(block) }));
-        ptr.map(|ptr| NonNull::slice_from_raw_parts(ptr, block.size()))
-            .ok_or(AllocError)
+        match block_for(layout) {
+            Some(block) => allocate_block(kept(), block),
+            None => Global.allocate(layout),
+        }
     }
 
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
-        let Some(block) = block_for(layout) else {
-            // SAFETY: the caller's promise; `allocate` has left it to the same.
-            return unsafe { Global.deallocate(ptr, layout) };
-        };
-        match try_lock_table(kept()) {
-            Some(mut kept) => {
-                let beyond = kept.keep(ptr, block.size());
-                // Freeing takes its time.
-                drop(kept);
-                drop(beyond);
-            }
+        match block_for(layout) {
             // SAFETY: the caller's promise; it was allocated with this layout, for this list or for one before.
-            None => unsafe { alloc::dealloc(ptr.as_ptr(), block) },
+            Some(block) => unsafe { give_back(kept(), ptr, block) },
+            // SAFETY: the caller's promise; `allocate` has left it to the same.
+            None => unsafe { Global.deallocate(ptr, layout) },
         }
+    }
+}
+
+/// One that is kept, or a new one. Nobody waits for the lock: in a forked child its holder may be gone for ever.
+fn allocate_block(kept: &ProcessMutex<Blocks>, block: Layout) -> Result<NonNull<[u8]>, AllocError> {
+    let known = try_lock_table(kept).and_then(|mut kept| kept.take(block.size()));
+    // SAFETY: the size is not zero.
+    let ptr = known.or_else(|| NonNull::new(unsafe { alloc::alloc(block) }));
+    ptr.map(|ptr| NonNull::slice_from_raw_parts(ptr, block.size()))
+        .ok_or(AllocError)
+}
+
+/// Keeps a block, or gives it back to the system's allocator.
+///
+/// # Safety
+///
+/// It was allocated with this layout, and is nobody's any more.
+unsafe fn give_back(kept: &ProcessMutex<Blocks>, ptr: NonNull<u8>, block: Layout) {
+    match try_lock_table(kept) {
+        Some(mut kept) => {
+            let beyond = kept.keep(ptr, block.size());
+            // Freeing takes its time.
+            drop(kept);
+            drop(beyond);
+        }
+        // SAFETY: the caller's promise.
+        None => unsafe { alloc::dealloc(ptr.as_ptr(), block) },
     }
 }
 
@@ -182,7 +196,7 @@ impl Drop for Blocks {
 
 #[cfg(test)]
 mod tests {
-    use pinlane_driver::sync::thread;
+    use pinlane_driver::sync::{lock_table, thread};
 
     use super::*;
 
@@ -244,17 +258,23 @@ mod tests {
     }
 
     #[test]
-    fn a_list_lies_where_one_of_its_size_lay_before_until_what_is_kept_is_given_back() {
-        // A size that no other test has.
-        let bytes = 3 * (LONGEST / 4);
-        let list: List<u8> = with_capacity(bytes);
-        let at = list.as_ptr();
-        drop(list);
-        let again: List<u16> = with_capacity(bytes / 2 - 1);
-        assert_eq!(again.as_ptr().cast(), at);
-        drop(again);
-        assert!(trim() >= LONGEST);
-        assert!(try_lock_table(kept()).unwrap().of_class[class_of(LONGEST)].is_empty());
+    fn what_is_given_back_is_allocated_again_and_nothing_waits_for_the_lock() {
+        let kept = ProcessMutex::new(Blocks::default());
+        let block = block_for(layout(3 * SHORTEST)).unwrap();
+        let first = allocate_block(&kept, block).unwrap();
+        assert_eq!(first.len(), 4 * SHORTEST);
+        // SAFETY: allocated above, each time, and not used.
+        let give_back = |ptr: NonNull<[u8]>| unsafe { give_back(&kept, ptr.cast(), block) };
+        give_back(first);
+        assert_eq!(lock_table(&kept).bytes, 4 * SHORTEST);
+        let again = allocate_block(&kept, block).unwrap();
+        assert_eq!(again.cast::<u8>(), first.cast());
+        assert_eq!(lock_table(&kept).bytes, 0);
+        let held = lock_table(&kept);
+        give_back(allocate_block(&kept, block).unwrap());
+        assert_eq!(held.bytes, 0);
+        drop(held);
+        give_back(again);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Measuring a profile: what the engine itself does on this machine, in a few seconds.
+//! Measuring a profile: what the engine itself does on this machine, in a quarter of a minute.
 //!
 //! Everything is measured through engines of its own over the device's driver, each with the pinned budget of the device
 //! that was given: what is found is what transfers will see, the given device's budget is not touched, and all that was
@@ -107,7 +107,7 @@ impl Measurement {
 }
 
 impl Profile {
-    /// Measures what `device` and its host can do, in a few seconds, and tells `progress` before each step. Nothing else
+    /// Measures what `device` and its host can do, in a quarter of a minute, and tells `progress` before each step. Nothing else
     /// should run meanwhile: what the host keeps of pageable results is given back, too. Takes up to 256 MiB of the device's memory, twice that of the host's, and pins up to twice the
     /// device's budget for a moment.
     ///

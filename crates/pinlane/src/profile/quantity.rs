@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::Profile;
+use crate::units;
 
 /// One value of a profile.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +17,7 @@ pub struct Quantity {
     pub measured: bool,
 }
 
-/// A value with its unit. Prints as `55.2 GB/s`, `8.0µs`, `4 MiB`, `12`.
+/// A value with its unit. Prints as `55.2 GB/s`, `8.00 us`, `4 MiB`, `12`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Amount {
@@ -35,7 +36,7 @@ impl fmt::Display for Amount {
         let text = match *self {
             Self::Rate(rate) => format!("{:.1} GB/s", rate / 1e9),
             Self::Time(Duration::ZERO) => "not at all".to_owned(),
-            Self::Time(time) => format!("{time:.1?}"),
+            Self::Time(time) => units::time(time.as_secs_f64()),
             Self::Bytes(bytes) => match bytes {
                 0 => "0 B".to_owned(),
                 u64::MAX => "no limit".to_owned(),
@@ -156,7 +157,7 @@ mod tests {
             shown,
             [
                 "55.2 GB/s",
-                "7.5µs",
+                "7.50 us",
                 "not at all",
                 "4 MiB",
                 "48 KiB",

@@ -5,12 +5,12 @@
 
 use pinlane_driver::{
     Address, Driver, MemCopy, fork,
-    sync::{Arc, Instant, Weak},
+    sync::{Arc, Instant},
 };
 use tracing::span::EnteredSpan;
 
 use super::{
-    device::{LoneCopy, Work},
+    device::{Identity, LoneCopy, Work},
     log::{self, Record, Step},
 };
 use crate::{Direction, Route};
@@ -32,14 +32,14 @@ pub(crate) struct Waiting {
 }
 
 /// A copy that was waited for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Waited {
     pub(super) begun: Instant,
     enqueued: Instant,
     pub(super) end: Instant,
     bytes: u64,
-    /// What was copied where, if it went well and a session asks devices. A trace keeps no device open.
-    done: Option<(Weak<dyn Driver>, Direction, Route)>,
+    /// What was copied where, if it went well and a session asks devices. A record keeps no device open.
+    done: Option<(Identity, Direction, Route)>,
 }
 
 impl Enqueuing {
@@ -83,7 +83,7 @@ impl Waiting {
                 enqueued,
                 end: Instant::now(),
                 bytes: self.bytes,
-                done: asked.map(|route| (Arc::downgrade(driver), direction(copy), route)),
+                done: asked.map(|route| (Identity::of(driver.properties()), direction(copy), route)),
             }));
         }
     }
@@ -110,15 +110,15 @@ impl Waited {
         ]
     }
 
-    /// The span of its device, if that is known and still open.
+    /// The span of its device, if it went well.
     pub(super) fn on_device(&self) -> Option<LoneCopy> {
-        let (driver, direction, route) = self.done.as_ref()?;
+        let (device, direction, route) = self.done?;
         Some(LoneCopy {
-            driver: driver.upgrade()?,
+            device,
             work: Work {
-                direction: *direction,
+                direction,
                 bytes: self.bytes,
-                route: *route,
+                route,
                 lane: None,
                 by_kernel: false,
             },

@@ -17,7 +17,7 @@ use super::{
 const MOST_RECORDS: usize = 1 << 20;
 
 /// What a thread writes down.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Record {
     Step(Step),
     /// A copy that it waited for.
@@ -50,10 +50,11 @@ impl Step {
 }
 
 impl Record {
-    fn begin(&self) -> Instant {
+    /// Whether a session that began at that time has it: a step that began since, or a device's span that ended since.
+    fn is_since(&self, began: Instant) -> bool {
         match self {
-            Self::Step(step) => step.begin,
-            Self::Copy(waited) => waited.begun,
+            Self::Step(step) => step.begin >= began,
+            Self::Copy(waited) => waited.end > began,
         }
     }
 }
@@ -124,19 +125,14 @@ pub(super) fn collect(began: Instant) -> Collected {
         let steps = lock(&log.steps);
         collected.dropped += steps.dropped;
         let mut spans = Vec::new();
-        for record in &steps.written {
-            let is_whole = record.begin() >= began;
+        for record in steps.written.iter().filter(|record| record.is_since(began)) {
             match record {
-                Record::Step(step) if is_whole => spans.push(host_span(step, began)),
-                Record::Step(_) => {}
+                Record::Step(step) => spans.push(host_span(step, began)),
                 Record::Copy(waited) => {
-                    if is_whole {
+                    if waited.begun >= began {
                         spans.extend(waited.steps().map(|step| host_span(&step, began)));
                     }
-                    // As of all devices' spans, what ended since counts.
-                    if waited.end > began {
-                        collected.alone.extend(waited.on_device());
-                    }
+                    collected.alone.extend(waited.on_device());
                 }
             }
         }
@@ -167,7 +163,7 @@ pub(super) fn forget_before(earliest: Option<Instant>) {
     lock(logs()).retain(|log| {
         let mut steps = lock(&log.steps);
         match earliest {
-            Some(earliest) => steps.written.retain(|record| record.begin() >= earliest),
+            Some(earliest) => steps.written.retain(|record| record.is_since(earliest)),
             None => *steps = Steps::default(),
         }
         // Nobody else has it when its thread has ended.

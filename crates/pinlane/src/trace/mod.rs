@@ -142,6 +142,11 @@ impl Session {
             asks_devices,
         });
         sessions.tell();
+        drop(sessions);
+        if asks_devices {
+            // What a session that ended meanwhile has let go of.
+            device::prepare();
+        }
         Self {
             number,
             began,

@@ -19,7 +19,7 @@ mod workload;
 use std::{fmt, time::Duration};
 
 use super::{Placement, Route};
-use crate::memory::list::List;
+use crate::{memory::list::List, units};
 pub(crate) use build::{Means, plan};
 pub(super) use choice::TAKEN_AT_ONCE;
 use choice::Why;
@@ -265,7 +265,7 @@ impl fmt::Display for Plan {
         } else {
             write!(f, "by up to {}", Count(self.pace.lanes as u64, "lane"))?;
         }
-        write!(f, ", about {:.1?}", self.predicted)?;
+        write!(f, ", about {}", units::time(self.predicted.as_secs_f64()))?;
         if self.simulated {
             f.write_str(" if the device were no simulated one")?;
         }

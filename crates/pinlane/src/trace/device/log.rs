@@ -8,7 +8,7 @@ use pinlane_driver::{
 };
 
 use super::{
-    Reached, is_same,
+    Identity, Reached,
     span::{Copies, Read, Untimed},
 };
 use crate::{
@@ -156,7 +156,7 @@ impl Log {
         let known = |logs: &[Arc<Self>]| {
             let known = logs
                 .iter()
-                .find(|log| is_same(log.properties(), driver.properties()));
+                .find(|log| Identity::of(log.properties()) == Identity::of(driver.properties()));
             known.map(Arc::clone)
         };
         if let Some(known) = known(&lock(logs())) {
@@ -358,6 +358,8 @@ impl Log {
 
     /// What ended since `began`, and how many copies were missed since then, up to the event of that number.
     pub(super) fn since(&self, began: Instant, up_to: u64) -> (Vec<Read>, u64) {
+        // Nobody has one in hand.
+        let _alone = lock(&self.reading);
         let state = lock(&self.state);
         let read = state.read.iter().filter(|read| read.end > began).copied();
         let missed = state.missed.iter().filter(|(at, _)| *at >= began);

@@ -20,7 +20,7 @@ mod span;
 use std::fmt::Debug;
 
 use pinlane_driver::{
-    Driver, Event, Properties, Stream, fork,
+    DeviceId, Driver, Event, Properties, Stream, fork,
     sync::{self, Arc, Duration, Instant},
 };
 
@@ -146,7 +146,7 @@ pub(super) fn prepare() {
 
 /// A copy that its caller waited for, whose times are the host's.
 pub(super) struct LoneCopy {
-    pub(super) driver: Arc<dyn Driver>,
+    pub(super) device: Identity,
     pub(super) work: Work,
     pub(super) begun: Instant,
     pub(super) end: Instant,
@@ -171,20 +171,12 @@ pub(super) fn collect(began: Instant, alone: Vec<LoneCopy>) -> Vec<TracedDevice>
         });
     }
     for copy in alone {
-        let properties = copy.driver.properties();
-        let read = Read::alone(&copy.work, copy.begun, copy.end);
-        // Most are of the device of the one before.
-        match told
+        // Every device that was open has a log, but for one that refuses.
+        let asked = told
             .iter_mut()
-            .rev()
-            .find(|told| is_same(&told.properties, properties))
-        {
-            Some(told) => told.read.push(read),
-            None => told.push(Answer {
-                properties: properties.clone(),
-                read: vec![read],
-                missed: 0,
-            }),
+            .find(|told| Identity::of(&told.properties) == copy.device);
+        if let Some(told) = asked {
+            told.read.push(Read::alone(&copy.work, copy.begun, copy.end));
         }
     }
     let traced = told.into_iter().map(|told| TracedDevice {
@@ -204,9 +196,20 @@ struct Answer {
     missed: u64,
 }
 
-/// Whether two are the same device, of the same group.
-fn is_same(one: &Properties, other: &Properties) -> bool {
-    one.id == other.id && one.group == other.group
+/// Which device it is, by whichever of its drivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    id: DeviceId,
+    group: u64,
+}
+
+impl Identity {
+    pub(super) fn of(properties: &Properties) -> Self {
+        Self {
+            id: properties.id,
+            group: properties.group,
+        }
+    }
 }
 
 /// Lets go of what no session wants; gives the logs that nobody does, with the last handles of their drivers perhaps.

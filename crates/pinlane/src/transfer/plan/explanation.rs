@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{Direction, Plan};
-use crate::{Device, Error, Profile, ProfileOrigin, Result, Route};
+use crate::{Device, Error, Profile, ProfileOrigin, Result, Route, units};
 
 /// By so much a route has to be faster than the plan to be worth a word.
 const VISIBLY: f64 = 1.01;
@@ -92,7 +92,7 @@ impl fmt::Display for Explanation {
         {
             write!(f, "\n  {route:<8} ")?;
             match predicted {
-                Ok(time) => write!(f, "about {time:.1?}")?,
+                Ok(time) => write!(f, "about {}", units::time(time.as_secs_f64()))?,
                 Err(error) => write!(f, "not possible: {}", reason(error))?,
             }
             if *chosen {
