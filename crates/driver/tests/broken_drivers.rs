@@ -234,6 +234,9 @@ fn a_driver_without_a_flaw_passes_through_the_same_wrapper() {
     assert!(report.failed().is_empty(), "{report}");
 }
 
+/// How often a flaw may go unnoticed, less one.
+const TRIES: usize = 5;
+
 #[test]
 fn every_flaw_fails_a_case_that_names_it() {
     for (flaw, case) in [
@@ -283,10 +286,17 @@ fn every_flaw_fails_a_case_that_names_it() {
             "pinning::a_pinned_range_is_pinned_in_all_its_parts",
         ),
     ] {
-        let report = run_with(flaw);
+        // Where a host that lost its processor for long enough can't tell, it is asked again.
+        let mut report = run_with(flaw);
+        for _ in 1..TRIES {
+            if report.failed().contains(&case) {
+                break;
+            }
+            report = run_with(flaw);
+        }
         assert!(
             report.failed().contains(&case),
-            "{flaw:?} passed {case}:\n{report}"
+            "{flaw:?} passed {case} {TRIES} times:\n{report}"
         );
     }
 }
