@@ -234,7 +234,7 @@ fn a_driver_without_a_flaw_passes_through_the_same_wrapper() {
     assert!(report.failed().is_empty(), "{report}");
 }
 
-/// How often a flaw may go unnoticed, less one.
+/// How often the suite runs with one flaw at most.
 const TRIES: usize = 5;
 
 #[test]
