@@ -23,7 +23,7 @@ const SHORTEST: usize = 4 << 10;
 /// Longer ones come from the kernel and go back there, whoever allocates them.
 const LONGEST: usize = 32 << 20;
 /// The most that is kept for the whole process, in bytes. The lists of a hundred thousand tensors are 30 MB.
-pub(crate) const MOST_KEPT: usize = 64 << 20;
+const MOST_KEPT: usize = 64 << 20;
 /// Blocks begin at a cache line, so that what is as long as one lies in one.
 const ALIGNMENT: usize = 64;
 
@@ -83,10 +83,10 @@ fn block_of(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, ALIGNMENT).expect("no more than LONGEST")
 }
 
+// Whoever gives a block back may name any size from what was asked for up to the block's: `block_for` has the same for all.
+//
 // SAFETY: a block is as long as its layout says, or longer, and aligned; it stays where it is until it is given back, and is
-// nobody else's meanwhile: it is either allocated for its owner or taken out of those that are kept. Whoever gives it back may
-// name any size from what was asked for up to the block's: `block_for` has the same block for all of them. Copies of the
-// allocator are one, as it has no state of its own.
+// nobody else's meanwhile: it was allocated for its owner or taken out of those that are kept. Copies of the allocator are one.
 unsafe impl Allocator for ListMemory {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         match block_for(layout) {
@@ -251,10 +251,8 @@ mod tests {
         assert_eq!(blocks.bytes, MOST_KEPT);
         assert_eq!(blocks.keep(block(SHORTEST), SHORTEST).bytes, LONGEST);
         assert_eq!(blocks.bytes, MOST_KEPT - LONGEST + SHORTEST);
-        assert!(blocks.take(SHORTEST).is_some_and(|short| {
-            blocks.put(short, SHORTEST);
-            true
-        }));
+        let short = blocks.take(SHORTEST).expect("the short one is kept");
+        blocks.put(short, SHORTEST);
     }
 
     #[test]
