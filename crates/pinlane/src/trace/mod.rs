@@ -130,7 +130,7 @@ impl Session {
             };
         }
         if asks_devices {
-            device::prepare();
+            device::begin_session();
         }
         let mut sessions = lock(sessions());
         sessions.last += 1;
@@ -142,11 +142,6 @@ impl Session {
             asks_devices,
         });
         sessions.tell();
-        drop(sessions);
-        if asks_devices {
-            // What a session that ended meanwhile has let go of.
-            device::prepare();
-        }
         Self {
             number,
             began,
@@ -188,7 +183,8 @@ impl Drop for Session {
         sessions.tell();
         log::forget_before(sessions.open.iter().map(|open| open.began).min());
         let asking = sessions.open.iter().filter(|open| open.asks_devices);
-        let forgotten = device::forget_before(asking.map(|open| open.began).min());
+        let earliest = asking.map(|open| open.began).min();
+        let forgotten = self.asks_devices.then(|| device::end_session(earliest));
         drop(sessions);
         // Outside the locks: the last handle of a simulated machine waits for its threads.
         drop(forgotten);

@@ -126,13 +126,44 @@ pub(super) fn prepare(driver: &Arc<dyn Driver>) {
     }
 }
 
-fn logs() -> &'static Mutex<Vec<Arc<Log>>> {
-    static LOGS: OnceLock<Mutex<Vec<Arc<Log>>>> = OnceLock::new();
+/// The logs of all devices, which are kept for the sessions that ask them.
+#[derive(Default)]
+struct Logs {
+    /// How many sessions ask, or are about to. While there is none, there is no log: it would keep its device open.
+    sessions: usize,
+    known: Vec<Arc<Log>>,
+}
+
+fn logs() -> &'static Mutex<Logs> {
+    static LOGS: OnceLock<Mutex<Logs>> = OnceLock::new();
     LOGS.get_or_init(Mutex::default)
 }
 
+impl Logs {
+    fn of(&self, driver: &Arc<dyn Driver>) -> Option<Arc<Log>> {
+        let is_its = |log: &&Arc<Log>| Identity::of(log.properties()) == Identity::of(driver.properties());
+        self.known.iter().find(is_its).map(Arc::clone)
+    }
+}
+
 pub(super) fn all() -> Vec<Arc<Log>> {
-    lock(logs()).clone()
+    lock(logs()).known.clone()
+}
+
+/// Keeps logs for one more session.
+pub(super) fn keep_for_session() {
+    lock(logs()).sessions += 1;
+}
+
+/// Keeps logs for one session less; gives them where it was the last.
+#[must_use = "the last handle of a driver is not to be dropped while a lock is held"]
+pub(super) fn release_by_session() -> Vec<Arc<Log>> {
+    let mut logs = lock(logs());
+    logs.sessions -= 1;
+    match logs.sessions {
+        0 => std::mem::take(&mut logs.known),
+        _ => Vec::new(),
+    }
 }
 
 /// Has the copies in this direction timed that have not been.
@@ -145,36 +176,28 @@ pub(super) fn time_what_is_left(driver: &Arc<dyn Driver>, direction: Direction) 
     }
 }
 
-/// All logs, which are none any more.
-pub(super) fn take_all() -> Vec<Arc<Log>> {
-    std::mem::take(&mut *lock(logs()))
-}
-
 impl Log {
-    /// The log of the device behind `driver`, of which there may be several.
+    /// The log of the device behind `driver`, of which there may be several; `None` where it refuses, or where the session
+    /// that asked has ended meanwhile.
     pub(super) fn of(driver: &Arc<dyn Driver>) -> Option<Arc<Self>> {
-        let known = |logs: &[Arc<Self>]| {
-            let known = logs
-                .iter()
-                .find(|log| Identity::of(log.properties()) == Identity::of(driver.properties()));
-            known.map(Arc::clone)
-        };
-        if let Some(known) = known(&lock(logs())) {
+        if let Some(known) = lock(logs()).of(driver) {
             return Some(known);
         }
         // Not under the lock: streams take a while, and others' copies go on.
-        let new = Self::new(driver)?;
+        let log = Arc::new(Self::new(driver)?);
         let mut logs = lock(logs());
-        if let Some(known) = known(&logs) {
+        if let Some(known) = logs.of(driver) {
             return Some(known);
         }
-        let log = Arc::new(new);
+        if logs.sessions == 0 {
+            return None;
+        }
         let reader = Arc::downgrade(&log);
         let spawned = thread::Builder::new().name("trace".to_owned());
         if let Err(error) = spawned.spawn(move || serve(|| reader.upgrade())) {
             tracing::debug!(%error, "events are looked at when the session ends");
         }
-        logs.push(Arc::clone(&log));
+        logs.known.push(Arc::clone(&log));
         Some(log)
     }
 
