@@ -10,13 +10,13 @@
 //! - so is the end of the [`span`](Layout::span), the range of storage that the elements reach into;
 //! - a stride of a dimension with fewer than two elements is never used, and may be any number.
 
+mod dims;
 mod error;
 mod views;
 
 use std::ops::Range;
 
-use pinlane_driver::sync::Arc;
-
+use self::dims::Dims;
 pub use self::error::LayoutError;
 
 /// The largest number of elements, or offset of one.
@@ -40,15 +40,8 @@ const MOST: usize = isize::MAX as usize;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
-    dims: Arc<Dims>,
+    dims: Dims,
     offset: usize,
-}
-
-/// Shape and strides, and what follows from them: shared by clones, and by a tensor and what it becomes elsewhere.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Dims {
-    shape: Box<[usize]>,
-    strides: Box<[usize]>,
     elements: usize,
     /// From the first element to the end of the last.
     reach: usize,
@@ -88,8 +81,9 @@ impl Layout {
     /// The same shape and strides from offset 0 on.
     pub(crate) fn at_start(&self) -> Self {
         Self {
-            dims: Arc::clone(&self.dims),
+            dims: self.dims.clone(),
             offset: 0,
+            ..*self
         }
     }
 
@@ -148,14 +142,11 @@ impl Layout {
         };
         let is_contiguous = is_empty || is_packed(wide().rev());
         Self {
-            dims: Arc::new(Dims {
-                shape,
-                strides,
-                elements,
-                reach,
-                is_contiguous,
-            }),
+            dims: Dims::new(shape, strides),
             offset,
+            elements,
+            reach,
+            is_contiguous,
         }
     }
 
@@ -168,7 +159,7 @@ impl Layout {
         let end = self.span().end;
         if end > storage {
             return Err(LayoutError::OutsideStorage {
-                layout: self.clone(),
+                layout: Box::new(self.clone()),
                 end,
                 storage,
             });
@@ -179,13 +170,13 @@ impl Layout {
     /// The number of steps in each dimension, outermost first.
     #[must_use]
     pub fn shape(&self) -> &[usize] {
-        &self.dims.shape
+        self.dims.shape()
     }
 
     /// How far apart in storage the neighbours in each dimension are, in elements.
     #[must_use]
     pub fn strides(&self) -> &[usize] {
-        &self.dims.strides
+        self.dims.strides()
     }
 
     /// Where in storage the first element lies, in elements.
@@ -197,32 +188,32 @@ impl Layout {
     /// The number of dimensions. None means one element.
     #[must_use]
     pub fn rank(&self) -> usize {
-        self.dims.shape.len()
+        self.shape().len()
     }
 
     /// The number of elements.
     #[must_use]
     pub fn elements(&self) -> usize {
-        self.dims.elements
+        self.elements
     }
 
     /// Whether there is no element.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.dims.elements == 0
+        self.elements == 0
     }
 
     /// The range of storage from the first element reached to one past the last; empty, at the offset, if there is no
     /// element.
     #[must_use]
     pub fn span(&self) -> Range<usize> {
-        self.offset..self.offset + self.dims.reach
+        self.offset..self.offset + self.reach
     }
 
     /// Whether the logical order is the order in storage, without gaps: one range of bytes is the whole tensor.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
-        self.dims.is_contiguous
+        self.is_contiguous
     }
 
     /// Whether the elements fill their [`span`](Self::span), each place once: contiguous, but for the order of the
@@ -249,7 +240,7 @@ impl Layout {
     }
 
     fn wide_dims(&self) -> impl DoubleEndedIterator<Item = Dim> {
-        wide_dims(&self.dims.shape, &self.dims.strides)
+        wide_dims(self.shape(), self.strides())
     }
 
     fn dims_by_stride(&self) -> Vec<Dim> {

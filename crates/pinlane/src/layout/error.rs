@@ -32,7 +32,7 @@ pub enum LayoutError {
     )]
     OutsideStorage {
         /// The layout asked for.
-        layout: Layout,
+        layout: Box<Layout>,
         /// The end of its span, in elements.
         end: usize,
         /// The size of the storage, in elements.
@@ -69,7 +69,7 @@ pub enum LayoutError {
     )]
     NeedsCopy {
         /// The tensor's layout.
-        layout: Layout,
+        layout: Box<Layout>,
         /// The shape asked for.
         to: Box<[usize]>,
     },

@@ -32,7 +32,7 @@ impl Layout {
             }
             if !block.size.is_multiple_of(size) {
                 return Err(LayoutError::NeedsCopy {
-                    layout: self.clone(),
+                    layout: Box::new(self.clone()),
                     to: shape.into(),
                 });
             }

@@ -31,3 +31,4 @@ pub(crate) mod shared;
 pub(crate) mod shortage;
 pub(crate) mod slots;
 pub(crate) mod storage;
+pub(crate) mod walk;

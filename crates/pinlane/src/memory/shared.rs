@@ -67,6 +67,12 @@ impl<T> Shared<T> {
         Some(unsafe { &mut (*this.0.as_ptr()).value })
     }
 
+    /// Where the value lies.
+    pub(crate) fn address(this: &Self) -> *const T {
+        // SAFETY: a node is alive while it is held; nothing of it is read.
+        unsafe { &raw const (*this.0.as_ptr()).value }
+    }
+
     fn node(&self) -> &Node<T> {
         // SAFETY: a node is whole from before it is first held until it is held no more, and its only part that changes while
         // it is shared is atomic.
@@ -138,6 +144,7 @@ impl<T> Batch<T> {
     }
 
     /// A value in the block; by itself where that is full.
+    #[inline]
     pub(crate) fn share(&mut self, value: T) -> Shared<T> {
         let Some(rest) = self.rest.as_mut().filter(|rest| rest.nodes > 0) else {
             return Shared::new(value);

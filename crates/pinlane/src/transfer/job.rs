@@ -13,7 +13,7 @@
 //! `keep` is let go by `land` alone. A job that has begun and is dropped without having landed leaks it: memory that a
 //! device may still use is never freed.
 
-use std::{any::Any, mem, task::Waker};
+use std::{any::Any, mem, ptr, task::Waker};
 
 use pinlane_driver::{
     DeviceId, DevicePtr, Event, Stream,
@@ -47,6 +47,17 @@ pub(crate) enum End {
     Device(DevicePtr),
     /// Memory of another device.
     Peer(DeviceId, DevicePtr),
+}
+
+impl End {
+    /// Where the byte at `offset` lies, if that is host memory in one piece; nowhere otherwise.
+    #[inline]
+    pub(super) fn address(&self, offset: usize) -> *const u8 {
+        match self {
+            Self::Memory(start) => start.wrapping_add(offset),
+            _ => ptr::null(),
+        }
+    }
 }
 
 // SAFETY: the pointers name memory that the job keeps alive, and that nobody writes (a source) or reads (a result)

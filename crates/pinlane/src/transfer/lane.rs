@@ -25,6 +25,7 @@ use crate::{
     memory::{
         copying::{self, Stores},
         slots::Slot,
+        walk,
     },
     trace::{
         device::{self, Work},
@@ -216,7 +217,10 @@ impl Lane {
         let _span = engine_span!("fill", chunk.bytes, chunk.route, self.index);
         let stores = job.plan.pace.stores;
         let reading = &mut self.reading;
-        let filled = job.plan.segments(chunk).iter().try_for_each(|segment| {
+        let mut segments = walk::scattered(job.plan.segments(chunk), |segment| {
+            job.ends[segment.leaf as usize].address(segment.offset as usize)
+        });
+        let filled = segments.try_for_each(|segment| {
             // SAFETY: the plan keeps `slot_offset + bytes` within the slot, which this lane holds alone; the job keeps
             // the source alive and unwritten, and the plan keeps the segment within the leaf.
             unsafe { fill_segment(&job.ends[segment.leaf as usize], segment, slot, stores, reading) }
@@ -376,7 +380,10 @@ impl Lane {
         let _span = engine_span!("fill", chunk.bytes, chunk.route, self.index);
         let stores = job.plan.pace.stores;
         let writing = &mut self.writing;
-        let emptied = job.plan.segments(chunk).iter().try_for_each(|segment| {
+        let mut segments = walk::scattered(job.plan.segments(chunk), |segment| {
+            job.ends[segment.leaf as usize].address(segment.offset as usize)
+        });
+        let emptied = segments.try_for_each(|segment| {
             // SAFETY: inside the slot, by the plan.
             let from = unsafe { slot.ptr().add(segment.slot_offset) };
             match &job.ends[segment.leaf as usize] {

@@ -25,12 +25,13 @@ use crate::{
     Device, Error, HostMemory, Result, Tensor,
     error::Failure,
     file::to_host::read_to_host,
-    landing::landing,
+    landing::{keeps_layout, packing},
     memory::{
         list::{self, List},
         residency,
-        shared::Batch,
+        shared::{Batch, Shared},
         storage::{Landing, Place},
+        walk,
     },
     trace::span::engine_span,
 };
@@ -154,7 +155,9 @@ impl<'a, 'r> Request<'a, 'r> {
         let properties = engine.driver.properties();
         let located = self.into.is_some() || matches!(group.way, Way::Download(_));
         let mut sources = Sources::with_capacity(group.members.len(), located, kept);
-        for &(index, tensor) in &group.members {
+        for &(index, tensor) in
+            walk::scattered(&group.members, |(_, tensor)| Shared::address(tensor.storage()))
+        {
             self.take(&mut sources, group.way, index, tensor, properties)
                 .map_err(|error| self.at(index, error))?;
         }
@@ -364,8 +367,8 @@ impl Prepared {
         let mut batch = Batch::with_capacity(group.members.len());
         for (number, (&(index, tensor), leaf)) in group.members.iter().zip(&self.leaves).enumerate() {
             let layout = match group.way {
-                Way::Upload => landing(tensor)?.0,
-                Way::Download(_) | Way::Between(_) => tensor.layout().at_start(),
+                Way::Upload if !keeps_layout(tensor) => packing(tensor)?.0,
+                _ => tensor.layout().at_start(),
             };
             let storage = self.results.storage(number, leaf.bytes as usize, &self.job.plan);
             let storage = match guarded {

@@ -184,6 +184,7 @@ impl Results {
 
     /// The storage of the result of leaf `index`, of `bytes` bytes. Asked once for each leaf, and not given to anyone
     /// before the job has landed.
+    #[inline]
     pub(crate) fn storage(&self, index: usize, bytes: usize, plan: &Plan) -> Storage {
         match self {
             Self::OnDevice { device, blocks } => {

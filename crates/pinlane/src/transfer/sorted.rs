@@ -7,7 +7,9 @@ use crate::{
     file::reading::order_by_file,
     memory::{
         list::{self, List},
+        shared::Shared,
         storage::Place,
+        walk,
     },
 };
 
@@ -63,7 +65,9 @@ impl<'a> Sorted<'a> {
             in_files: list::empty(),
             outputs: Outputs::with_capacity(results),
         };
-        for (index, &tensor) in leaves.iter().enumerate() {
+        let mut some_in_files = false;
+        let walk = walk::scattered(leaves, |tensor| Shared::address(tensor.storage()));
+        for (index, &tensor) in walk.enumerate() {
             tensor
                 .check_landed("moving a tensor")
                 .and_then(|()| {
@@ -71,7 +75,9 @@ impl<'a> Sorted<'a> {
                     into.map_or(Ok(()), check)
                 })
                 .map_err(|error| Failure::of(index, error).named(path))?;
-            let way = match (tensor.storage().place(), to.is_host()) {
+            let place = tensor.storage().place();
+            some_in_files |= matches!(place, Place::File(_));
+            let way = match (place, to.is_host()) {
                 (Place::Host(_) | Place::File(_), true) if into.is_some() => {
                     sorted.on_host.push((index, tensor));
                     continue;
@@ -94,11 +100,12 @@ impl<'a> Sorted<'a> {
             };
             sorted.add(way, index, tensor, leaves.len() - index);
         }
-        for group in &mut sorted.groups {
-            order_by_file(&mut group.members);
+        if some_in_files {
+            let groups = sorted.groups.iter_mut().map(|group| &mut group.members);
+            groups
+                .chain([&mut sorted.in_files, &mut sorted.on_host])
+                .for_each(|members| order_by_file(members));
         }
-        order_by_file(&mut sorted.in_files);
-        order_by_file(&mut sorted.on_host);
         Ok(sorted)
     }
 
