@@ -2,7 +2,6 @@
 
 use std::{
     ops::Range,
-    ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -19,7 +18,7 @@ use pinlane_bench::{
     run::{AxesOptions, Bench, Observer, Options},
 };
 use pinlane_driver::{
-    Address, DevicePtr, Driver, MemCopy, MemoryInfo, Properties, RawEvent, RawStream, Result, Timing,
+    Address, Driver, MemCopy, RawStream, Result, ScatterTable, Wrapper,
     sim::{DeviceConfig, Machine},
     sync::Arc,
 };
@@ -101,81 +100,17 @@ impl Forgetful {
     }
 }
 
-// SAFETY, for every unsafe call in here: it hands the caller's promise on, for no more bytes than the caller named.
-#[allow(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
 // SAFETY: passes every call on to the simulated device; what it forgets is what the tests are about.
-unsafe impl Driver for Forgetful {
-    fn properties(&self) -> &Properties {
-        self.inner.properties()
+unsafe impl Wrapper for Forgetful {
+    type Inner = dyn Driver;
+
+    fn inner(&self) -> &dyn Driver {
+        &*self.inner
     }
 
-    fn memory_info(&self) -> Result<MemoryInfo> {
-        self.inner.memory_info()
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<DevicePtr> {
-        self.inner.allocate(bytes)
-    }
-
-    unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.inner.free(ptr, bytes) }
-    }
-
-    unsafe fn pin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.inner.pin(ptr, bytes) }
-    }
-
-    unsafe fn unpin(&self, ptr: NonNull<u8>, bytes: usize) -> Result<()> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.inner.unpin(ptr, bytes) }
-    }
-
-    fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool {
-        self.inner.is_pinned(ptr, bytes)
-    }
-
-    fn create_stream(&self) -> Result<RawStream> {
-        self.inner.create_stream()
-    }
-
-    unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.inner.destroy_stream(stream) }
-    }
-
-    fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
-        self.inner.synchronize_stream(stream)
-    }
-
-    fn create_event(&self, timing: Timing) -> Result<RawEvent> {
-        self.inner.create_event(timing)
-    }
-
-    unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.inner.destroy_event(event) }
-    }
-
-    fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
-        self.inner.record(event, stream)
-    }
-
-    fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
-        self.inner.stream_wait(stream, event)
-    }
-
-    fn query(&self, event: RawEvent) -> Result<bool> {
-        self.inner.query(event)
-    }
-
-    fn synchronize_event(&self, event: RawEvent, patience: Duration) -> Result<()> {
-        self.inner.synchronize_event(event, patience)
-    }
-
-    fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {
-        self.inner.elapsed(start, end)
+    /// Pieces go by copies, which are forgotten.
+    fn scatter_table(&self) -> Option<ScatterTable> {
+        None
     }
 
     unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
@@ -192,11 +127,6 @@ unsafe impl Driver for Forgetful {
         let copies: Vec<_> = copies.iter().map(|copy| self.shortened(*copy)).collect();
         // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.copy_batch(&copies, stream) }
-    }
-
-    unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.inner.memset(dst, value, bytes, stream) }
     }
 }
 

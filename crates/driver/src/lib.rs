@@ -5,6 +5,7 @@
 //! - [`Stream`], [`Event`], [`DeviceMemory`] and [`PinnedRange`] wrap those integers and give them back on drop.
 //! - [`Conversion`] says what becomes of floating-point elements that get another format ([`Float`]), bit by bit.
 //! - [`sim`] is the simulated device: a real asynchronous machine in threads, with faults on demand.
+//! - [`Wrapper`] makes a driver of another one, to watch it or to change what it does.
 //! - [`fork`] knows a child of a process that uses devices, where all of this is refused.
 //! - [`conformance`] is the suite that every driver must pass.
 //!
@@ -25,6 +26,7 @@ mod scatter;
 pub mod sim;
 mod stream;
 pub mod sync;
+mod wrapper;
 
 pub use driver::Driver;
 pub use error::{Code, Error, ErrorKind, Result};
@@ -37,3 +39,4 @@ pub use properties::{Backend, DeviceId, Link, MemoryInfo, Properties};
 pub use raw::{Address, DevicePtr, MemCopy, RawEvent, RawStream};
 pub use scatter::ScatterTable;
 pub use stream::Stream;
+pub use wrapper::Wrapper;

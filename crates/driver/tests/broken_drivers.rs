@@ -5,8 +5,7 @@
 use std::{ptr::NonNull, sync::Arc, time::Duration};
 
 use pinlane_driver::{
-    Conversion, DevicePtr, Driver, ErrorKind, Float, MemCopy, MemoryInfo, Properties, RawEvent, RawStream,
-    Result, ScatterTable, Timing,
+    Conversion, DevicePtr, Driver, ErrorKind, Float, MemCopy, RawEvent, RawStream, Result, Wrapper,
     conformance::{Report, Subject, run},
     sim::{DeviceConfig, Machine},
 };
@@ -45,21 +44,12 @@ impl Broken {
     }
 }
 
-// SAFETY, for every unsafe call in here: it hands the caller's promise on, for no more bytes than the caller named,
-// but for the flaw that fills one more, whose cases leave room for it or see it refused.
-#[allow(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
 // SAFETY: passes every call on to the simulated device, which finds out what is wrong.
-unsafe impl Driver for Broken {
-    fn properties(&self) -> &Properties {
-        self.inner.properties()
-    }
+unsafe impl Wrapper for Broken {
+    type Inner = dyn Driver;
 
-    fn memory_info(&self) -> Result<MemoryInfo> {
-        self.inner.memory_info()
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<DevicePtr> {
-        self.inner.allocate(bytes)
+    fn inner(&self) -> &dyn Driver {
+        &*self.inner
     }
 
     unsafe fn free(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
@@ -86,36 +76,6 @@ unsafe impl Driver for Broken {
         }
     }
 
-    fn is_pinned(&self, ptr: *const u8, bytes: usize) -> bool {
-        self.inner.is_pinned(ptr, bytes)
-    }
-
-    fn create_stream(&self) -> Result<RawStream> {
-        self.inner.create_stream()
-    }
-
-    unsafe fn destroy_stream(&self, stream: RawStream) -> Result<()> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.inner.destroy_stream(stream) }
-    }
-
-    fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
-        self.inner.synchronize_stream(stream)
-    }
-
-    fn create_event(&self, timing: Timing) -> Result<RawEvent> {
-        self.inner.create_event(timing)
-    }
-
-    unsafe fn destroy_event(&self, event: RawEvent) -> Result<()> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.inner.destroy_event(event) }
-    }
-
-    fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
-        self.inner.record(event, stream)
-    }
-
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
         match self.flaw {
             Flaw::IgnoresWaits => Ok(()),
@@ -137,10 +97,6 @@ unsafe impl Driver for Broken {
         }
     }
 
-    fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Duration> {
-        self.inner.elapsed(start, end)
-    }
-
     unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> Result<()> {
         // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.copy(self.bytes_moved(copy), stream) }
@@ -153,10 +109,6 @@ unsafe impl Driver for Broken {
         };
         // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.copy_batch(copies, stream) }
-    }
-
-    fn scatter_table(&self) -> Option<ScatterTable> {
-        self.inner.scatter_table()
     }
 
     unsafe fn copy_scattered(&self, copies: &[MemCopy], table: NonNull<u8>, stream: RawStream) -> Result<()> {
@@ -178,7 +130,7 @@ unsafe impl Driver for Broken {
 
     unsafe fn memset(&self, dst: DevicePtr, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         let bytes = bytes + usize::from(self.flaw == Flaw::FillsOneByteTooMany);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's promise, passed on; for the byte too many there is room, or it is refused.
         unsafe { self.inner.memset(dst, value, bytes, stream) }
     }
 
@@ -210,10 +162,6 @@ unsafe impl Driver for Broken {
             self.inner.convert(conversion, dst, src, elements, stream)?;
             self.inner.destroy_stream(other)
         }
-    }
-
-    fn busy(&self, duration: Duration, stream: RawStream) -> Result<()> {
-        self.inner.busy(duration, stream)
     }
 }
 
