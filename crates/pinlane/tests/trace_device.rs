@@ -6,20 +6,23 @@
 mod rig;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{sleep, yield_now},
     time::Duration,
 };
 
 use pinlane::{
-    DType, DeviceOptions, Profile, Route, Tensor, TransferOptions, Tree,
+    DType, Device, DeviceOptions, Profile, Route, Tensor, TransferOptions, Tree,
     driver::{
-        Stream, Timing,
-        sim::{DeviceConfig, Fault, FaultPlan, MachineConfig, Step},
+        Driver, MemCopy, RawStream, Stream, Timing, Wrapper,
+        sim::{Alive, DeviceConfig, Fault, FaultPlan, Machine, MachineConfig, SimDriver, Step},
     },
     trace::{self, TimedBy, Trace, TracedDevice},
 };
-use rig::{Rig, pattern, small_engine};
+use rig::{Rig, eventually, pattern, small_engine};
 
 const SLOT: usize = 64 << 10;
 const CHUNKS: usize = 64;
@@ -36,23 +39,29 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Two lanes that fill small slots, and a link that they keep busy.
-fn rig() -> Rig {
+/// A link that two lanes with small slots keep busy.
+fn machine() -> MachineConfig {
     let config = DeviceConfig {
         memory_bytes: 64 << 20,
         bytes_per_second: Some((CHUNKS * SLOT) as f64 / TRANSFER.as_secs_f64()),
         poison: false,
         ..DeviceConfig::default()
     };
-    let machine = MachineConfig::equal_devices(1, config);
-    let probe = Rig::on(machine.clone(), &DeviceOptions::default());
-    let profile = Profile::assumed(probe.device().driver().unwrap().properties());
-    let options = DeviceOptions {
+    MachineConfig::equal_devices(1, config)
+}
+
+/// Those lanes.
+fn options(driver: &Arc<dyn Driver>) -> DeviceOptions {
+    DeviceOptions {
         pinned_budget: Some(8 << 20),
-        profile: Some(profile),
+        profile: Some(Profile::assumed(driver.properties())),
         ..small_engine(2, 2, SLOT)
-    };
-    Rig::on(machine, &options)
+    }
+}
+
+fn rig() -> Rig {
+    let probe = Rig::on(machine(), &DeviceOptions::default());
+    Rig::on(machine(), &options(probe.device().driver().unwrap()))
 }
 
 fn tensor() -> Tensor {
@@ -160,6 +169,67 @@ fn a_session_that_ends_in_the_middle_of_copies_waits_for_them() {
     assert_eq!(device.missed, 0);
     drop(transfer.wait().unwrap());
     rig.finish();
+}
+
+/// A simulated device whose copies are not enqueued while the gate is shut.
+#[derive(Debug)]
+struct Gated {
+    sim: Arc<SimDriver>,
+    is_shut: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Gated {
+    fn set(&self, is_shut: bool) {
+        *self.is_shut.lock().unwrap() = is_shut;
+        self.opened.notify_all();
+    }
+}
+
+// SAFETY: copies are the simulated device's, if later.
+unsafe impl Wrapper for Gated {
+    type Inner = SimDriver;
+
+    fn inner(&self) -> &SimDriver {
+        &self.sim
+    }
+
+    unsafe fn copy(&self, copy: MemCopy, stream: RawStream) -> pinlane::driver::Result<()> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let open = self
+            .opened
+            .wait_while(self.is_shut.lock().unwrap(), |is_shut| *is_shut);
+        drop(open.unwrap());
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.sim.copy(copy, stream) }
+    }
+}
+
+#[test]
+fn copies_that_are_enqueued_when_their_session_has_ended_keep_no_device_open() {
+    let _turn = turn();
+    let sim = Machine::new(machine()).sim(0).unwrap();
+    let gated = Arc::new(Gated {
+        sim: Arc::clone(&sim),
+        is_shut: Mutex::new(false),
+        opened: Condvar::new(),
+        waiting: AtomicUsize::new(0),
+    });
+    let driver: Arc<dyn Driver> = Arc::clone(&gated) as _;
+    let device = Device::with_options(Arc::clone(&driver), &options(&driver)).unwrap();
+    let session = trace::start();
+    gated.set(true);
+    let transfer = tensor().transfer_with(&device, &staged()).unwrap();
+    eventually("a lane has begun a copy", || {
+        gated.waiting.load(Ordering::Relaxed) > 0
+    });
+    drop(session.finish());
+    gated.set(false);
+    drop(transfer.wait().unwrap());
+    drop((device, driver, gated));
+    eventually("everything is given back", || sim.alive() == Alive::default());
 }
 
 #[test]

@@ -11,7 +11,8 @@ const FEW: usize = 4;
 /// references, and to read them fetches nothing from elsewhere in memory, as it would at each of a long list of tensors.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Dims {
-    /// What is behind the last dimension is zero.
+    /// What is behind the last dimension is zero. A rank of one byte, with its padding, would be copied in pieces that the
+    /// next copy waits for.
     Few {
         rank: usize,
         shape: [usize; FEW],

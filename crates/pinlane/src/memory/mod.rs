@@ -15,6 +15,7 @@
 //! - [`shortage`]: what there is too little of when memory can't be pinned.
 //! - [`slots`]: the pieces of pinned memory that lanes fill, shared by all lanes of a device.
 //! - [`storage`]: what a tensor shares: bytes on the host, on a device or in a file, with whatever keeps them alive.
+//! - [`walk`]: walks over what lies here and there, with the next of it on its way into the caches.
 
 pub(crate) mod adopted;
 pub(crate) mod buffer;

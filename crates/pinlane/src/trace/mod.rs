@@ -40,6 +40,7 @@ pub mod operations;
 pub(crate) mod span;
 mod write;
 
+use self::device::Asking;
 use pinlane_driver::{
     fork,
     sync::{
@@ -116,7 +117,8 @@ pub fn record<T>(work: impl FnOnce() -> T) -> (T, OperationTable) {
 pub struct Session {
     number: u64,
     began: Instant,
-    asks_devices: bool,
+    /// Where it asks the devices.
+    asking: Option<Asking>,
 }
 
 impl Session {
@@ -126,12 +128,10 @@ impl Session {
             return Self {
                 number: 0,
                 began: Instant::now(),
-                asks_devices: false,
+                asking: None,
             };
         }
-        if asks_devices {
-            device::begin_session();
-        }
+        let asking = asks_devices.then(Asking::begin);
         let mut sessions = lock(sessions());
         sessions.last += 1;
         let number = sessions.last;
@@ -142,11 +142,17 @@ impl Session {
             asks_devices,
         });
         sessions.tell();
-        Self {
+        drop(sessions);
+        let session = Self {
             number,
             began,
-            asks_devices,
+            asking,
+        };
+        if let Some(asking) = &session.asking {
+            // Devices that were opened meanwhile.
+            asking.prepare();
         }
+        session
     }
 
     /// How long it has been collecting: now, as its spans count the time.
@@ -164,10 +170,9 @@ impl Session {
             return Trace::empty(self.began, ended);
         }
         let told = log::collect(self.began);
-        let devices = if self.asks_devices {
-            device::collect(self.began, told.alone)
-        } else {
-            Vec::new()
+        let devices = match &self.asking {
+            Some(_) => device::collect(self.began, told.alone),
+            None => Vec::new(),
         };
         Trace::new(self.began, ended, told.threads, devices, told.dropped)
     }
@@ -183,10 +188,9 @@ impl Drop for Session {
         sessions.tell();
         log::forget_before(sessions.open.iter().map(|open| open.began).min());
         let asking = sessions.open.iter().filter(|open| open.asks_devices);
-        let earliest = asking.map(|open| open.began).min();
-        let forgotten = self.asks_devices.then(|| device::end_session(earliest));
+        device::forget_before(asking.map(|open| open.began).min());
         drop(sessions);
-        // Outside the locks: the last handle of a simulated machine waits for its threads.
-        drop(forgotten);
+        // Outside the lock: the last handle of a simulated machine waits for its threads.
+        drop(self.asking.take());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use pinlane_driver::{
-    Driver, Event, Properties, Stream, Timing,
+    Driver, Event, Properties, Stream, Timing, fork,
     sync::{self, Arc, Duration, Instant, Mutex, OnceLock, ProcessMutex, Weak, lock, lock_table, thread},
 };
 
@@ -26,7 +26,7 @@ const ANCHOR_TRIES: usize = 3;
 const ANCHOR_AGAIN: Duration = Duration::from_millis(100);
 /// So many events are made before they are needed: as many as are under way at once, mostly.
 const READY: usize = 8;
-/// Misses that are so close are noted as one.
+/// Misses that are so close are noted as one, at the time of the first: a session that begins in between has none of them.
 const MISSES_WITHIN: Duration = Duration::from_millis(1);
 /// How often it is looked whether events have fired.
 const READ_EVERY: Duration = Duration::from_millis(2);
@@ -107,14 +107,6 @@ pub(super) fn note_opened(driver: &Arc<dyn Driver>) {
     }
 }
 
-/// Has the logs of the open devices ready: a session's first copies should take no longer than the others.
-pub(super) fn prepare_all() {
-    let drivers: Vec<_> = lock_table(opened()).iter().filter_map(Weak::upgrade).collect();
-    for driver in &drivers {
-        prepare(driver);
-    }
-}
-
 /// Has the log of the device behind `driver` ready.
 pub(super) fn prepare(driver: &Arc<dyn Driver>) {
     if let Some(log) = Log::of(driver) {
@@ -150,19 +142,43 @@ pub(super) fn all() -> Vec<Arc<Log>> {
     lock(logs()).known.clone()
 }
 
-/// Keeps logs for one more session.
-pub(super) fn keep_for_session() {
-    lock(logs()).sessions += 1;
+/// A session that asks the devices, or is about to: logs are kept for it. Not to be dropped while a lock is held, since it may
+/// have the last handle of a driver.
+#[derive(Debug)]
+pub(in crate::trace) struct Asking(());
+
+impl Asking {
+    /// From now on, until it is dropped.
+    pub(in crate::trace) fn begin() -> Self {
+        lock(logs()).sessions += 1;
+        let asking = Self(());
+        asking.prepare();
+        asking
+    }
+
+    /// Has the logs of the open devices ready: a session's first copies should take no longer than the others.
+    pub(in crate::trace) fn prepare(&self) {
+        let drivers: Vec<_> = lock_table(opened()).iter().filter_map(Weak::upgrade).collect();
+        for driver in &drivers {
+            prepare(driver);
+        }
+    }
 }
 
-/// Keeps logs for one session less; gives them where it was the last.
-#[must_use = "the last handle of a driver is not to be dropped while a lock is held"]
-pub(super) fn release_by_session() -> Vec<Arc<Log>> {
-    let mut logs = lock(logs());
-    logs.sessions -= 1;
-    match logs.sessions {
-        0 => std::mem::take(&mut logs.known),
-        _ => Vec::new(),
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if fork::is_child() {
+            // The lock is the parent's.
+            return;
+        }
+        let mut logs = lock(logs());
+        logs.sessions -= 1;
+        let unwanted = match logs.sessions {
+            0 => std::mem::take(&mut logs.known),
+            _ => Vec::new(),
+        };
+        drop(logs);
+        drop(unwanted);
     }
 }
 
@@ -180,8 +196,14 @@ impl Log {
     /// The log of the device behind `driver`, of which there may be several; `None` where it refuses, or where the session
     /// that asked has ended meanwhile.
     pub(super) fn of(driver: &Arc<dyn Driver>) -> Option<Arc<Self>> {
-        if let Some(known) = lock(logs()).of(driver) {
-            return Some(known);
+        {
+            let logs = lock(logs());
+            if let Some(known) = logs.of(driver) {
+                return Some(known);
+            }
+            if logs.sessions == 0 {
+                return None;
+            }
         }
         // Not under the lock: streams take a while, and others' copies go on.
         let log = Arc::new(Self::new(driver)?);

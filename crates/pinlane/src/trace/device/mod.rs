@@ -24,6 +24,7 @@ use pinlane_driver::{
     sync::{self, Arc, Duration, Instant},
 };
 
+pub(super) use self::log::Asking;
 use self::{
     log::{Anchor, Log},
     span::{Copies, Read},
@@ -139,12 +140,6 @@ pub(crate) fn note_opened(driver: &Arc<dyn Driver>) {
     }
 }
 
-/// A session is about to ask the devices. Each such has its [end](end_session).
-pub(super) fn begin_session() {
-    log::keep_for_session();
-    log::prepare_all();
-}
-
 /// A copy that its caller waited for, whose times are the host's.
 pub(super) struct LoneCopy {
     pub(super) device: Identity,
@@ -213,15 +208,12 @@ impl Identity {
     }
 }
 
-/// A session asks no more: lets go of what was told before `earliest`, when the first began that does, or now. Gives the logs
-/// that nobody wants, with the last handles of their drivers perhaps.
-#[must_use = "the last handle of a driver is not to be dropped while a lock is held"]
-pub(super) fn end_session(earliest: Option<Instant>) -> Vec<Arc<Log>> {
+/// Lets go of what was told before `earliest`, when the first of the sessions that still ask began; of all, where there is none.
+pub(super) fn forget_before(earliest: Option<Instant>) {
     let earliest = earliest.unwrap_or_else(Instant::now);
     for log in log::all() {
         log.forget_before(earliest);
     }
-    log::release_by_session()
 }
 
 /// The copies of one device, in the order in which they ended: of those on one engine, each begins after the one before.
@@ -247,59 +239,4 @@ fn in_turn(mut copies: Vec<Read>, began: Instant) -> Vec<DeviceSpan> {
         }
     }
     spans
-}
-
-#[cfg(test)]
-mod tests {
-    use pinlane_driver::sim::{Alive, DeviceConfig, Machine};
-
-    use super::*;
-    use crate::trace;
-
-    /// Copies that are over.
-    #[derive(Debug)]
-    struct Over;
-
-    impl Fence for Over {
-        fn make_wait(&self, _: &Stream) -> Result<(), pinlane_driver::Error> {
-            Ok(())
-        }
-
-        fn outcome(&self) -> Option<Result<(), pinlane_driver::Error>> {
-            Some(Ok(()))
-        }
-
-        fn place(&self) -> (usize, u64) {
-            (0, 0)
-        }
-    }
-
-    #[test]
-    fn copies_that_are_enqueued_when_their_session_has_ended_keep_no_device_open() {
-        let machine = Machine::new(DeviceConfig::default());
-        let sim = machine.sim(0).unwrap();
-        let driver = machine.device(0).unwrap();
-        let stream = Stream::new(&driver).unwrap();
-        let before = (Arc::strong_count(&driver), sim.alive());
-        let work = Work {
-            direction: Direction::ToDevice,
-            bytes: 100,
-            route: Route::Staged,
-            lane: Some(0),
-            by_kernel: false,
-        };
-        let session = trace::start();
-        let [in_time, late] = [(); 2].map(|()| begin(&stream, false).unwrap());
-        in_time.end(&stream, Arc::new(Over), &work);
-        let trace = session.finish();
-        assert_eq!(trace.devices().len(), 1);
-        late.end(&stream, Arc::new(Over), &work);
-        // The thread that looks at events may be about to see that there is nothing left to look at.
-        let patience = Duration::from_secs(30);
-        let is_let_go = sync::spin(patience, || Arc::strong_count(&driver) == before.0);
-        assert!(is_let_go, "a log keeps the driver");
-        assert_eq!(sim.alive(), before.1);
-        drop((stream, driver));
-        assert_eq!(sim.alive(), Alive::default());
-    }
 }
