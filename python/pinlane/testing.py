@@ -6,11 +6,16 @@ shows behaviour, never hardware's speed.
 >>> import numpy, pinlane
 >>> from pinlane.testing import SimulatedStream, simulate
 >>> slow = simulate("sim:slow", bytes_per_second=1e6)
->>> transfer = pinlane.to(numpy.zeros(50_000, "u1"), slow, non_blocking=True)
->>> transfer.done()
+>>> stream = SimulatedStream(slow)
+>>> with stream.stall():
+...     transfer = pinlane.to(numpy.zeros(50_000, "u1"), slow, non_blocking=True, stream=stream)
+...     transfer.done()
 False
 >>> int(transfer.result().sum())
 0
+
+A :class:`SimulatedStream` stands for one of torch's: ``busy(seconds)`` gives it work, ``stall()`` keeps it from starting any until
+the block is left, or ``end()`` is called; ``query()`` says whether it is done, and ``synchronize()`` waits for that.
 """
 
 from __future__ import annotations

@@ -31,10 +31,11 @@ def shared_memory() -> set[str]:
 
 @pytest.fixture
 def impatient_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has DataLoaders wait shorter than five seconds at a time for workers that die or end."""
+    """Has DataLoaders wait shorter than five seconds at a time for workers that die or end; and long enough for those that end on
+    a busy machine."""
     from torch.utils.data import _utils
 
-    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 2.0)
 
 
 @pytest.fixture

@@ -42,12 +42,12 @@ def test_results_are_there_for_what_the_stream_does_next() -> None:
 
 def test_sources_may_change_when_the_call_returns_before_the_bytes_have_landed() -> None:
     run(PREAMBLE + """
-    stream.busy(1.0)
-    there = pinlane.to(small, "cuda")
-    assert not stream.query(), "the call waited for the stream"
-    clones = [tensor.clone() for tensor in small]
-    for tensor in small:
-        tensor.zero_()
+    with stream.stall():
+        there = pinlane.to(small, "cuda")
+        assert not stream.query(), "the call waited for the stream"
+        clones = [tensor.clone() for tensor in small]
+        for tensor in small:
+            tensor.zero_()
     assert equal(clones, there)
     """)
 
@@ -57,14 +57,14 @@ def test_a_busy_stream_holds_up_no_caller_while_there_are_slots() -> None:
     many = [torch.randn(1000) for _ in range(700)]
     pinlane.to(many, "cuda")
     for non_blocking in (True, False):
-        stream.busy(1.0)
-        there = pinlane.to(many, "cuda", non_blocking=non_blocking)
-        if non_blocking:
-            there = there.result()
-        assert not stream.query(), "the caller waited for the stream"
-        clones = [tensor.clone() for tensor in many]
-        for tensor in many:
-            tensor.add_(1)
+        with stream.stall():
+            there = pinlane.to(many, "cuda", non_blocking=non_blocking)
+            if non_blocking:
+                there = there.result()
+            assert not stream.query(), "the caller waited for the stream"
+            clones = [tensor.clone() for tensor in many]
+            for tensor in many:
+                tensor.add_(1)
         assert equal(clones, there)
     """)
 
@@ -103,9 +103,9 @@ def test_what_a_stream_still_writes_is_waited_for_on_the_way_back() -> None:
     run(PREAMBLE + """
     there = pinlane.to(large, "cuda")
     stream.synchronize()
-    stream.busy(0.1)
-    transfer = pinlane.to(there, "cpu", stream=stream, non_blocking=True)
-    assert not transfer.done()
+    with stream.stall():
+        transfer = pinlane.to(there, "cpu", stream=stream, non_blocking=True)
+        assert not transfer.done()
     assert equal(large, transfer.result())
     """)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
@@ -28,6 +30,18 @@ def slow() -> str:
 BYTES = 100_000
 
 
+@contextlib.contextmanager
+def stalled_for_a_minute(stream: SimulatedStream) -> Iterator[Any]:
+    """Keeps a stream from starting anything until it is told, the block is left, or a minute is over."""
+    with stream.stall() as stall:
+        timer = threading.Timer(60, stall.end)
+        timer.start()
+        try:
+            yield stall
+        finally:
+            timer.cancel()
+
+
 def test_a_result_is_given_once(device: str) -> None:
     transfer = pinlane.to(torch.arange(4), device, non_blocking=True)
     assert torch.equal(pinlane.to(transfer.result(), "cpu"), torch.arange(4))
@@ -36,8 +50,10 @@ def test_a_result_is_given_once(device: str) -> None:
 
 
 def test_a_transfer_is_done_when_it_has_landed_and_not_before(slow: str) -> None:
-    transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True)
-    assert not transfer.done() and "on its way" in repr(transfer)
+    stream = SimulatedStream(slow)
+    with stream.stall():
+        transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True, stream=stream)
+        assert not transfer.done() and "on its way" in repr(transfer)
     there = transfer.result()
     assert transfer.done() and "done" in repr(transfer)
     assert there.eq(1).all()
@@ -54,15 +70,15 @@ def test_a_result_is_never_garbage(slow: str) -> None:
 def test_the_copies_start_when_the_callers_stream_is_done(device: str) -> None:
     name = simulate(f"sim:ordered-{next(_numbers)}")
     stream = SimulatedStream(name)
-    stream.busy(0.2)
-    transfer = pinlane.to(torch.ones(1000), name, non_blocking=True, stream=stream)
-    assert not transfer.done()
+    with stream.stall():
+        transfer = pinlane.to(torch.ones(1000), name, non_blocking=True, stream=stream)
+        assert not transfer.done()
     there = transfer.result()
     assert there.eq(1).all()
-    stream.busy(0.2)
     there.fill_(2)
-    back = pinlane.to(there, "cpu", non_blocking=True, stream=stream)
-    assert not back.done()
+    with stream.stall():
+        back = pinlane.to(there, "cpu", non_blocking=True, stream=stream)
+        assert not back.done()
     assert back.result().eq(2).all()
 
 
@@ -155,16 +171,21 @@ def test_a_source_may_be_written_once_the_transfer_is_done(device: str) -> None:
 
 
 def test_awaiting_gives_the_result_and_leaves_the_loop_free(slow: str) -> None:
+    stream = SimulatedStream(slow)
+
     async def both() -> tuple[torch.Tensor, int]:
         ticks = 0
-        transfer = asyncio.ensure_future(there(torch.ones(BYTES, dtype=torch.uint8)))
-        while not transfer.done():
-            ticks += 1
-            await asyncio.sleep(0.001)
+        with stalled_for_a_minute(stream) as stall:
+            transfer = asyncio.ensure_future(there(torch.ones(BYTES, dtype=torch.uint8)))
+            while not transfer.done():
+                await asyncio.sleep(0.001)
+                ticks += 1
+                if ticks > 3:
+                    stall.end()
         return transfer.result(), ticks
 
     async def there(x: torch.Tensor) -> torch.Tensor:
-        return await pinlane.to(x, slow, non_blocking=True)
+        return await pinlane.to(x, slow, non_blocking=True, stream=stream)
 
     result, ticks = asyncio.run(both())
     assert result.eq(1).all() and ticks > 3
@@ -182,11 +203,13 @@ def test_many_transfers_are_awaited_together(device: str) -> None:
 
 
 def test_an_awaited_transfer_can_be_given_up(slow: str) -> None:
+    stream = SimulatedStream(slow)
+
     async def give_up() -> None:
         async def there() -> Any:
-            return await pinlane.to(torch.ones(BYTES), slow, non_blocking=True)
+            return await pinlane.to(torch.ones(BYTES), slow, non_blocking=True, stream=stream)
 
-        with pytest.raises(asyncio.TimeoutError):
+        with stream.stall(), pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(there(), 0.02)
 
     asyncio.run(give_up())
@@ -230,22 +253,24 @@ def test_event_loops_of_several_threads_may_await_one_transfer(slow: str) -> Non
 def test_an_event_loop_goes_on_while_another_thread_waits_for_the_same_transfer() -> None:
     name = simulate(f"sim:held-{next(_numbers)}")
     stream = SimulatedStream(name)
-    stream.busy(1)
-    transfer = pinlane.to([torch.ones(1000)], name, non_blocking=True, stream=stream)
-    waiting = threading.Thread(target=transfer.exception)
+    with stalled_for_a_minute(stream) as stall:
+        transfer = pinlane.to([torch.ones(1000)], name, non_blocking=True, stream=stream)
+        waiting = threading.Thread(target=transfer.exception)
 
-    async def turns() -> tuple[int, Any]:
-        task = asyncio.ensure_future(_given(transfer))
-        count = 0
-        while not task.done():
-            await asyncio.sleep(0.001)
-            count += not stream.query()
-        return count, task.result()
+        async def turns() -> tuple[int, Any]:
+            task = asyncio.ensure_future(_given(transfer))
+            count = 0
+            while not task.done():
+                await asyncio.sleep(0.001)
+                count += 1
+                if count > 3:
+                    stall.end()
+            return count, task.result()
 
-    waiting.start()
-    time.sleep(0.05)  # it waits by now, or the event loop would be first: then there is nothing to see
-    count, there = asyncio.run(turns())
-    waiting.join()
+        waiting.start()
+        time.sleep(0.05)  # it waits by now, or the event loop would be first: then there is nothing to see
+        count, there = asyncio.run(turns())
+        waiting.join()
     assert count > 3 and there[0].eq(1).all()
 
 

@@ -290,7 +290,7 @@ mod tests {
 
     fn slow(name: &str) -> Way<'static> {
         way(name, || {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(300));
             Ok(nothing())
         })
     }

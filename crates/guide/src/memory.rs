@@ -112,6 +112,8 @@ fn parse_resident(status: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     #[test]
@@ -124,9 +126,23 @@ mod tests {
     #[test]
     fn memory_that_was_written_counts_at_the_peak_even_when_it_was_free_before() {
         // Blocks below the allocator's threshold for mapping, which it keeps when they are freed.
-        let written = || (0..4096).map(|_| vec![1_u8; 16 << 10]).collect::<Vec<_>>().len();
-        written();
-        let (count, growth) = growth(|| Ok(written()), || 0).unwrap();
+        let written = || (0..4096).map(|_| vec![1_u8; 16 << 10]).collect::<Vec<_>>();
+        drop(written());
+        let looks = AtomicU64::new(0);
+        let work = || {
+            let blocks = written();
+            // Whoever watches has to see them: a look that begins from now on.
+            let seen = looks.load(Ordering::Relaxed) + 2;
+            while resident_bytes().is_some() && looks.load(Ordering::Relaxed) < seen {
+                thread::sleep(INTERVAL);
+            }
+            Ok(blocks.len())
+        };
+        let look = || {
+            looks.fetch_add(1, Ordering::Relaxed);
+            0
+        };
+        let (count, growth) = growth(work, look).unwrap();
         assert_eq!(count, 4096);
         if let Some(peak) = growth.peak {
             assert!(peak >= 48 << 20, "grew by {peak} bytes only");

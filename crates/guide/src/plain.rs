@@ -247,7 +247,7 @@ impl Plain {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use pinlane_driver::sim::{DeviceConfig, Machine};
 
     use crate::simulated;
 
@@ -292,12 +292,10 @@ mod tests {
 
     #[test]
     fn a_pinned_block_in_flight_is_not_lent_again() {
-        let (plain, source) = (plain(), bytes(1 << 20));
-        plain
-            .stream()
-            .driver()
-            .busy(Duration::from_millis(300), plain.stream().raw())
-            .unwrap();
+        let sim = Machine::new(DeviceConfig::default()).sim(0).unwrap();
+        let driver: Arc<dyn Driver> = Arc::clone(&sim) as _;
+        let (plain, source) = (Plain::new(&driver).unwrap(), bytes(1 << 20));
+        let stall = sim.stall_stream(plain.stream().raw()).unwrap();
         let first = plain.pin_memory(&source).unwrap();
         let address = first.as_ptr();
         let landed = plain.pinned_to_non_blocking(&first).unwrap();
@@ -306,8 +304,9 @@ mod tests {
         assert_ne!(
             second.as_ptr(),
             address,
-            "the copy behind the busy task still reads the first block"
+            "the copy that is held up still reads the first block"
         );
+        drop(stall);
         plain.synchronize().unwrap();
         let third = plain.pinned_empty(source.len()).unwrap();
         assert_eq!(third.as_ptr(), address);

@@ -1,8 +1,8 @@
 //! Several transfers at once: each gets its turn, and each lands whole.
 //!
 //! That a small transfer is not starved is shown by counting, not by time: from some copy on, the device refuses all
-//! further ones. The small transfer lands only if its copies were among those before. Where it first has to wake up, copies
-//! take a moment each.
+//! further ones. The small transfer lands only if its copies were among those before. Each copy takes a moment, so that a thread
+//! which loses its processor for a second still has its turn in time.
 
 mod rig;
 
@@ -20,7 +20,7 @@ use rig::{Rig, eventually, pattern, small_engine};
 const SLOT: usize = 4096;
 /// Chunks of the huge transfer. The device does all copies before the `GIVEN`th.
 const HUGE: usize = 1000;
-const GIVEN: u64 = 20;
+const GIVEN: u64 = 500;
 
 fn tensor(bytes: usize, seed: usize) -> Tensor {
     Tensor::from_bytes(pattern(bytes, seed), DType::U8, &[bytes]).unwrap()
@@ -42,10 +42,10 @@ fn lanes_only(lanes: usize) -> DeviceOptions {
     }
 }
 
-/// A machine on which each copy takes a moment, in which whoever waits for a slot can wake up.
+/// A machine on which each copy takes a moment: those that are given come to a second.
 fn slow() -> MachineConfig {
     MachineConfig::from(DeviceConfig {
-        copy_latency: Duration::from_millis(5),
+        copy_latency: Duration::from_millis(2),
         ..DeviceConfig::default()
     })
 }
@@ -58,7 +58,7 @@ fn refuse_after(rig: &Rig, copies: u64) {
 #[test]
 fn a_small_transfer_takes_its_turn_between_the_chunks_of_a_huge_one() {
     for lanes in [1, 2, 3] {
-        let rig = Rig::new(1, &lanes_only(lanes));
+        let rig = Rig::on(slow(), &lanes_only(lanes));
         refuse_after(&rig, GIVEN);
         let stall = rig.sim().stall();
         let huge = tensor(HUGE * SLOT, 1).transfer(rig.device()).unwrap();

@@ -393,6 +393,7 @@ fn a_copy_that_fails_is_missed_in_the_trace_and_fails_as_ever() {
 
 #[test]
 fn a_file_that_can_not_be_written_is_an_error_before_anything_is_collected() {
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     assert!(TraceFile::create(folder.path().join("nowhere/trace.json")).is_err());
     let file = TraceFile::create(folder.path().join("trace.json")).unwrap();
@@ -403,6 +404,7 @@ fn a_file_that_can_not_be_written_is_an_error_before_anything_is_collected() {
 
 #[test]
 fn what_is_in_a_traces_file_already_stays_until_the_trace_is_there() {
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.json");
     std::fs::write(&path, "an older one").unwrap();

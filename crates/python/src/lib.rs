@@ -48,7 +48,7 @@ mod _native {
         moving::start,
         pinning::{is_pinned, pinned_memory},
         profiling::Profile,
-        simulated::{SimulatedStream, lose, simulate},
+        simulated::{SimulatedStream, Stalled, lose, simulate},
         slabs::Slabs,
         tree::Tree,
     };

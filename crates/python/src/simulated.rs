@@ -17,10 +17,10 @@ use pinlane::{
     Device, DeviceOptions, Error,
     driver::{
         DeviceMemory, Driver, ErrorKind, Stream, Timing,
-        sim::{DeviceConfig, Fault, FaultPlan, Machine, SimDriver, Step},
+        sim::{DeviceConfig, Fault, FaultPlan, Machine, SimDriver, Stall, Step},
     },
 };
-use pyo3::{exceptions::PyValueError, prelude::*};
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyTuple};
 
 use crate::{devices, errors, process};
 
@@ -149,13 +149,17 @@ fn made() -> std::sync::MutexGuard<'static, BTreeMap<String, Arc<SimDriver>>> {
     MADE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The device that `simulate` has made under a name.
+fn made_as(name: &str) -> PyResult<Arc<SimDriver>> {
+    let driver = made().get(name).cloned();
+    driver.ok_or_else(|| PyValueError::new_err(format!("{name:?} is no device that simulate made")))
+}
+
 /// Loses a device that `simulate` has made: what is on its way is abandoned, and every call fails from now on.
 #[pyfunction]
 pub(crate) fn lose(py: Python<'_>, name: &str) -> PyResult<()> {
     process::check(py)?;
-    let driver = made().get(name).cloned();
-    let driver =
-        driver.ok_or_else(|| PyValueError::new_err(format!("{name:?} is no device that simulate made")))?;
+    let driver = made_as(name)?;
     let never = |plan: FaultPlan, step| plan.repeated(step, 0, u64::MAX, Fault::DeviceLost);
     driver.set_faults(Step::ALL.into_iter().fold(FaultPlan::new(), never));
     // A device is lost at the next call: this one, whose error says so.
@@ -205,6 +209,13 @@ impl SimulatedStream {
         enqueued.map_err(|source| driver_error(py, "keeping a stream busy", source))
     }
 
+    /// Keeps the stream from starting anything, until what this gives is ended.
+    fn stall(&self, py: Python<'_>) -> PyResult<Stalled> {
+        let stall = made_as(&self.device)?.stall_stream(self.stream.raw());
+        let stall = stall.map_err(|source| driver_error(py, "stalling a stream", source))?;
+        Ok(Stalled(Mutex::new(Some(stall))))
+    }
+
     /// Whether everything enqueued so far is done.
     fn query(&self, py: Python<'_>) -> PyResult<bool> {
         let event = self.stream.record(Timing::Disabled);
@@ -217,6 +228,27 @@ impl SimulatedStream {
     fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
         let done = py.detach(|| self.stream.synchronize());
         done.map_err(|source| driver_error(py, "waiting for a stream", source))
+    }
+}
+
+/// Keeps a stream from starting anything until it is ended, or dropped.
+#[pyclass(frozen, module = "pinlane._native")]
+pub(crate) struct Stalled(Mutex<Option<Stall>>);
+
+#[pymethods]
+impl Stalled {
+    /// Lets the stream go on. Ending it again does nothing.
+    fn end(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
+        self.end();
     }
 }
 

@@ -159,7 +159,7 @@ fn forget_memory(alive: &mut Alive) {
 
 /// Whether `condition` comes true within a time in which it surely would, if ever.
 fn eventually(condition: impl Fn() -> bool) -> bool {
-    let patience = Instant::now() + Duration::from_secs(5);
+    let patience = Instant::now() + Duration::from_secs(30);
     while !condition() {
         if Instant::now() > patience {
             return false;

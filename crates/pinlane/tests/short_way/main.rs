@@ -1,12 +1,18 @@
 //! What a small copy costs beside the driver's call: no memory, no lane, no event.
 //!
-//! Allocations are counted for each thread by itself, so that tests may run side by side.
+//! Allocations are counted for each thread by itself, lanes for the whole process: of tests that look for these, or have some, one
+//! runs at a time.
 
 #![cfg(all(target_os = "linux", not(shuttle)))]
 
 mod counted;
 
-use std::fs;
+use std::{
+    fs,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use counted::{Uncounted, allocations_of};
 use pinlane::{
@@ -26,6 +32,12 @@ fn device() -> (Device, Arc<SimDriver>) {
     let driver = Arc::new(Uncounted(Arc::clone(&sim))) as Arc<dyn Driver>;
     let device = Device::with_options(driver, &DeviceOptions::default()).unwrap();
     (device, sim)
+}
+
+/// One test at a time.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The steps that have to do with events.
@@ -59,6 +71,7 @@ fn lanes() -> Vec<String> {
 
 #[test]
 fn warm_copies_into_small_tensors_allocate_nothing_and_use_neither_lane_nor_event() {
+    let _turn = turn();
     let (device, sim) = device();
     let pageable = Tensor::rand(DType::F32, &[FLOATS], 1).unwrap();
     let pinned = pageable.pin_memory(&device).unwrap();
@@ -88,6 +101,7 @@ fn warm_copies_into_small_tensors_allocate_nothing_and_use_neither_lane_nor_even
 
 #[test]
 fn a_small_tensor_that_is_moved_allocates_what_its_result_is_made_of_and_no_more() {
+    let _turn = turn();
     let (device, sim) = device();
     let here = Tensor::rand(DType::F32, &[FLOATS], 1).unwrap();
     let there = here.to(&device).unwrap();
@@ -112,6 +126,7 @@ fn a_small_tensor_that_is_moved_allocates_what_its_result_is_made_of_and_no_more
 
 #[test]
 fn a_tensor_that_finds_no_room_in_pinned_memory_stays_where_it_is() {
+    let _turn = turn();
     let options = DeviceOptions {
         pinned_budget: Some(4 << 20),
         ..DeviceOptions::default()
@@ -124,6 +139,12 @@ fn a_tensor_that_finds_no_room_in_pinned_memory_stays_where_it_is() {
     assert_eq!(device.stats().unwrap().leaked_bytes, 0);
     let back = there.to(&Device::host()).unwrap();
     assert!(back.as_slice::<u8>().unwrap().iter().all(|&byte| byte == 1));
+    drop((there, device));
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !lanes().is_empty() {
+        assert!(Instant::now() < patience, "lanes stay when their device is gone");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

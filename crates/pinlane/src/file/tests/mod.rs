@@ -52,7 +52,7 @@ impl Rig {
         assert_eq!(device.stats().unwrap().leaked_bytes, 0);
         drop(device);
         let sim = machine.sim(0).unwrap();
-        for _ in 0..2_000 {
+        for _ in 0..30_000 {
             if sim.alive() == Alive::default() {
                 break;
             }
