@@ -175,6 +175,25 @@ fn a_session_that_ends_in_the_middle_of_copies_waits_for_them() {
     rig.finish();
 }
 
+#[test]
+fn a_copy_that_its_caller_waits_for_is_missed_where_it_fails() {
+    let _turn = turn();
+    let rig = rig();
+    let short = Tensor::from_bytes(pattern(100, 1), DType::U8, &[100]).unwrap();
+    drop(short.to(rig.device()).unwrap());
+    for (fault, missed) in [(Fault::CopyFailed, 1), (Fault::Refused, 0)] {
+        let session = trace::start();
+        rig.sim().set_faults(FaultPlan::new().at(Step::Copy, 0, fault));
+        short.to(rig.device()).unwrap_err();
+        rig.sim().set_faults(FaultPlan::new());
+        drop(short.to(rig.device()).unwrap());
+        let trace = session.finish();
+        let device = only_device(&trace);
+        assert_eq!((copies(device), device.missed), (1, missed), "{fault:?}");
+    }
+    rig.finish();
+}
+
 /// A simulated device whose copies are not enqueued while the gate is shut.
 #[derive(Debug)]
 struct Gated {

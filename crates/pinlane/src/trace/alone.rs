@@ -38,8 +38,16 @@ pub(super) struct Waited {
     enqueued: Instant,
     pub(super) end: Instant,
     bytes: u64,
-    /// What was copied where, if it went well and a session asks devices. A record keeps no device open.
-    done: Option<(Identity, Direction, Route)>,
+    /// What was copied where, by which route if it went well; where it was enqueued, and a session asks devices. A record keeps no
+    /// device open.
+    done: Option<(Identity, Direction, Option<Route>)>,
+}
+
+/// What became of a copy that was enqueued.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Became {
+    Landed(Route),
+    Failed,
 }
 
 impl Enqueuing {
@@ -73,17 +81,24 @@ impl Enqueuing {
 }
 
 impl Waiting {
-    /// They have been waited for; with `done`, by this route, if that went well.
+    /// They have been waited for; `became` says how that went, where they were enqueued.
     #[inline]
-    pub(crate) fn end(self, driver: &Arc<dyn Driver>, copy: &MemCopy, done: Option<Route>) {
+    pub(crate) fn end(self, driver: &Arc<dyn Driver>, copy: &MemCopy, became: Option<Became>) {
         if let Some((begun, enqueued)) = self.since {
-            let asked = done.filter(|_| super::devices_are_wanted());
+            let asked = became.filter(|_| super::devices_are_wanted());
+            let route = |became| match became {
+                Became::Landed(route) => Some(route),
+                Became::Failed => None,
+            };
             log::write(Record::Copy(Waited {
                 begun,
                 enqueued,
                 end: Instant::now(),
                 bytes: self.bytes,
-                done: asked.map(|route| (Identity::of(driver.properties()), direction(copy), route)),
+                done: asked.map(|became| {
+                    let device = Identity::of(driver.properties());
+                    (device, direction(copy), route(became))
+                }),
             }));
         }
     }
@@ -110,18 +125,18 @@ impl Waited {
         ]
     }
 
-    /// The span of its device, if it went well.
+    /// What its device has of it.
     pub(super) fn on_device(&self) -> Option<LoneCopy> {
         let (device, direction, route) = self.done?;
         Some(LoneCopy {
             device,
-            work: Work {
+            work: route.map(|route| Work {
                 direction,
                 bytes: self.bytes,
                 route,
                 lane: None,
                 by_kernel: false,
-            },
+            }),
             begun: self.begun,
             end: self.end,
         })

@@ -24,7 +24,7 @@ use crate::{
         slots::Reuse,
         storage::{DeviceBlock, Place, Storage},
     },
-    trace::alone::Enqueuing,
+    trace::alone::{Became, Enqueuing},
 };
 
 /// The longest copy: longer ones are cut, so that others' copies get a turn between the parts.
@@ -263,8 +263,11 @@ unsafe fn copy_and_wait(engine: &Engine, copy: MemCopy, route: Route) -> Result<
     let enqueued = unsafe { stream.stream().copy(copy) };
     let told = told.wait();
     let ended = stream.finish();
-    let is_done = enqueued.is_ok() && ended.is_ok();
-    told.end(&engine.driver, &copy, is_done.then_some(route));
+    let became = match ended {
+        Ok(()) => Became::Landed(route),
+        Err(_) => Became::Failed,
+    };
+    told.end(&engine.driver, &copy, enqueued.is_ok().then_some(became));
     match (enqueued, ended) {
         (_, Err(error)) if error.kind() != ErrorKind::CopyFailed => Err(Error::waiting(doing(), error)),
         (Err(error), _) | (Ok(()), Err(error)) => {

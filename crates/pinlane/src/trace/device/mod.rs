@@ -143,7 +143,8 @@ pub(crate) fn note_opened(driver: &Arc<dyn Driver>) {
 /// A copy that its caller waited for, whose times are the host's.
 pub(super) struct LoneCopy {
     pub(super) device: Identity,
-    pub(super) work: Work,
+    /// Nothing where it failed.
+    pub(super) work: Option<Work>,
     pub(super) begun: Instant,
     pub(super) end: Instant,
 }
@@ -171,8 +172,10 @@ pub(super) fn collect(began: Instant, alone: Vec<LoneCopy>) -> Vec<TracedDevice>
         let asked = told
             .iter_mut()
             .find(|told| Identity::of(&told.properties) == copy.device);
-        if let Some(told) = asked {
-            told.read.push(Read::alone(&copy.work, copy.begun, copy.end));
+        match (asked, copy.work) {
+            (Some(told), Some(work)) => told.read.push(Read::alone(&work, copy.begun, copy.end)),
+            (Some(told), None) => told.missed += 1,
+            (None, _) => {}
         }
     }
     let traced = told.into_iter().map(|told| TracedDevice {
