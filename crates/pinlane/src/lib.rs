@@ -34,6 +34,7 @@ mod host_memory;
 mod landing;
 mod layout;
 mod memory;
+mod parts;
 mod prefetch;
 mod processors;
 mod profile;

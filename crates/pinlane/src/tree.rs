@@ -2,6 +2,7 @@
 
 use crate::{
     Device, Error, FileSink, Plan, Result, Tensor, Transfer, TransferOptions,
+    error::Failure,
     memory::list::{self, List},
     transfer::{
         flights::Flights,
@@ -216,13 +217,8 @@ pub trait Tree: Sized {
     ///
     /// [`Error::Leaf`] around [`Error::PinnedBudget`] or, for a tensor on a device, [`Error::NotOnHost`].
     fn pin_memory(&self, device: &Device) -> Result<Self> {
-        let pinned = leaves(self).into_iter().enumerate().map(|(index, tensor)| {
-            pin(tensor, device).map_err(|error| Error::Leaf {
-                path: self.path(index),
-                source: Box::new(error),
-            })
-        });
-        let pinned = pinned.collect::<Result<Vec<_>>>()?;
+        let named = |failure: Failure| -> Error { failure.named(|index| self.path(index)) };
+        let pinned = pin(&leaves(self), device).map_err(named)?;
         Ok(rebuild_from(self, pinned))
     }
 

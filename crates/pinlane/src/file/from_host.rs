@@ -1,7 +1,6 @@
 //! Writing tensors that are on the host, or in another file, to files.
 
 use super::{
-    parts::{Item, share},
     reading::{FileEnd, Reading},
     writing::{SinkEnd, Writing},
 };
@@ -10,6 +9,7 @@ use crate::{
     error::Failure,
     landing::{packing, span_bytes},
     memory::storage::Place,
+    parts::{Item, share},
 };
 
 /// What is put in order at a time, of what does not lie in memory as in the file.

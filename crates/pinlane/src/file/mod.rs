@@ -2,7 +2,6 @@
 //!
 //! - [`source`]: an open file that tensors lie in; the choice between reading through the page cache and past it.
 //! - [`cached`]: whether a range of a file is in the page cache.
-//! - [`parts`]: sharing work among threads of the host.
 //! - [`piece`]: what reading and writing have in common.
 //! - [`read`]: reading many pieces of a file to many places with few calls.
 //! - [`reading`]: collecting the pieces that tensors and views of them are.
@@ -18,7 +17,6 @@ mod faults;
 pub(crate) mod from_host;
 mod map;
 pub(crate) mod mapped;
-mod parts;
 pub(crate) mod piece;
 pub(crate) mod read;
 pub(crate) mod reading;

@@ -5,10 +5,7 @@ use std::{any::Any, mem, ptr::NonNull, slice};
 
 use pinlane_driver::{Backend, Conversion, Float, sync::Arc};
 
-use super::{
-    parts::{Item, share},
-    reading::{FileEnd, Reading},
-};
+use super::reading::{FileEnd, Reading};
 use crate::{
     DType, Error, HostMemory, Placement, Result, Tensor,
     conversion::Becomes,
@@ -19,6 +16,7 @@ use crate::{
         shared::Batch,
         storage::{Place, Storage},
     },
+    parts::{Item, share},
 };
 
 /// A tensor in a file and the memory that it is read to.

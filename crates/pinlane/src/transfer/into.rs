@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 
 use pinlane_driver::sync::Arc;
 
+use super::on_host::{HostCopy, Origin, copy_all};
 use crate::{
     Device, Error, Layout, Result, Tensor, Tree,
     conversion::Becomes,
@@ -206,23 +207,32 @@ impl<'a> Destinations<'a> {
     /// Copies tensors that are on the host, or in files, into their destinations there; each comes with its number. Those in files
     /// become what their destinations are.
     pub(crate) fn fill_on_host(self, sources: &[(usize, &Tensor)]) -> Result<(), Failure> {
-        let mut in_files = Vec::new();
+        let (mut copies, mut in_files) = (Vec::with_capacity(sources.len()), Vec::new());
         for &(index, source) in sources {
-            self.fill_or_collect(index, source, &mut in_files)
+            self.collect(index, source, &mut copies, &mut in_files)
                 .map_err(|error| Failure::of(index, error))?;
         }
         // SAFETY: the destinations were seized, each by itself, and fit their sources.
-        unsafe { read_all(&in_files) }
+        unsafe {
+            copy_all(&copies)?;
+            read_all(&in_files)
+        }
     }
 
-    /// Copies a tensor that is on the host into its destination, or names that for one that lies in a file.
-    fn fill_or_collect(self, index: usize, source: &Tensor, in_files: &mut Vec<Destined>) -> Result<()> {
+    /// Adds the copy of a tensor that is on the host to its destination, or the reading of one that lies in a file.
+    fn collect<'s>(
+        self,
+        index: usize,
+        source: &'s Tensor,
+        copies: &mut Vec<HostCopy<'s>>,
+        in_files: &mut Vec<Destined>,
+    ) -> Result<()> {
         let into = &self.places[index];
         let mut storage = into.storage().again();
         let bytes = &mut storage.bytes_mut().ok_or(Error::Shared)?[span_bytes(into)?];
+        let place = NonNull::from(bytes).cast();
         if let Place::File(_) = source.storage().place() {
             let end = end_of(source, index, true)?;
-            let place = NonNull::from(bytes).cast();
             let becomes = match source.dtype() == into.dtype() {
                 true => None,
                 false => Becomes::of(source.dtype(), into.dtype())?,
@@ -234,12 +244,8 @@ impl<'a> Destinations<'a> {
             });
             return Ok(());
         }
-        match packing(source)?.1 {
-            None => {
-                bytes.copy_from_slice(&source.host_bytes("copying a tensor")?[span_bytes(source)?]);
-            }
-            Some(copy) => copy.gather_slice(source.host_bytes("copying a tensor")?, 0, bytes)?,
-        }
+        let from = Origin::new(source, packing(source)?.1, "copying a tensor")?;
+        copies.push(HostCopy { from, to: place });
         Ok(())
     }
 }

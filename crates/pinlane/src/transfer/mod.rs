@@ -4,6 +4,7 @@
 //! - [`request`] turns a tree and a destination into jobs. Its tensors are [`sorted`] by the way they go. [`sources`] knows where
 //!   they come from; [`results`] is memory for where they go, or [`into`] says what of them exists. [`plan`] decides how each
 //!   job's bytes go, by the [`means`] of the engine. [`outputs`] are the results in the order of the tree.
+//! - [`on_host`] copies within the host's memory, for [`into`] and [`pin`].
 //! - [`pieces`] are memory of others, moved by its addresses.
 //! - [`write`] turns tensors and places in files into jobs that write.
 //! - [`short`] is the way of one small tensor, without all that.
@@ -23,6 +24,7 @@ pub(crate) mod lane;
 pub(crate) mod leaks;
 pub(crate) mod mark;
 mod means;
+mod on_host;
 pub(crate) mod options;
 pub(crate) mod outputs;
 pub(crate) mod pieces;
