@@ -14,8 +14,9 @@ False
 >>> int(transfer.result().sum())
 0
 
-A :class:`SimulatedStream` stands for one of torch's: ``busy(seconds)`` gives it work, ``stall()`` keeps it from starting any until
-the block is left, or ``end()`` is called; ``query()`` says whether it is done, and ``synchronize()`` waits for that.
+A :class:`SimulatedStream` stands for one of torch's: ``busy(seconds)`` gives it work, ``query()`` says whether it is done, and
+``synchronize()`` waits for that. On a device that :func:`simulate` has made, ``stall()`` keeps it from starting anything until the
+block is left, or ``end()`` is called on what it gives.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def test_a_result_is_given_once(device: str) -> None:
 
 def test_a_transfer_is_done_when_it_has_landed_and_not_before(slow: str) -> None:
     stream = SimulatedStream(slow)
-    with stream.stall():
+    with stalled_for_a_minute(stream):
         transfer = pinlane.to(torch.ones(BYTES, dtype=torch.uint8), slow, non_blocking=True, stream=stream)
         assert not transfer.done() and "on its way" in repr(transfer)
     there = transfer.result()
@@ -70,13 +70,13 @@ def test_a_result_is_never_garbage(slow: str) -> None:
 def test_the_copies_start_when_the_callers_stream_is_done(device: str) -> None:
     name = simulate(f"sim:ordered-{next(_numbers)}")
     stream = SimulatedStream(name)
-    with stream.stall():
+    with stalled_for_a_minute(stream):
         transfer = pinlane.to(torch.ones(1000), name, non_blocking=True, stream=stream)
         assert not transfer.done()
     there = transfer.result()
     assert there.eq(1).all()
     there.fill_(2)
-    with stream.stall():
+    with stalled_for_a_minute(stream):
         back = pinlane.to(there, "cpu", non_blocking=True, stream=stream)
         assert not back.done()
     assert back.result().eq(2).all()
@@ -209,7 +209,7 @@ def test_an_awaited_transfer_can_be_given_up(slow: str) -> None:
         async def there() -> Any:
             return await pinlane.to(torch.ones(BYTES), slow, non_blocking=True, stream=stream)
 
-        with stream.stall(), pytest.raises(asyncio.TimeoutError):
+        with stalled_for_a_minute(stream), pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(there(), 0.02)
 
     asyncio.run(give_up())

@@ -19,6 +19,8 @@ use crate::{
 /// where it can't. Use the wrappers [`Stream`](crate::Stream), [`Event`](crate::Event),
 /// [`DeviceMemory`](crate::DeviceMemory) and [`PinnedRange`](crate::PinnedRange), which never dangle.
 ///
+/// Every verb is one of [`Wrapper`](crate::Wrapper)'s as well, which would not pass on a new one that has a default here.
+///
 /// # Safety
 ///
 /// Unsafe code relies on what an implementation says: that an event which counts as fired was recorded behind work that is

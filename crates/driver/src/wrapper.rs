@@ -17,7 +17,8 @@ macro_rules! verbs {
         /// A driver that is made of another one, to watch it or to change what it does: a test's flaw, a count of calls.
         ///
         /// Whoever implements this is a [`Driver`]. Each verb is passed on unless it is overridden; what is to happen at
-        /// all that can fail goes into [`call`](Self::call).
+        /// all that can fail goes into [`call`](Self::call). Both traits have all verbs: call those of a wrapper as a
+        /// [`Driver`]'s, behind `dyn Driver`, or name the trait.
         ///
         /// ```
         /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,7 +57,9 @@ macro_rules! verbs {
         ///
         /// # Safety
         ///
-        /// With what it overrides it keeps the contract of [`Driver`], or nobody relies on that.
+        /// [`inner`](Self::inner) is always the same driver, and [`call`](Self::call) makes the call on that one before it returns,
+        /// or not at all. What is overridden keeps the contract of [`Driver`]; where it breaks that on purpose, as a test's flaw
+        /// does, whoever uses the wrapper knows what follows.
         pub unsafe trait Wrapper: fmt::Debug + Send + Sync + 'static {
             /// The driver within.
             type Inner: Driver + ?Sized;
@@ -64,7 +67,7 @@ macro_rules! verbs {
             /// The driver within.
             fn inner(&self) -> &Self::Inner;
 
-            /// Makes a call to the driver within, which may fail: every verb that is not overridden goes through here.
+            /// Makes a call to the driver within: every verb that gives a [`Result`] and is not overridden goes through here.
             fn call<T>(&self, call: impl FnOnce(&Self::Inner) -> Result<T>) -> Result<T> {
                 call(self.inner())
             }

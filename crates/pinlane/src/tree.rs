@@ -211,7 +211,8 @@ pub trait Tree: Sized {
         request.plan()
     }
 
-    /// The tree in host memory that `device` reaches by itself. Blocks while the bytes are copied.
+    /// The tree in host memory that `device` reaches by itself. Blocks while the bytes are copied, by several threads where they
+    /// are many.
     ///
     /// # Errors
     ///

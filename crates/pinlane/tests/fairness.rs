@@ -20,7 +20,7 @@ use rig::{Rig, eventually, pattern, small_engine};
 const SLOT: usize = 4096;
 /// Chunks of the huge transfer. The device does all copies before the `GIVEN`th.
 const HUGE: usize = 1000;
-const GIVEN: u64 = 500;
+const GIVEN: u64 = 50;
 
 fn tensor(bytes: usize, seed: usize) -> Tensor {
     Tensor::from_bytes(pattern(bytes, seed), DType::U8, &[bytes]).unwrap()
@@ -45,7 +45,7 @@ fn lanes_only(lanes: usize) -> DeviceOptions {
 /// A machine on which each copy takes a moment: those that are given come to a second.
 fn slow() -> MachineConfig {
     MachineConfig::from(DeviceConfig {
-        copy_latency: Duration::from_millis(2),
+        copy_latency: Duration::from_millis(20),
         ..DeviceConfig::default()
     })
 }

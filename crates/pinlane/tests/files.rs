@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::PermissionsExt,
 };
 
-use pinlane::{DType, Device, Error, FileAccess, FileSink, FileSource, Tensor, Tree};
+use pinlane::{DType, Device, DeviceOptions, Error, FileAccess, FileSink, FileSource, Tensor, Tree};
 use rig::{Rig, pattern, small_engine};
 use tempfile::TempDir;
 
@@ -167,4 +167,64 @@ fn a_tree_is_written_to_as_many_places_as_it_has_tensors() {
     let tensors = vec![Tensor::zeros(DType::U8, &[1]).unwrap(); 2];
     let refused = tensors.write_to(&[(sink, 0)]).unwrap_err();
     assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+}
+
+#[test]
+fn a_tree_of_all_kinds_is_pinned_in_its_order() {
+    let (folder, rig) = (folder(), Rig::new(1, &DeviceOptions::default()));
+    let path = folder.path().join("file");
+    fs::write(&path, pattern(3 * SLOT, 1)).unwrap();
+    let file = FileSource::open(&path).unwrap();
+    let in_file = |offset| file.tensor(offset, DType::U8, &[SLOT]).unwrap();
+    let wide = Tensor::from_bytes(pattern(60, 2), DType::U8, &[6, 10]).unwrap();
+    let tree = vec![
+        in_file(SLOT as u64),
+        wide.clone(),
+        wide.pin_memory(rig.device()).unwrap(),
+        wide.slice(1, 2..7, 2).unwrap(),
+        in_file(0),
+        wide.slice(0, 0..0, 1).unwrap(),
+    ];
+    let pinned = tree.pin_memory(rig.device()).unwrap();
+    assert!(pinned.is_pinned());
+    let expected = tree.to(&Device::host()).unwrap();
+    for (number, (pinned, expected)) in pinned.iter().zip(&expected).enumerate() {
+        let expected = expected.contiguous().unwrap();
+        assert_eq!(
+            (pinned.dtype(), pinned.shape()),
+            (expected.dtype(), expected.shape())
+        );
+        assert!(
+            pinned.as_bytes().unwrap() == expected.as_bytes().unwrap(),
+            "{number}"
+        );
+    }
+    drop((tree, pinned, expected, wide));
+    rig.finish();
+}
+
+#[test]
+fn the_tensor_that_finds_no_room_when_a_tree_is_pinned_is_named_wherever_it_lies() {
+    let folder = folder();
+    let path = folder.path().join("file");
+    fs::write(&path, pattern(4 << 20, 1)).unwrap();
+    let options = DeviceOptions {
+        pinned_budget: Some(6 << 20),
+        ..small_engine(1, 1, SLOT)
+    };
+    let rig = Rig::new(1, &options);
+    let file = FileSource::open(&path).unwrap();
+    let in_file = file.tensor(0, DType::U8, &[4 << 20]).unwrap();
+    let here = in_file.to(&Device::host()).unwrap();
+    for tree in [[&here, &here], [&here, &in_file], [&in_file, &in_file]] {
+        let tree = tree.map(Tensor::clone);
+        let refused = tree.pin_memory(rig.device()).unwrap_err();
+        let Error::Leaf { path, source } = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(path, "#1");
+        assert!(matches!(**source, Error::PinnedBudget { .. }), "{source:?}");
+    }
+    drop((in_file, here));
+    rig.finish();
 }

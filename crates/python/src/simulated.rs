@@ -211,6 +211,7 @@ impl SimulatedStream {
 
     /// Keeps the stream from starting anything, until what this gives is ended.
     fn stall(&self, py: Python<'_>) -> PyResult<Stalled> {
+        process::check(py)?;
         let stall = made_as(&self.device)?.stall_stream(self.stream.raw());
         let stall = stall.map_err(|source| driver_error(py, "stalling a stream", source))?;
         Ok(Stalled(Mutex::new(Some(stall))))

@@ -68,7 +68,7 @@ pub(crate) fn read_to_host_as(
         ends.push((dtype, layout, bytes, end, conversion));
     }
     let sizes: Vec<_> = ends.iter().map(|&(_, _, bytes, ..)| bytes).collect();
-    let rooms = rooms(&sizes, memory, placement)?;
+    let rooms = rooms(tensors, &sizes, memory, placement)?;
     let mut destined = Vec::with_capacity(tensors.len());
     let mut batch = Batch::with_capacity(tensors.len());
     for ((dtype, layout, bytes, end, conversion), room) in ends.into_iter().zip(rooms) {
@@ -134,10 +134,18 @@ impl Room {
     }
 }
 
-/// Memory for results of these sizes.
-fn rooms(sizes: &[usize], memory: HostMemory<'_>, placement: Placement) -> Result<Vec<Room>> {
+/// Memory for results of these sizes, of the tensors with their numbers.
+fn rooms(
+    tensors: &[(usize, &Tensor)],
+    sizes: &[usize],
+    memory: HostMemory<'_>,
+    placement: Placement,
+) -> Result<Vec<Room>, Failure> {
     if placement == Placement::Separate {
-        return sizes.iter().map(|&bytes| Room::new(bytes, memory)).collect();
+        let room = |(&(leaf, _), &bytes): (&(usize, &Tensor), &usize)| {
+            Room::new(bytes, memory).map_err(|error| Failure::of(leaf, error))
+        };
+        return tensors.iter().zip(sizes).map(room).collect();
     }
     let mut end = 0_usize;
     let mut offsets = Vec::with_capacity(sizes.len());

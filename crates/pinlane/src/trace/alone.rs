@@ -38,9 +38,9 @@ pub(super) struct Waited {
     enqueued: Instant,
     pub(super) end: Instant,
     bytes: u64,
-    /// What was copied where, by which route if it went well; where it was enqueued, and a session asks devices. A record keeps no
-    /// device open.
-    done: Option<(Identity, Direction, Option<Route>)>,
+    /// What was copied where, and what became of it; where it was enqueued, and a session asks devices. A record keeps no device
+    /// open.
+    on_device: Option<(Identity, Direction, Became)>,
 }
 
 /// What became of a copy that was enqueued.
@@ -86,19 +86,12 @@ impl Waiting {
     pub(crate) fn end(self, driver: &Arc<dyn Driver>, copy: &MemCopy, became: Option<Became>) {
         if let Some((begun, enqueued)) = self.since {
             let asked = became.filter(|_| super::devices_are_wanted());
-            let route = |became| match became {
-                Became::Landed(route) => Some(route),
-                Became::Failed => None,
-            };
             log::write(Record::Copy(Waited {
                 begun,
                 enqueued,
                 end: Instant::now(),
                 bytes: self.bytes,
-                done: asked.map(|became| {
-                    let device = Identity::of(driver.properties());
-                    (device, direction(copy), route(became))
-                }),
+                on_device: asked.map(|became| (Identity::of(driver.properties()), direction(copy), became)),
             }));
         }
     }
@@ -127,7 +120,11 @@ impl Waited {
 
     /// What its device has of it.
     pub(super) fn on_device(&self) -> Option<LoneCopy> {
-        let (device, direction, route) = self.done?;
+        let (device, direction, became) = self.on_device?;
+        let route = match became {
+            Became::Landed(route) => Some(route),
+            Became::Failed => None,
+        };
         Some(LoneCopy {
             device,
             work: route.map(|route| Work {

@@ -187,8 +187,10 @@ impl Drop for Session {
         sessions.open.retain(|open| open.number != self.number);
         sessions.tell();
         log::forget_before(sessions.open.iter().map(|open| open.began).min());
-        let asking = sessions.open.iter().filter(|open| open.asks_devices);
-        device::forget_before(asking.map(|open| open.began).min());
+        if self.asking.is_some() {
+            let asking = sessions.open.iter().filter(|open| open.asks_devices);
+            device::forget_before(asking.map(|open| open.began).min());
+        }
         drop(sessions);
         // Outside the lock: the last handle of a simulated machine waits for its threads.
         drop(self.asking.take());

@@ -212,7 +212,8 @@ impl<'a> Destinations<'a> {
             self.collect(index, source, &mut copies, &mut in_files)
                 .map_err(|error| Failure::of(index, error))?;
         }
-        // SAFETY: the destinations were seized, each by itself, and fit their sources.
+        // SAFETY: the destinations were seized, each by itself; they are there until they are given back, and those of tensors in
+        // files fit these.
         unsafe {
             copy_all(&copies)?;
             read_all(&in_files)
@@ -230,9 +231,9 @@ impl<'a> Destinations<'a> {
         let into = &self.places[index];
         let mut storage = into.storage().again();
         let bytes = &mut storage.bytes_mut().ok_or(Error::Shared)?[span_bytes(into)?];
-        let place = NonNull::from(bytes).cast();
         if let Place::File(_) = source.storage().place() {
             let end = end_of(source, index, true)?;
+            let place = NonNull::from(bytes).cast();
             let becomes = match source.dtype() == into.dtype() {
                 true => None,
                 false => Becomes::of(source.dtype(), into.dtype())?,
@@ -245,7 +246,7 @@ impl<'a> Destinations<'a> {
             return Ok(());
         }
         let from = Origin::new(source, packing(source)?.1, "copying a tensor")?;
-        copies.push(HostCopy { from, to: place });
+        copies.push(HostCopy::new(from, bytes));
         Ok(())
     }
 }

@@ -10,8 +10,9 @@ use crate::{
     parts::{Item, share},
 };
 
-/// What is longer in all is stored past the caches, which could not hold it: there it would first be read.
-const CACHED: usize = 32 << 20;
+/// From so many bytes on they are stored past the caches, where what they overwrite would be read first. Measured on two threads
+/// of one core.
+const STREAMED_FROM: usize = 32 << 20;
 
 /// A tensor's bytes on the host, as they land elsewhere.
 pub(super) enum Origin<'a> {
@@ -20,16 +21,30 @@ pub(super) enum Origin<'a> {
     Strided(&'a [u8], StridedCopy),
 }
 
-/// Bytes, and where they go.
+/// Bytes, and where they go: to as many.
 pub(super) struct HostCopy<'a> {
-    pub(super) from: Origin<'a>,
-    pub(super) to: NonNull<u8>,
+    from: Origin<'a>,
+    to: NonNull<u8>,
 }
 
-// SAFETY: the place is only named here; who has it filled promises that nobody else touches it meanwhile.
-unsafe impl Send for HostCopy<'_> {}
-// SAFETY: as above; each byte is one thread's.
+// SAFETY: the place is only named here; who has it filled promises that nobody else touches it meanwhile. What is copied is
+// borrowed, and as `Sync` as bytes are.
 unsafe impl Sync for HostCopy<'_> {}
+
+impl<'a> HostCopy<'a> {
+    /// To memory that stays where it is when the borrow ends.
+    pub(super) fn new(from: Origin<'a>, to: &mut [u8]) -> Self {
+        assert_eq!(
+            from.bytes(),
+            to.len(),
+            "a tensor and its place have the same bytes"
+        );
+        Self {
+            from,
+            to: NonNull::from(to).cast(),
+        }
+    }
+}
 
 impl<'a> Origin<'a> {
     /// The bytes of a tensor, by the copy that packs them where they leave gaps.
@@ -54,23 +69,31 @@ impl<'a> Origin<'a> {
 ///
 /// # Safety
 ///
-/// Each place has room for its bytes, they lie apart from each other and from what is copied, and nobody else touches them
-/// meanwhile.
+/// Each place is still there, they lie apart from each other and from what is copied, and nobody else touches them meanwhile.
 pub(super) unsafe fn copy_all(copies: &[HostCopy<'_>]) -> Result<(), Failure> {
     let bytes = copies.iter().map(|copy| copy.from.bytes());
-    let stores = if bytes.clone().fold(0, usize::saturating_add) >= CACHED {
-        Stores::Streamed
-    } else {
-        Stores::Cached
+    let stores = match bytes.fold(0, usize::saturating_add) {
+        STREAMED_FROM.. => Stores::Streamed,
+        _ => Stores::Cached,
     };
+    // SAFETY: the caller's promise.
+    unsafe { copy_all_with(copies, stores) }
+}
+
+/// The same, stored so; but what is gathered, which goes through the caches.
+///
+/// # Safety
+///
+/// As for [`copy_all`].
+unsafe fn copy_all_with(copies: &[HostCopy<'_>], stores: Stores) -> Result<(), Failure> {
     share(
-        bytes,
+        copies.iter().map(|copy| copy.from.bytes()),
         || (),
         |(), items| {
             for Item { index, range } in items {
                 let HostCopy { from, to } = &copies[*index];
-                // SAFETY: the item's part of the place, by the caller's promise this thread's alone; of what is copied it is
-                // inside: a tensor's layout is checked against its storage.
+                // SAFETY: the item's part of the place, which is as long as what is copied, is by the caller's promise this
+                // thread's alone; a gathered tensor's layout was checked against its storage.
                 unsafe {
                     let to = to.as_ptr().add(range.start);
                     match from {
@@ -104,22 +127,20 @@ mod tests {
             large.slice(0, 1..1800, 1).unwrap(),
             large.slice(1, 0..1500, 3).unwrap(),
         ];
-        let mut landed: Vec<Vec<u8>> = tensors
-            .iter()
-            .map(|tensor| vec![0; tensor.bytes().unwrap()])
-            .collect();
-        let copies = tensors.iter().zip(&mut landed).map(|(tensor, landed)| {
-            let from = Origin::new(tensor, packing(tensor).unwrap().1, "testing").unwrap();
-            assert_eq!(from.bytes(), landed.len());
-            let to = NonNull::new(landed.as_mut_ptr()).unwrap();
-            HostCopy { from, to }
-        });
-        let copies: Vec<_> = copies.collect();
-        // SAFETY: each vector is as long as what lands in it, and nobody touches it.
-        unsafe { copy_all(&copies).unwrap() };
-        for (tensor, landed) in tensors.iter().zip(&landed) {
-            let expected = tensor.contiguous().unwrap();
-            assert!(expected.as_bytes().unwrap() == landed, "{:?}", tensor.layout());
+        for stores in [Stores::Cached, Stores::Streamed] {
+            let room = |tensor: &Tensor| vec![0; tensor.bytes().unwrap()];
+            let mut landed: Vec<Vec<u8>> = tensors.iter().map(room).collect();
+            let copies = tensors.iter().zip(&mut landed).map(|(tensor, landed)| {
+                let from = Origin::new(tensor, packing(tensor).unwrap().1, "testing").unwrap();
+                HostCopy::new(from, landed)
+            });
+            let copies: Vec<_> = copies.collect();
+            // SAFETY: each vector is a place of its own, which nobody touches.
+            unsafe { copy_all_with(&copies, stores).unwrap() };
+            for (tensor, landed) in tensors.iter().zip(&landed) {
+                let expected = tensor.contiguous().unwrap();
+                assert!(expected.as_bytes().unwrap() == landed, "{:?}", tensor.layout());
+            }
         }
     }
 }

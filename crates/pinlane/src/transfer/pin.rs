@@ -1,13 +1,14 @@
 //! Copying tensors into pinned memory, by threads of the host.
 
-use std::ptr::NonNull;
-
 use super::{
     Placement,
     on_host::{HostCopy, Origin, copy_all},
 };
 use crate::{
-    Device, HostMemory, Result, Tensor, error::Failure, file::to_host::read_to_host, landing::landing,
+    Device, HostMemory, Result, Tensor,
+    error::Failure,
+    file::{reading::order_by_file, to_host::read_to_host},
+    landing::landing,
     memory::storage::Place,
 };
 
@@ -44,10 +45,12 @@ pub(crate) fn pin(tensors: &[&Tensor], device: &Device) -> Result<Vec<Tensor>, F
     }
     // SAFETY: each place is the memory of a new tensor, which nobody else has.
     unsafe { copy_all(&copies)? };
+    order_by_file(&mut in_files);
     let read = read_to_host(&in_files, memory, Placement::Separate)?;
     for (&(index, _), tensor) in in_files.iter().zip(read) {
         pinned[index] = Some(tensor);
     }
+    debug_assert!(pinned.iter().all(Option::is_some));
     Ok(pinned.into_iter().flatten().collect())
 }
 
@@ -55,13 +58,8 @@ pub(crate) fn pin(tensors: &[&Tensor], device: &Device) -> Result<Vec<Tensor>, F
 fn to_be_filled<'a>(tensor: &'a Tensor, memory: HostMemory<'_>) -> Result<(HostCopy<'a>, Tensor)> {
     let (layout, packing) = landing(tensor)?;
     let from = Origin::new(tensor, packing, DOING)?;
-    let mut to = NonNull::dangling();
-    let storage = memory.build_storage(from.bytes(), |fresh| {
-        to = NonNull::from(fresh).cast();
-        Ok(())
-    })?;
-    Ok((
-        HostCopy { from, to },
-        Tensor::new(tensor.dtype(), layout, storage),
-    ))
+    let mut storage = memory.build_storage(from.bytes(), |_| Ok(()))?;
+    let to = storage.bytes_mut().expect("new memory is its holder's to write");
+    let copy = HostCopy::new(from, to);
+    Ok((copy, Tensor::new(tensor.dtype(), layout, storage)))
 }

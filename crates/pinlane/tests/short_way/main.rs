@@ -149,6 +149,7 @@ fn a_tensor_that_finds_no_room_in_pinned_memory_stays_where_it_is() {
 
 #[test]
 fn a_small_tree_that_is_moved_reads_no_file_of_the_kernels() {
+    let _turn = turn();
     let (device, _) = device();
     let here = vec![Tensor::rand(DType::F32, &[FLOATS], 1).unwrap(); 10];
     let mut into = here.to(&device).unwrap();
