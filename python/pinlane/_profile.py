@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from types import TracebackType
 from typing import NamedTuple
 
 from . import _native
+
+if os.environ.get("PINLANE_TRACE"):
+    # A program that an interrupt ends does so by the signal, and no exit handler of the library's is run then.
+    atexit.register(_native.finish_process)
 
 
 class Operation(NamedTuple):

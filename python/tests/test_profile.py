@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -147,6 +148,15 @@ def test_a_program_is_traced_when_its_environment_asks_for_it(tmp_path: Path) ->
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert {"plan", "fill", "copy", "busy"} <= {event["name"] for event in events}
     assert "# of Calls" in done.stderr and done.stdout == "went on\n"
+
+
+def test_a_program_that_is_interrupted_leaves_its_trace(tmp_path: Path) -> None:
+    environment = {**os.environ, "PINLANE_TRACE": str(tmp_path / "trace.json")}
+    program = PROGRAM + "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT, done
+    assert {"plan", "copy"} <= {span["name"] for span in spans_in(tmp_path / "trace.json")}
+    assert done.stderr.count("# of Calls") == 1
 
 
 def test_a_trace_that_can_not_be_written_is_warned_of_and_the_program_goes_on(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 use std::{
     fs,
+    os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -189,4 +192,58 @@ fn a_file_of_a_trace_that_can_not_be_written_stops_the_command() {
     let output = pinlane(&arguments, None);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(output.stdout.is_empty());
+}
+
+/// Waits until a program moves bytes: until it has lanes.
+fn wait_until_it_moves(program: &Child) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    let threads = format!("/proc/{}/task", program.id());
+    let has_lanes = || {
+        let threads = fs::read_dir(&threads).into_iter().flatten().flatten();
+        let mut names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+        names.any(|name| name.contains("-up-"))
+    };
+    while !has_lanes() {
+        assert!(Instant::now() < patience, "it moves nothing");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_command_that_is_interrupted_leaves_what_was_traced_until_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    for (signal, number, by_environment) in [("INT", 2, false), ("TERM", 15, false), ("INT", 2, true)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pinlane"));
+        command
+            .args(["guide", "--device", "sim"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        match by_environment {
+            true => command.env("PINLANE_TRACE", &path),
+            false => command.env_remove("PINLANE_TRACE").arg("--trace").arg(&path),
+        };
+        let program = command.spawn().unwrap();
+        wait_until_it_moves(&program);
+        let sent = Command::new("kill")
+            .args([format!("-{signal}"), program.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let output = program.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(number), "{output:?}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("for https://ui.perfetto.dev"), "{told}");
+        let events = events(&path);
+        assert!(
+            events.iter().any(|event| event["name"] == "fill"),
+            "{} events",
+            events.len()
+        );
+        fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "nothing else is left"
+    );
 }

@@ -47,7 +47,7 @@ mod _native {
         memory::{Memory, drain, make_memory},
         moving::start,
         pinning::{is_pinned, pinned_memory},
-        profiling::Profile,
+        profiling::{Profile, finish_process},
         simulated::{SimulatedStream, Stalled, lose, simulate},
         slabs::Slabs,
         tree::Tree,

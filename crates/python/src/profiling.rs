@@ -133,3 +133,10 @@ impl Profile {
         ))
     }
 }
+
+/// Writes the trace that `PINLANE_TRACE` asks for. Called at the interpreter's exit: where that is by an interrupt, the process
+/// ends by the signal, and the library's own handler is not run.
+#[pyfunction]
+pub(crate) fn finish_process(py: Python<'_>) {
+    py.detach(pinlane::trace::finish_process);
+}

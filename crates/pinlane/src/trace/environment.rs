@@ -1,7 +1,7 @@
 //! `PINLANE_TRACE=file.json`: a trace of a process that nobody has to change.
 //!
 //! It begins when the first device is opened, and is written when the process exits: returns from `main`, or calls `exit`. A
-//! process that is killed, or leaves by `_exit`, leaves none. In the name of the file, `%p` stands for the number of the process:
+//! process that is killed, or leaves by `_exit`, leaves none, unless it has called [`finish_process`] before. In the name of the file, `%p` stands for the number of the process:
 //! for programs that start others. A forked child writes nothing. What is in the file already has to be a trace: the program knows
 //! nothing of this and may be about to read it.
 
@@ -73,23 +73,28 @@ fn is_free(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
 }
 
-extern "C" fn at_exit() {
+/// Writes the trace that `PINLANE_TRACE` asks for, and says so on standard error, unless that was done already: for who is about
+/// to end the process in a way that runs no exit handlers, as the default action of a signal does. Nothing is traced for it from
+/// then on.
+pub fn finish_process() {
     // The parent's, in a forked child.
     if fork::is_child() {
         return;
     }
+    let traced = TRACED.get().and_then(|traced| lock(traced).take());
+    let Some(traced) = traced else { return };
+    let path = traced.path().display().to_string();
+    match traced.finish() {
+        Ok(trace) => eprintln!(
+            "pinlane: {} in {path}, for https://ui.perfetto.dev\n{}",
+            units::counted(trace.len() as u64, "span is", "spans are"),
+            trace.summary()
+        ),
+        Err(error) => eprintln!("pinlane: the trace could not be written to {path}: {error}"),
+    }
+}
+
+extern "C" fn at_exit() {
     // A panic must not cross into the C library; it has told what happened.
-    let _panicked = std::panic::catch_unwind(|| {
-        let traced = TRACED.get().and_then(|traced| lock(traced).take());
-        let Some(traced) = traced else { return };
-        let path = traced.path().display().to_string();
-        match traced.finish() {
-            Ok(trace) => eprintln!(
-                "pinlane: {} in {path}, for https://ui.perfetto.dev\n{}",
-                units::counted(trace.len() as u64, "span is", "spans are"),
-                trace.summary()
-            ),
-            Err(error) => eprintln!("pinlane: the trace could not be written to {path}: {error}"),
-        }
-    });
+    let _panicked = std::panic::catch_unwind(finish_process);
 }

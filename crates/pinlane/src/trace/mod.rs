@@ -51,6 +51,7 @@ use pinlane_driver::{
 };
 
 pub use collected::{DeviceSpan, EngineKind, HostSpan, Summary, TimedBy, Trace, TracedDevice};
+pub use environment::finish_process;
 pub use file::TraceFile;
 pub use operations::{Operation, OperationTable};
 pub use span::{Span, span};
