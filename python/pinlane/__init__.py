@@ -104,13 +104,17 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """What is for tests is imported when it is asked for."""
+    """What is for tests, and the version, are looked for when they are asked for."""
     if name == "testing":
         from importlib import import_module
 
         return import_module(f"{__name__}.testing")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "testing"})
+    return sorted({*globals(), "__version__", "testing"})

@@ -81,6 +81,13 @@ class CheckpointMismatchError(CheckpointError, RuntimeError):
     one. Nothing was loaded."""
 
 
+# Users know them by the package's name: so do tracebacks, and what is pickled.
+for _known in list(globals().values()):
+    if isinstance(_known, type) and issubclass(_known, Error):
+        _known.__module__ = "pinlane"
+
+
+
 def error(name: str) -> type[Error]:
     """The class to raise for the exception called ``name``."""
     if name == "OutOfMemoryError":

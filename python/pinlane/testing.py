@@ -21,6 +21,8 @@ block is left, or ``end()`` is called on what it gives.
 
 from __future__ import annotations
 
+import math
+
 from . import _native
 from ._native import SimulatedStream
 
@@ -45,10 +47,18 @@ def simulate(
     :param pinned_budget: the most host memory that may be pinned for it, in bytes.
     :param lanes: how many threads carry large transfers.
     :param slot_bytes: the longest piece that one of them moves at once.
-    :raises ValueError: for a name that another device has, or that does not begin with ``sim:``.
+    :raises ValueError: for a name that another device has, or that is not ``sim:`` and a word, and for numbers that are none of
+        their kind.
+    :raises pinlane.Error: for sizes that no engine can work with; its text says why.
     """
-    if not name.startswith("sim:"):
+    if not name.startswith("sim:") or not name[4:] or name.split() != [name]:
         raise ValueError(f"a simulated device is called sim:something, not {name!r}")
+    whole = {"memory_bytes": memory_bytes, "pinned_budget": pinned_budget, "lanes": lanes, "slot_bytes": slot_bytes}
+    for what, number in whole.items():
+        if number is not None and not (isinstance(number, int) and number > 0):
+            raise ValueError(f"{what} is a whole number above zero, or None, not {number!r}")
+    if bytes_per_second is not None and not 0 < bytes_per_second < math.inf:
+        raise ValueError(f"bytes_per_second is a number above zero, or None, not {bytes_per_second!r}")
     _native.simulate(
         name,
         {

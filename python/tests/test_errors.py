@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -338,3 +340,41 @@ def test_what_is_for_tests_is_there_when_it_is_asked_for() -> None:
             print(error)
     """
     assert run(script).strip() == "module 'pinlane' has no attribute 'nothing'"
+
+
+@pytest.mark.parametrize(
+    ("name", "wishes", "told"),
+    [
+        ("sim:", {}, "sim:something"),
+        ("gpu:x", {}, "sim:something"),
+        ("sim:a b", {}, "sim:something"),
+        ("sim:wish", {"bytes_per_second": 0}, "bytes_per_second"),
+        ("sim:wish", {"bytes_per_second": -1.0}, "bytes_per_second"),
+        ("sim:wish", {"bytes_per_second": float("nan")}, "bytes_per_second"),
+        ("sim:wish", {"bytes_per_second": float("inf")}, "bytes_per_second"),
+        ("sim:wish", {"memory_bytes": -1}, "memory_bytes"),
+        ("sim:wish", {"memory_bytes": 1.5}, "memory_bytes"),
+        ("sim:wish", {"pinned_budget": 0}, "pinned_budget"),
+        ("sim:wish", {"lanes": 0}, "lanes"),
+        ("sim:wish", {"slot_bytes": -4096}, "slot_bytes"),
+        ("sim:wish", {"copy_latency": -1.0}, "seconds"),
+    ],
+)
+def test_a_simulated_device_that_can_not_be_is_refused_and_its_name_stays_free(
+    name: str, wishes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        pinlane.testing.simulate(name, **wishes)
+    assert name not in {device.name for device in pinlane.devices()}
+
+
+def test_errors_are_called_as_users_know_them() -> None:
+    errors = {name: getattr(pinlane, name) for name in pinlane.__all__ if name.endswith("Error")}
+    assert len(errors) > 10
+    assert {error.__module__ for error in errors.values()} == {"pinlane"}
+    assert all(pickle.loads(pickle.dumps(error)) is error for error in errors.values())
+
+
+def test_the_package_tells_its_version() -> None:
+    assert pinlane.__version__ == importlib.metadata.version("pinlane")
+    assert "__version__" in dir(pinlane)

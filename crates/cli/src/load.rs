@@ -134,5 +134,7 @@ fn rate(bytes_per_second: f64) -> String {
 
 /// The dtype of that name, in small letters or large ones.
 fn dtype(name: &str) -> Result<DType, Failure> {
-    name.to_ascii_uppercase().parse().map_err(Failure::usage)
+    let known = name.to_ascii_uppercase().parse();
+    // What is none is told as it was written.
+    known.or_else(|_| name.parse()).map_err(Failure::usage)
 }

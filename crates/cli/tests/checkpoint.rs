@@ -204,7 +204,7 @@ fn a_checkpoint_is_loaded_as_what_its_tensors_are_to_become() {
             loaded.starts_with(&format!("4 tensors (3 as F16), 530 bytes to {device} in ")),
             "{loaded}"
         );
-        for (dtype, told) in [("f33", "no dtype is called \"F33\""), ("i8", "were to become I8")] {
+        for (dtype, told) in [("f33", "no dtype is called \"f33\""), ("i8", "were to become I8")] {
             let refused = shown(pinlane("load", &path, &["--device", device, "--dtype", dtype]), 2);
             assert!(refused.contains(told), "{refused}");
         }

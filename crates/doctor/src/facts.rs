@@ -19,6 +19,8 @@ pub struct Facts {
     pub memory: Memory,
     /// What the process runs in.
     pub surroundings: Surroundings,
+    /// How many processors' time others used while all this was measured: other programs, and other guests of the host.
+    pub busy_elsewhere: Option<f64>,
     /// Copies within host memory, by threads; empty where they were not measured.
     pub memcpy: Vec<MemcpyRate>,
     /// The disk that temporary files are on.

@@ -115,7 +115,7 @@ impl Serialize for Cost {
 /// Looks for one kind of thing.
 type Rule = fn(&Facts) -> Vec<Finding>;
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 17] = [
     gpu::missing,
     gpu::unusable,
     gpu::pinning,
@@ -129,6 +129,7 @@ const RULES: [Rule; 16] = [
     link::far_node,
     host::too_few_cores,
     host::slow_memory,
+    host::busy,
     memory::limits,
     memory::large_pages,
     software::all,

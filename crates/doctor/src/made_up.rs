@@ -44,6 +44,7 @@ pub(crate) fn sound() -> Facts {
             wsl: false,
             shared_memory: Some(128 << 30),
         },
+        busy_elsewhere: Some(0.2),
         memcpy: [(1, 10.7e9), (2, 20e9), (4, 36e9), (8, 38e9), (16, 42e9)]
             .map(|(threads, rate)| MemcpyRate::new(threads, rate))
             .to_vec(),

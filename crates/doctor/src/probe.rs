@@ -8,6 +8,7 @@ mod disk;
 mod groups;
 mod hardware;
 mod host;
+mod load;
 mod memory;
 mod python;
 mod ring;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use pinlane::MemcpyRate;
 
+use self::load::Load;
 use crate::Facts;
 pub use system::System;
 
@@ -40,15 +42,18 @@ const COPIES: usize = 3;
 #[must_use]
 pub fn probe(options: &Options) -> Facts {
     let started = Instant::now();
-    let mut facts = traced("system", || described(&System::this()));
+    let system = System::this();
+    let load = Load::now(&system);
+    let mut facts = traced("system", || described(&system));
     facts.python = traced("python", python::find);
     facts.io_uring = traced("io_uring", ring::tried);
-    facts.disk = traced("disk", || disk::measure(&System::this(), &std::env::temp_dir()));
+    facts.disk = traced("disk", || disk::measure(&system, &std::env::temp_dir()));
     // Rates that could not be measured are not there: a system that starts no thread shows itself elsewhere.
     facts.memcpy = traced("memcpy", || {
         MemcpyRate::measure(COPIED, COPIES).unwrap_or_default()
     });
     accelerators::measure(&mut facts.accelerators, options, started + PATIENCE);
+    facts.busy_elsewhere = load.of_others_since(&system);
     facts
 }
 

@@ -79,6 +79,32 @@ pub(super) fn too_few_cores(facts: &Facts) -> Vec<Finding> {
     }]
 }
 
+/// Less than this part of the processors, or than this many of them, disturbs no measurement.
+const DISTURBS: (f64, f64) = (0.05, 0.5);
+
+/// Others who kept the processors busy while rates were measured.
+pub(super) fn busy(facts: &Facts) -> Vec<Finding> {
+    let (part, least) = DISTURBS;
+    let processors = facts.host.online.count() as f64;
+    let disturbing = facts
+        .busy_elsewhere
+        .filter(|&others| others >= least.max(part * processors));
+    let Some(others) = disturbing else {
+        return Vec::new();
+    };
+    vec![Finding {
+        id: "busy",
+        severity: Severity::Note,
+        cost: Cost::Unknown,
+        title: format!("others used {others:.1} of {processors} cores while this was measured"),
+        reason: "other programs, or other guests of a virtual machine's host: rates of memory, disk and links are higher without \
+                 them, and what was found slow may be theirs"
+            .to_owned(),
+        fix: "run `pinlane doctor` again, and `pinlane tune`, when nothing else runs".to_owned(),
+        by_itself: "nothing: it plans by what was measured".to_owned(),
+    }]
+}
+
 /// How many cores it takes to fill the fastest link, and whose that is.
 fn needed(facts: &Facts) -> Option<(f64, &str)> {
     let one = facts.memcpy.one_thread()?;

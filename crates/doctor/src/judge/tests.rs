@@ -49,7 +49,7 @@ fn a_sound_machine_has_nothing_to_be_said_of_it() {
 #[test]
 fn every_fault_alone_is_found_as_what_it_is() {
     type Change = fn(&mut Facts);
-    let table: [(&str, Severity, Change); 23] = [
+    let table: [(&str, Severity, Change); 24] = [
         ("link-trained-low", Severity::Wrong, |facts| {
             let state = LinkState::new(pcie(5, 8)).in_slot(Some(pcie(5, 16)));
             device(facts).link_state = Some(state);
@@ -97,6 +97,7 @@ fn every_fault_alone_is_found_as_what_it_is() {
         ("slow-memory", Severity::Wrong, |facts| {
             facts.memcpy = vec![MemcpyRate::new(16, 20e9)]
         }),
+        ("busy", Severity::Note, |facts| facts.busy_elsewhere = Some(1.6)),
         ("no-large-pages", Severity::Wrong, |facts| {
             facts.memory.huge_pages = Some("never".to_owned())
         }),

@@ -228,6 +228,13 @@ fn instead(length: u64) -> &'static str {
         [b'v', b'e', b'r', b's', b'i', b'o', b'n', b' '] => {
             "; this is no safetensors file: it begins like a pointer of Git LFS, whose content has to be fetched first"
         }
+        bytes
+            if bytes
+                .iter()
+                .all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) =>
+        {
+            "; this is no safetensors file: it begins like text"
+        }
         _ => "",
     }
 }

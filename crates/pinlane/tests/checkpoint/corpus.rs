@@ -267,6 +267,8 @@ fn a_file_of_another_format_is_called_what_it_is() {
         (b"GGUF\x03\0\0\0", "a GGUF file"),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
         (b"version https://git-lfs", "a pointer of Git LFS"),
+        (b"root:x:0:0:root", "text"),
+        (b"{\n  \"a\": 1", "text"),
     ] {
         let said = Header::of_bytes(&[begin, &[0; 40]].concat())
             .unwrap_err()

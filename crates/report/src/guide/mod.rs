@@ -104,7 +104,7 @@ fn glance(document: &Document) -> Vec<Glance> {
     if let Some((gain, group)) = largest_gain(document) {
         glance.push(Glance {
             number: format!("{}\u{d7}", significant(gain)),
-            words: format!("pinlane beside the fastest of the guide's ways, at most: {group}"),
+            words: format!("the largest gain, best time against the best of the guide's ways: {group}"),
             mood: Mood::Plain,
         });
     }
