@@ -44,7 +44,7 @@ pub(crate) fn section(machines: &[Results], detail: Detail) -> String {
 fn table(results: &Results, detail: Detail) -> String {
     let mut text = format!("{}\n\n", results.origin());
     let header: &[&str] = match detail {
-        Detail::Short => &["work", "pinlane", "best peer", "gain", "holds"],
+        Detail::Short => &["work", "pinlane", "best peer", "gain", "goal", "reached"],
         Detail::Full => &[
             "figure",
             "work",
@@ -133,6 +133,7 @@ fn cells(
                 or_nothing(measured),
                 or_nothing(peer),
                 or_nothing(gain),
+                or_nothing(asked),
                 verdict.to_owned(),
             ]
         }
@@ -192,6 +193,11 @@ mod tests {
         let machines = [results(), results()];
         let short = section(&machines, Detail::Short);
         assert_eq!(short.matches("| work |").count(), 1);
+        assert!(short.contains("| gain | goal | reached |"), "{short}");
+        assert!(
+            short.contains("| 48.5 times | at most 0.12 ms | **no** |"),
+            "{short}"
+        );
         assert!(
             short.contains("(NVIDIA H200, 2026-11-22) are in [docs/performance.md]"),
             "{short}"
