@@ -20,9 +20,6 @@ use signal_hook::{
 
 use crate::output::Failure;
 
-/// The variable that asks for a trace of any program.
-const VARIABLE: &str = "PINLANE_TRACE";
-
 /// What is traced while a command runs, if anything is: until it is finished, or a signal ends the command.
 pub(crate) struct Tracing(Arc<Mutex<Option<TraceFile>>>);
 
@@ -39,7 +36,7 @@ impl Tracing {
                 .with_context(|| format!("could not write the trace to {}", path.display()))
         };
         let file = path.map(create).transpose().map_err(Failure::Usage)?;
-        let is_traced = file.is_some() || env::var_os(VARIABLE).is_some();
+        let is_traced = file.is_some() || env::var_os(trace::VARIABLE).is_some();
         let tracing = Self(Arc::new(Mutex::new(file)));
         if is_traced {
             tracing.outlive_signals();
@@ -47,13 +44,13 @@ impl Tracing {
         Ok(tracing)
     }
 
-    /// Has a thread write the trace when a signal is about to end the process. Without one, the signal ends it as ever.
+    /// Has a thread write the trace when a signal is about to end the process. Without the thread, the signal ends it as ever.
     fn outlive_signals(&self) {
-        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else {
-            return;
-        };
         let traced = Arc::clone(&self.0);
-        thread::spawn(move || {
+        let wait = move || {
+            let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else {
+                return;
+            };
             let Some(signal) = signals.forever().next() else {
                 return;
             };
@@ -66,7 +63,13 @@ impl Tracing {
             // It ends the process; where the system refuses even that, as the exit code of a shell would tell.
             let _refused = low_level::emulate_default_handler(signal);
             std::process::exit(128 + signal);
-        });
+        };
+        let spawned = thread::Builder::new().name("signals".to_owned()).spawn(wait);
+        if let Err(error) = spawned {
+            eprintln!(
+                "pinlane: an interrupt will leave no trace: no thread could be started to wait for it: {error}"
+            );
+        }
     }
 
     /// Writes the trace of a command that ran, and of one that did so to its end the table of operations to standard error:

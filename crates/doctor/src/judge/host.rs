@@ -79,16 +79,17 @@ pub(super) fn too_few_cores(facts: &Facts) -> Vec<Finding> {
     }]
 }
 
-/// Less than this part of the processors, or than this many of them, disturbs no measurement.
-const DISTURBS: (f64, f64) = (0.05, 0.5);
+/// Others who use less than this part of the processors disturb no measurement,
+const DISTURBING_PART: f64 = 0.05;
+/// nor do those who use less than so many.
+const DISTURBING: f64 = 0.5;
 
 /// Others who kept the processors busy while rates were measured.
 pub(super) fn busy(facts: &Facts) -> Vec<Finding> {
-    let (part, least) = DISTURBS;
     let processors = facts.host.online.count() as f64;
     let disturbing = facts
         .busy_elsewhere
-        .filter(|&others| others >= least.max(part * processors));
+        .filter(|&others| others >= DISTURBING.max(DISTURBING_PART * processors));
     let Some(others) = disturbing else {
         return Vec::new();
     };

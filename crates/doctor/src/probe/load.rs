@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use procfs_core::{ExplicitSystemInfo, FromRead as _, FromReadSI as _, KernelStats, process::Stat};
+use rustix::param::{clock_ticks_per_second, page_size};
+
 use super::System;
 
 /// What processors have done since the system began, in the kernel's clock ticks.
@@ -30,12 +33,7 @@ impl Load {
     /// How many processors' time others have used since.
     pub(super) fn of_others_since(&self, system: &System) -> Option<f64> {
         let since = self.at.elapsed();
-        others(
-            self.ticks?,
-            ticks(system)?,
-            since,
-            rustix::param::clock_ticks_per_second(),
-        )
+        others(self.ticks?, ticks(system)?, since, clock_ticks_per_second())
     }
 }
 
@@ -48,21 +46,22 @@ fn others(before: Ticks, after: Ticks, since: Duration, per_second: u64) -> Opti
 }
 
 fn ticks(system: &System) -> Option<Ticks> {
-    let stat = system.read("proc/stat")?;
-    // user, nice, system, idle, iowait, irq, softirq, steal; guests are in user.
-    let all = stat.lines().next()?.strip_prefix("cpu ")?;
-    let all: Vec<u64> = all
-        .split_whitespace()
-        .map_while(|number| number.parse().ok())
-        .collect();
-    let [user, nice, kernel, _, _, irq, softirq, steal] = *all.first_chunk()?;
-    let own = system.read("proc/self/stat")?;
-    // Behind the program's name, which may hold anything: its times and its children's are the 12th to the 15th there.
-    let own = own.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
-    let own: Option<u64> = own.map(|number| number.parse::<u64>().ok()).sum();
+    let info = ExplicitSystemInfo {
+        boot_time_secs: 0,
+        ticks_per_second: clock_ticks_per_second(),
+        page_size: page_size() as u64,
+        is_little_endian: cfg!(target_endian = "little"),
+    };
+    let all = KernelStats::from_file(system.path("proc/stat"), &info)
+        .ok()?
+        .total;
+    let own = Stat::from_file(system.path("proc/self/stat")).ok()?;
+    let children = u64::try_from(own.cutime + own.cstime).ok()?;
+    // What guests of this machine take is in `user`.
+    let asides = [all.irq, all.softirq, all.steal].into_iter().flatten();
     Some(Ticks {
-        all: user + nice + kernel + irq + softirq + steal,
-        own: own?,
+        all: all.user + all.nice + all.system + asides.sum::<u64>(),
+        own: own.utime + own.stime + children,
     })
 }
 
@@ -72,29 +71,31 @@ mod tests {
 
     #[test]
     fn what_others_used_is_all_but_what_was_idle_and_what_was_ours() {
-        let of = |stat: &str, own: &str| {
-            let (_folder, system) = machine(&[("proc/stat", stat), ("proc/self/stat", own)]);
+        let of = |all: &str, own: &str| {
+            let rest = "0 ".repeat(35);
+            let (_folder, system) = machine(&[
+                (
+                    "proc/stat",
+                    &format!("cpu  {all}\ncpu0 {all}\nctxt 1\nbtime 1\nprocesses 1\n"),
+                ),
+                (
+                    "proc/self/stat",
+                    &format!("7 (a (b) c) R 1 7 7 0 -1 4194304 100 0 0 0 {own} {rest}\n"),
+                ),
+            ]);
             ticks(&system)
         };
-        let own = |times: &str| format!("7 (a (b) c) R 1 7 7 0 -1 4194304 100 0 0 0 {times} 20 0 1 0 100\n");
-        let before = of(
-            "cpu  100 10 50 9000 70 1 2 3 40 0\ncpu0 1 2 3\n",
-            &own("20 5 3 2"),
-        );
+        let before = of("100 10 50 9000 70 1 2 3 40 0", "20 5 3 2");
         assert_eq!(before, Some(Ticks { all: 166, own: 30 }));
-        let after = of("cpu  400 10 150 9999 80 1 2 103 90 0\n", &own("120 25 23 12"));
+        let after = of("400 10 150 9999 80 1 2 103 90 0", "120 25 23 12");
         assert_eq!(after, Some(Ticks { all: 666, own: 180 }));
         // 500 ticks in all, 150 of them ours, within a second of 100 ticks.
         let used = others(before.unwrap(), after.unwrap(), Duration::from_secs(1), 100);
         assert_eq!(used, Some(3.5));
         let backwards = others(after.unwrap(), before.unwrap(), Duration::from_secs(1), 100);
         assert_eq!(backwards, None);
-        for (stat, own) in [
-            ("", own("1 1 1 1")),
-            ("cpu  1 2\n", own("1 1 1 1")),
-            ("cpu  1 1 1 1 1 1 1 1\n", String::new()),
-        ] {
-            assert_eq!(of(stat, &own), None, "{stat:?} {own:?}");
-        }
+        assert_eq!(of("", "1 1 1 1"), None);
+        assert_eq!(of("1 1 1 1 1 1 1 1 0 0", "x"), None);
+        assert_eq!(ticks(&System::below("/nowhere")), None);
     }
 }

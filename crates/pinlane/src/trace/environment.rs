@@ -1,9 +1,9 @@
 //! `PINLANE_TRACE=file.json`: a trace of a process that nobody has to change.
 //!
 //! It begins when the first device is opened, and is written when the process exits: returns from `main`, or calls `exit`. A
-//! process that is killed, or leaves by `_exit`, leaves none, unless it has called [`finish_process`] before. In the name of the file, `%p` stands for the number of the process:
-//! for programs that start others. A forked child writes nothing. What is in the file already has to be a trace: the program knows
-//! nothing of this and may be about to read it.
+//! process that is killed, or leaves by `_exit`, leaves none, unless it has called [`finish_process`] before. In the name of the
+//! file, `%p` stands for the number of the process: for programs that start others. A forked child writes nothing. What is in the
+//! file already has to be a trace: the program knows nothing of this and may be about to read it.
 
 use std::{
     env,
@@ -20,8 +20,8 @@ use pinlane_driver::{
 use super::{TraceFile, write::BEGINS};
 use crate::units;
 
-/// The variable that names the file.
-const VARIABLE: &str = "PINLANE_TRACE";
+/// The environment's variable that names the file of a trace of the whole process: `PINLANE_TRACE`.
+pub const VARIABLE: &str = "PINLANE_TRACE";
 
 static TRACED: OnceLock<Mutex<Option<TraceFile>>> = OnceLock::new();
 

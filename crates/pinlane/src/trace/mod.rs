@@ -40,7 +40,6 @@ pub mod operations;
 pub(crate) mod span;
 mod write;
 
-use self::device::Asking;
 use pinlane_driver::{
     fork,
     sync::{
@@ -50,8 +49,9 @@ use pinlane_driver::{
     },
 };
 
+use self::device::Asking;
 pub use collected::{DeviceSpan, EngineKind, HostSpan, Summary, TimedBy, Trace, TracedDevice};
-pub use environment::finish_process;
+pub use environment::{VARIABLE, finish_process};
 pub use file::TraceFile;
 pub use operations::{Operation, OperationTable};
 pub use span::{Span, span};

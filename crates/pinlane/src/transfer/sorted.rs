@@ -66,8 +66,8 @@ impl<'a> Sorted<'a> {
             outputs: Outputs::with_capacity(results),
         };
         let mut some_in_files = false;
-        let walk = walk::scattered(leaves, |tensor| Shared::address(tensor.storage()));
-        for (index, &tensor) in walk.enumerate() {
+        let in_turn = walk::scattered(leaves, |tensor| Shared::address(tensor.storage()));
+        for (index, &tensor) in in_turn.enumerate() {
             tensor
                 .check_landed("moving a tensor")
                 .and_then(|()| {
