@@ -93,7 +93,11 @@ proptest! {
             // The reference lets these pass.
             Err(checkpoint::HeaderFault::TensorTwice { .. } | checkpoint::HeaderFault::Padding { .. }) => {}
             Err(checkpoint::HeaderFault::TooLarge { shape, .. }) => prop_assert!(theirs.is_err() || shape.contains(&0)),
-            Err(fault) => prop_assert!(theirs.is_err(), "only we refuse it: {}", fault),
+            // Of tensors of one name the reference keeps the last, whatever the others are.
+            Err(fault) => {
+                let is_twice = ["\"a\":", "\"b\":"].iter().any(|name| json.matches(name).count() > 1);
+                prop_assert!(theirs.is_err() || is_twice, "only we refuse it: {}", fault);
+            }
         }
     }
 
