@@ -3,18 +3,15 @@
 use std::collections::VecDeque;
 
 use pinlane_driver::{
-    Driver, Event, Properties, Stream, Timing, fork,
-    sync::{self, Arc, Duration, Instant, Mutex, OnceLock, ProcessMutex, Weak, lock, lock_table, thread},
+    Driver, Event, Properties, Stream, Timing,
+    sync::{self, Arc, Duration, Instant, Mutex, lock},
 };
 
 use super::{
-    Identity, Reached,
+    Reached,
     span::{Copies, Read, Untimed},
 };
-use crate::{
-    Direction,
-    trace::collected::{EngineKind, TimedBy},
-};
+use crate::trace::collected::{EngineKind, TimedBy};
 
 /// How old an anchor may be when a copy is set to the host's clock by it.
 const ANCHOR_AGE: Duration = Duration::from_secs(2);
@@ -28,8 +25,6 @@ const ANCHOR_AGAIN: Duration = Duration::from_millis(100);
 const READY: usize = 8;
 /// Misses that are so close are noted as one, at the time of the first: a session that begins in between has none of them.
 const MISSES_WITHIN: Duration = Duration::from_millis(1);
-/// How often it is looked whether events have fired.
-const READ_EVERY: Duration = Duration::from_millis(2);
 /// The most events that wait to be looked at.
 const MOST_UNREAD: usize = 1 << 16;
 /// The most spans of one device that are kept.
@@ -91,139 +86,9 @@ struct State {
     missed: Vec<(Instant, u64)>,
 }
 
-/// The devices that were opened, for sessions that begin later.
-fn opened() -> &'static ProcessMutex<Vec<Weak<dyn Driver>>> {
-    static OPENED: OnceLock<ProcessMutex<Vec<Weak<dyn Driver>>>> = OnceLock::new();
-    OPENED.get_or_init(ProcessMutex::default)
-}
-
-/// Notes that the device behind `driver` may be asked.
-pub(super) fn note_opened(driver: &Arc<dyn Driver>) {
-    let mut opened = lock_table(opened());
-    opened.retain(|known| known.strong_count() > 0);
-    let driver = Arc::downgrade(driver);
-    if !opened.iter().any(|known| known.ptr_eq(&driver)) {
-        opened.push(driver);
-    }
-}
-
-/// Has the log of the device behind `driver` ready.
-pub(super) fn prepare(driver: &Arc<dyn Driver>) {
-    if let Some(log) = Log::of(driver) {
-        let _known_from_now_on = log.anchor();
-        let missing = READY.saturating_sub(lock(&log.state).spare.len());
-        let events = (0..missing).filter_map(|_| Event::new(driver, Timing::Enabled).ok());
-        let events: Vec<_> = events.collect();
-        lock(&log.state).spare.extend(events);
-    }
-}
-
-/// The logs of all devices, which are kept for the sessions that ask them.
-#[derive(Default)]
-struct Logs {
-    /// How many sessions ask, or are about to. While there is none, there is no log: it would keep its device open.
-    sessions: usize,
-    known: Vec<Arc<Log>>,
-}
-
-fn logs() -> &'static Mutex<Logs> {
-    static LOGS: OnceLock<Mutex<Logs>> = OnceLock::new();
-    LOGS.get_or_init(Mutex::default)
-}
-
-impl Logs {
-    fn of(&self, driver: &Arc<dyn Driver>) -> Option<Arc<Log>> {
-        let is_its = |log: &&Arc<Log>| Identity::of(log.properties()) == Identity::of(driver.properties());
-        self.known.iter().find(is_its).map(Arc::clone)
-    }
-}
-
-pub(super) fn all() -> Vec<Arc<Log>> {
-    lock(logs()).known.clone()
-}
-
-/// A session that asks the devices, or is about to: logs are kept for it. Not to be dropped while a lock is held, since it may
-/// have the last handle of a driver.
-#[derive(Debug)]
-pub(in crate::trace) struct Asking(());
-
-impl Asking {
-    /// From now on, until it is dropped.
-    pub(in crate::trace) fn begin() -> Self {
-        lock(logs()).sessions += 1;
-        let asking = Self(());
-        asking.prepare();
-        asking
-    }
-
-    /// Has the logs of the open devices ready: a session's first copies should take no longer than the others.
-    pub(in crate::trace) fn prepare(&self) {
-        let drivers: Vec<_> = lock_table(opened()).iter().filter_map(Weak::upgrade).collect();
-        for driver in &drivers {
-            prepare(driver);
-        }
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        if fork::is_child() {
-            // The lock is the parent's.
-            return;
-        }
-        let mut logs = lock(logs());
-        logs.sessions -= 1;
-        let unwanted = match logs.sessions {
-            0 => std::mem::take(&mut logs.known),
-            _ => Vec::new(),
-        };
-        drop(logs);
-        drop(unwanted);
-    }
-}
-
-/// Has the copies in this direction timed that have not been.
-#[cold]
-pub(super) fn time_what_is_left(driver: &Arc<dyn Driver>, direction: Direction) {
-    if let Some(log) = Log::of(driver) {
-        for by_kernel in [false, true] {
-            log.time_rest(EngineKind::of(direction, by_kernel));
-        }
-    }
-}
-
 impl Log {
-    /// The log of the device behind `driver`, of which there may be several; `None` where it refuses, or where the session
-    /// that asked has ended meanwhile.
-    pub(super) fn of(driver: &Arc<dyn Driver>) -> Option<Arc<Self>> {
-        {
-            let logs = lock(logs());
-            if let Some(known) = logs.of(driver) {
-                return Some(known);
-            }
-            if logs.sessions == 0 {
-                return None;
-            }
-        }
-        // Not under the lock: streams take a while, and others' copies go on.
-        let log = Arc::new(Self::new(driver)?);
-        let mut logs = lock(logs());
-        if let Some(known) = logs.of(driver) {
-            return Some(known);
-        }
-        if logs.sessions == 0 {
-            return None;
-        }
-        let reader = Arc::downgrade(&log);
-        let spawned = thread::Builder::new().name("trace".to_owned());
-        if let Err(error) = spawned.spawn(move || serve(|| reader.upgrade())) {
-            tracing::debug!(%error, "events are looked at when the session ends");
-        }
-        logs.known.push(Arc::clone(&log));
-        Some(log)
-    }
-
-    fn new(driver: &Arc<dyn Driver>) -> Option<Self> {
+    /// Of the device behind `driver`; `None` where it refuses.
+    pub(super) fn new(driver: &Arc<dyn Driver>) -> Option<Self> {
         let stream = || Stream::new(driver).ok();
         Some(Self {
             driver: Arc::clone(driver),
@@ -237,6 +102,15 @@ impl Log {
 
     pub(super) fn properties(&self) -> &Properties {
         self.driver.properties()
+    }
+
+    /// Makes beforehand what a session's first copies would otherwise wait for.
+    pub(super) fn prepare(&self) {
+        let _known_from_now_on = self.anchor();
+        let missing = READY.saturating_sub(lock(&self.state).spare.len());
+        let events = (0..missing).filter_map(|_| Event::new(&self.driver, Timing::Enabled).ok());
+        let events: Vec<_> = events.collect();
+        lock(&self.state).spare.extend(events);
     }
 
     /// Adds a copy that was enqueued, and has those timed that are due.
@@ -258,7 +132,7 @@ impl Log {
     }
 
     /// Has the copies of an engine timed that have not been.
-    fn time_rest(&self, engine: EngineKind) {
+    pub(super) fn time_rest(&self, engine: EngineKind) {
         let rest = lock(&self.state).untimed[engine as usize].take(Instant::now());
         if let Some(copies) = rest {
             self.time(copies);
@@ -444,14 +318,5 @@ impl State {
             Some((at, missed)) if at.elapsed() < MISSES_WITHIN => *missed += copies,
             _ => self.missed.push((Instant::now(), copies)),
         }
-    }
-}
-
-/// What a log's thread does until there is none.
-fn serve(log: impl Fn() -> Option<Arc<Log>>) {
-    while let Some(log) = log() {
-        log.read_fired(u64::MAX);
-        drop(log);
-        sync::sleep(READ_EVERY);
     }
 }

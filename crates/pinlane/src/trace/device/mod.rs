@@ -15,6 +15,7 @@
 //! [`EngineKind`]). Only where its stream has to wait for somebody else's event, a second event tells when that was over.
 
 mod log;
+mod logs;
 mod span;
 
 use std::fmt::Debug;
@@ -24,9 +25,9 @@ use pinlane_driver::{
     sync::{self, Arc, Duration, Instant},
 };
 
-pub(super) use self::log::Asking;
+pub(super) use self::logs::Asking;
 use self::{
-    log::{Anchor, Log},
+    log::Anchor,
     span::{Copies, Read},
 };
 use super::collected::{DeviceSpan, EngineKind, TimedBy, TracedDevice};
@@ -98,7 +99,7 @@ pub(crate) fn begin(stream: &Stream, waits: bool) -> Option<Begun> {
 impl Begun {
     #[cold]
     fn behind(stream: &Stream) -> Option<Self> {
-        let log = Log::of(stream.driver())?;
+        let log = logs::of(stream.driver())?;
         let stamp = log.stamp(stream);
         if stamp.is_none() {
             log.miss(1);
@@ -109,7 +110,7 @@ impl Begun {
     /// Notes that the copies are enqueued on `stream` with `end` behind them, and what they are.
     #[cold]
     pub(crate) fn end(self, stream: &Stream, end: Arc<dyn Fence>, work: &Work) {
-        let Some(log) = Log::of(stream.driver()) else {
+        let Some(log) = logs::of(stream.driver()) else {
             return;
         };
         match self.0 {
@@ -124,7 +125,17 @@ impl Begun {
 #[inline]
 pub(crate) fn end_of_transfer(driver: &Arc<dyn Driver>, direction: Direction) {
     if super::devices_are_wanted() {
-        log::time_what_is_left(driver, direction);
+        time_what_is_left(driver, direction);
+    }
+}
+
+/// Has the copies in this direction timed that have not been.
+#[cold]
+fn time_what_is_left(driver: &Arc<dyn Driver>, direction: Direction) {
+    if let Some(log) = logs::of(driver) {
+        for by_kernel in [false, true] {
+            log.time_rest(EngineKind::of(direction, by_kernel));
+        }
     }
 }
 
@@ -134,9 +145,11 @@ pub(crate) fn note_opened(driver: &Arc<dyn Driver>) {
         // The locks are the parent's.
         return;
     }
-    log::note_opened(driver);
-    if super::devices_are_wanted() {
-        log::prepare(driver);
+    logs::note_opened(driver);
+    if super::devices_are_wanted()
+        && let Some(log) = logs::of(driver)
+    {
+        log.prepare();
     }
 }
 
@@ -153,7 +166,7 @@ pub(super) struct LoneCopy {
 pub(super) fn collect(began: Instant, alone: Vec<LoneCopy>) -> Vec<TracedDevice> {
     let deadline = Instant::now() + END_PATIENCE;
     let mut told: Vec<Answer> = Vec::new();
-    for log in log::all() {
+    for log in logs::all() {
         // What is enqueued from now on is a later session's.
         let up_to = log.time_all();
         while !log.read_fired(up_to) && Instant::now() < deadline {
@@ -214,7 +227,7 @@ impl Identity {
 /// Lets go of what was told before `earliest`, when the first of the sessions that still ask began; of all, where there is none.
 pub(super) fn forget_before(earliest: Option<Instant>) {
     let earliest = earliest.unwrap_or_else(Instant::now);
-    for log in log::all() {
+    for log in logs::all() {
         log.forget_before(earliest);
     }
 }
